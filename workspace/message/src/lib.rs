@@ -1,0 +1,23 @@
+//! The words of the switch: addresses, envelopes, priorities, identifiers and outcomes.
+//!
+//! Every other crate speaks in these types. Nothing here does I/O, reads a clock or knows a protocol's framing.
+//! Types that are stored in the log or sent between processes derive `serde`; their field order is part of
+//! `queue/FORMAT.md` and `link/PROTOCOL.md`.
+#![forbid(unsafe_code)]
+
+mod address;
+mod envelope;
+mod id;
+mod outcome;
+mod priority;
+
+pub use address::{
+    ADDRESS_OCTETS_MAX, AddressError, DOMAIN_OCTETS_MAX, LOCAL_PART_OCTETS_MAX, Mailbox, ReversePath,
+};
+pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, Route};
+pub use id::{
+    MessageId, MessageSequence, MlistId, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientIndex,
+    RecipientRange, RouteIndex, UnixMillis,
+};
+pub use outcome::{Diagnostic, EnhancedStatus, ErrorScope, Outcome, RecipientState};
+pub use priority::{CivilPriority, MtPriority, Precedence, PriorityError};

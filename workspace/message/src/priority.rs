@@ -1,0 +1,164 @@
+//! Priority and precedence. Three civilian levels (X.411), six military ones (STANAG 4406), and MT-PRIORITY
+//! (RFC 6710), which maps onto both.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The six military levels, in ascending order of importance. The scheduler orders by this and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+#[repr(u8)]
+pub enum Precedence {
+    /// The lowest level.
+    Deferred = 0,
+    /// Ordinary mail.
+    #[default]
+    Routine = 1,
+    /// Above routine. (The level's own name; not to be confused with priority in general.)
+    Priority = 2,
+    /// Third from the top.
+    Immediate = 3,
+    /// Second from the top.
+    Flash = 4,
+    /// Overtakes everything.
+    Override = 5,
+}
+
+impl Precedence {
+    /// Every level, lowest first.
+    pub const ALL: [Self; 6] =
+        [Self::Deferred, Self::Routine, Self::Priority, Self::Immediate, Self::Flash, Self::Override];
+
+    /// The civilian level that this one is scheduled as, where only three are known (`qmgr_reserve_urgent` and
+    /// `qmgr_reserve_normal`).
+    #[must_use]
+    pub const fn civil(self) -> CivilPriority {
+        match self {
+            Self::Deferred | Self::Routine => CivilPriority::NonUrgent,
+            Self::Priority | Self::Immediate => CivilPriority::Normal,
+            Self::Flash | Self::Override => CivilPriority::Urgent,
+        }
+    }
+
+    /// The level's name in lower case, as tables and output have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deferred => "deferred",
+            Self::Routine => "routine",
+            Self::Priority => "priority",
+            Self::Immediate => "immediate",
+            Self::Flash => "flash",
+            Self::Override => "override",
+        }
+    }
+}
+
+impl fmt::Display for Precedence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The three civilian levels, in ascending order of importance. X.411 numbers them otherwise on the wire
+/// (normal 0, non-urgent 1, urgent 2); never sort by that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum CivilPriority {
+    /// Low.
+    NonUrgent,
+    /// Middle.
+    Normal,
+    /// High.
+    Urgent,
+}
+
+/// An MT-PRIORITY value, −9 to 9. RFC 6710, section 5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+pub struct MtPriority(i8);
+
+/// Why a priority was not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an MT-PRIORITY is a whole number from -9 to 9")]
+pub struct PriorityError;
+
+impl MtPriority {
+    /// # Errors
+    /// `PriorityError` outside −9 … 9.
+    pub const fn new(value: i8) -> Result<Self, PriorityError> {
+        if value < -9 || value > 9 { Err(PriorityError) } else { Ok(Self(value)) }
+    }
+
+    /// The value, −9 to 9.
+    #[must_use]
+    pub const fn get(self) -> i8 {
+        self.0
+    }
+
+    /// The level of the policy STANAG4406 (RFC 6710, appendix B: −4 deferred, −2 routine, 0 priority, 2 immediate,
+    /// 4 flash, 6 override) that holds for this value: values between two levels take the lower one.
+    /// A message without the parameter is *routine*, see [`Precedence::default`]; 0 given in words is *priority*.
+    #[must_use]
+    pub const fn precedence(self) -> Precedence {
+        match self.0 {
+            ..=-3 => Precedence::Deferred,
+            -2..=-1 => Precedence::Routine,
+            0..=1 => Precedence::Priority,
+            2..=3 => Precedence::Immediate,
+            4..=5 => Precedence::Flash,
+            6.. => Precedence::Override,
+        }
+    }
+}
+
+impl fmt::Display for MtPriority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for MtPriority {
+    type Err = PriorityError;
+
+    /// RFC 6710, section 5: `[-]` and one digit.
+    fn from_str(text: &str) -> Result<Self, PriorityError> {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if digits.len() != 1 || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
+            return Err(PriorityError);
+        }
+        text.parse().map_err(|_| PriorityError).and_then(Self::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precedence_orders_from_deferred_to_override() {
+        assert!(Precedence::ALL.is_sorted());
+        assert_eq!(Precedence::ALL.len(), 6);
+    }
+
+    #[test]
+    fn each_level_of_the_stanag_policy_maps_to_its_name() {
+        let rows = [
+            (-4, "deferred"),
+            (-2, "routine"),
+            (0, "priority"),
+            (2, "immediate"),
+            (4, "flash"),
+            (6, "override"),
+        ];
+        for (value, name) in rows {
+            assert_eq!(MtPriority::new(value).unwrap().precedence().name(), name, "MT-PRIORITY={value}");
+        }
+    }
+
+    #[test]
+    fn a_priority_out_of_range_or_form_is_refused() {
+        for text in ["10", "-10", "+1", "", "-", "1.0", "01"] {
+            assert!(text.parse::<MtPriority>().is_err(), "{text:?}");
+        }
+        assert_eq!("-9".parse::<MtPriority>().unwrap().get(), -9);
+    }
+}
