@@ -1,0 +1,119 @@
+//! Frames between QMGR and the roles that it leads: channels, `smtp-server`, `directory`, operators.
+
+use crate::Hello;
+use serde::{Deserialize, Serialize};
+use sternpost_message::{MessageId, MlistId, RecipientRange};
+
+/// Frames to QMGR.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToQmgr {
+    /// First.
+    Hello(Hello),
+    /// A channel that attaches says which Mlists it holds; may come several times before [`Self::Attached`].
+    Held {
+        /// The Mlists, each with the recipients that were assigned.
+        mlists: Vec<(MlistId, Vec<RecipientRange>)>,
+    },
+    /// A channel has said all that it holds and takes assignments.
+    Attached,
+    /// A channel has done with an Mlist: its slot is free; the durable outcome comes from the store.
+    Finished {
+        /// The Mlist.
+        mlist: MlistId,
+    },
+    /// A channel gives an Mlist back untouched.
+    Unassigned {
+        /// The Mlist.
+        mlist: MlistId,
+        /// Why.
+        why: String,
+    },
+    /// A peer did not answer, refused the session or broke it.
+    PeerFailed {
+        /// The peer's name.
+        peer: String,
+        /// What happened.
+        why: String,
+    },
+    /// A peer took a message.
+    PeerWorked {
+        /// The peer's name.
+        peer: String,
+    },
+    /// The directory role hands over a complete set of entries, encoded in the attached sealed memory.
+    Entries {
+        /// How many entries it has.
+        entries_count: u32,
+    },
+    /// The directory role says how it stands with the directory.
+    DirectoryStatus {
+        /// Whether the set is being watched now.
+        connected: bool,
+        /// In words.
+        text: String,
+    },
+    /// The answer to [`FromQmgr::Ping`].
+    Pong {
+        /// Its token.
+        token: u64,
+    },
+    /// An operator asks.
+    Ask(Question),
+}
+
+/// What an operator may ask. The answer is JSON in sealed memory, attached to [`FromQmgr::Answer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// The tree, the processes, the configuration's state.
+    Status,
+    /// The configuration in force.
+    Configuration,
+    /// Why the Mlists of a message wait.
+    Why {
+        /// The message.
+        message: MessageId,
+    },
+    /// Puts a held change of the directory into force.
+    ConfirmConfiguration,
+}
+
+/// Frames from QMGR.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromQmgr {
+    /// First.
+    Welcome(Hello),
+    /// The role's view of the configuration, encoded in the attached sealed memory.
+    View {
+        /// The generation, from 1.
+        generation: u64,
+    },
+    /// Process this Mlist.
+    Assign(Assignment),
+    /// Finish what you hold, take nothing more, then exit.
+    Drain,
+    /// Say that you live.
+    Ping {
+        /// Comes back.
+        token: u64,
+    },
+    /// The answer to an operator, in the attached sealed memory.
+    Answer,
+    /// The question could not be answered.
+    NoAnswer {
+        /// Why.
+        why: String,
+    },
+}
+
+/// An Mlist for a channel process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The Mlist.
+    pub mlist: MlistId,
+    /// Its peer MTA's name.
+    pub peer: String,
+    /// The recipients to attempt.
+    pub recipients: Vec<RecipientRange>,
+    /// Attempts before this one.
+    pub attempts: u16,
+}

@@ -1,0 +1,370 @@
+//! Frames between the store and its clients: `smtp-server`, the channels, QMGR, operators.
+
+use crate::Hello;
+use serde::{Deserialize, Serialize};
+use sternpost_message::{
+    Envelope, ErrorScope, MessageId, MessageSequence, Outcome, Precedence, RecipientRange, RecipientState,
+    RouteIndex, UnixMillis,
+};
+
+/// The largest content chunk: fifteen pages, which leaves a datagram room for an envelope of 4 KiB beside it.
+pub const CHUNK_OCTETS_MAX: usize = 61_440;
+
+/// The largest cell of a content window, and so the largest piece of content that a channel gets at a time.
+pub const CELL_OCTETS: usize = 65_536;
+
+/// The order in which a set is committed against other sets of the same client: sets of one lane keep their order,
+/// a set of a higher lane may overtake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Lane {
+    /// Outcomes: they free the next hop's slots and never wait behind content.
+    Outcome,
+    /// Flash and override.
+    Urgent,
+    /// Priority and immediate.
+    Normal,
+    /// Routine and deferred.
+    NonUrgent,
+}
+
+impl Lane {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+
+    /// The lane of a message.
+    #[must_use]
+    pub const fn of(precedence: Precedence) -> Self {
+        match precedence {
+            Precedence::Flash | Precedence::Override => Self::Urgent,
+            Precedence::Priority | Precedence::Immediate => Self::Normal,
+            Precedence::Routine | Precedence::Deferred => Self::NonUrgent,
+        }
+    }
+
+    /// 0 to 3.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// One record of an append set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Append<'a> {
+    /// Octets of a message's content. Chunks of one message are numbered from 0 without a gap, all in one lane.
+    Content {
+        /// The message that they belong to.
+        message: MessageId,
+        /// Their place.
+        index: u32,
+        /// 1 to [`CHUNK_OCTETS_MAX`] octets.
+        #[serde(borrow, with = "serde_bytes")]
+        octets: &'a [u8],
+    },
+    /// The commit point of a message: its content came before, or comes in the same set.
+    Envelope {
+        /// The message.
+        message: MessageId,
+        /// Its envelope.
+        envelope: Box<Envelope>,
+        /// Octets of the whole content.
+        content_octets: u64,
+        /// SHA-256 of the whole content.
+        content_sha256: [u8; 32],
+    },
+    /// What became of recipients.
+    Outcome {
+        /// The message.
+        message: MessageSequence,
+        /// Recipients and their outcome.
+        outcomes: Vec<(RecipientRange, Outcome)>,
+    },
+    /// The content received so far will get no envelope.
+    DiscardPartial {
+        /// The message.
+        message: MessageId,
+    },
+}
+
+/// Why the store did not take a set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The log has no room for new messages until others have left: 452 4.3.1.
+    Full,
+    /// The device did not take the write: 451 4.3.0. The set is not stored.
+    Device,
+    /// The set contradicts the log (a gap in the content, an unknown message): an error of the client.
+    Invalid(String),
+}
+
+/// Frames to the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToStore<'a> {
+    /// First.
+    Hello(Hello),
+    /// A set of records that commits together.
+    Append {
+        /// Its lane.
+        lane: Lane,
+        /// Its number in the lane, from 1 without a gap.
+        number: u64,
+        /// The records.
+        #[serde(borrow)]
+        records: Vec<Append<'a>>,
+    },
+    /// Asks for a message: the answer is [`FromStore::Message`], then its content in [`FromStore::Content`].
+    Fetch {
+        /// A number of the client's own, unique among its open requests.
+        request: u32,
+        /// The message.
+        message: MessageSequence,
+        /// The first octet wanted.
+        offset: u64,
+        /// Octets wanted at most; the content ends earlier if it is shorter.
+        octets_max: u64,
+    },
+    /// The client has read these cells of its content window.
+    Release {
+        /// The cells.
+        cells: Vec<u16>,
+    },
+    /// The client wants no more of a message that it fetched.
+    Cancel {
+        /// The request.
+        request: u32,
+    },
+    /// QMGR asks for a snapshot of the living and then the stream.
+    Subscribe,
+    /// Asks for [`StreamFrame::Mark`] once everything that clients have sent so far is durable or refused, and
+    /// everything that the ended processes had sent has been read.
+    Mark {
+        /// Comes back.
+        token: u64,
+        /// Process ids of clients that have ended.
+        ended: Vec<u32>,
+    },
+    /// QMGR says how much deliverable mail waits, for the flow control of intake.
+    Deliverable {
+        /// Mlists that could be processed now if a slot were free.
+        waiting: u64,
+    },
+    /// An operator asks for living messages.
+    List {
+        /// The first sequence wanted.
+        from: MessageSequence,
+        /// How many at most; 1 to 256.
+        count_max: u32,
+    },
+    /// An operator asks for one message's details.
+    Show {
+        /// Its id.
+        message: MessageId,
+    },
+    /// An operator asks for the log's figures.
+    Status,
+}
+
+/// One recipient as the log has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecipientRecord {
+    /// Where it stands.
+    pub state: RecipientState,
+    /// Attempts that ended in a deferral.
+    pub attempts: u16,
+    /// Whether the sender was told of the delay.
+    pub delay_reported: bool,
+    /// What was said last; empty if nothing.
+    pub last: Option<sternpost_message::Diagnostic>,
+}
+
+/// A message as the log has it, without its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageDetail {
+    /// Its name.
+    pub id: MessageId,
+    /// Its place.
+    pub sequence: MessageSequence,
+    /// Its envelope.
+    pub envelope: Envelope,
+    /// Octets of the content.
+    pub content_octets: u64,
+    /// The recipients, as in the envelope.
+    pub recipients: Vec<RecipientRecord>,
+}
+
+/// Frames from the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromStore {
+    /// First. A channel gets its content window with this datagram, a sealed shared memory of `cells_count` cells.
+    Welcome {
+        /// Who answers.
+        hello: Hello,
+        /// Cells of [`CELL_OCTETS`] octets in the window; 0 without one.
+        cells_count: u16,
+    },
+    /// Every set of the lane up to this number is durable, but those that were refused.
+    Committed {
+        /// The lane.
+        lane: Lane,
+        /// The number.
+        number: u64,
+    },
+    /// One set was not stored.
+    Refused {
+        /// The lane.
+        lane: Lane,
+        /// The number.
+        number: u64,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The answer to a fetch. A message whose envelope does not fit a datagram comes in the datagram's own memory:
+    /// `detail` is none and the encoded [`MessageDetail`] is in the attached sealed memory.
+    Message {
+        /// The request.
+        request: u32,
+        /// The message, unless attached.
+        detail: Option<Box<MessageDetail>>,
+    },
+    /// The message is not there (any more), or cannot be read.
+    NoMessage {
+        /// The request.
+        request: u32,
+        /// Why.
+        why: String,
+    },
+    /// A piece of content lies in a cell.
+    Content {
+        /// The request.
+        request: u32,
+        /// The cell.
+        cell: u16,
+        /// Octets in it, 1 to [`CELL_OCTETS`]; 0 only for the last piece of an empty content.
+        octets: u32,
+        /// Whether it is the last piece.
+        last: bool,
+    },
+    /// For QMGR.
+    Stream(StreamFrame),
+    /// The answer to [`ToStore::List`].
+    Listed {
+        /// Living messages from `from` on.
+        messages: Vec<MessageFacts>,
+        /// Where to go on; none at the end.
+        next: Option<MessageSequence>,
+    },
+    /// The answer to [`ToStore::Show`].
+    Shown {
+        /// The message, if it lives and fits a datagram.
+        detail: Option<Box<MessageDetail>>,
+    },
+    /// The answer to [`ToStore::Status`].
+    Status(StoreStatus),
+}
+
+/// The Mlist of one route, as a snapshot or an acceptance has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MlistFacts {
+    /// The route's place in the envelope.
+    pub route: RouteIndex,
+    /// Its channel.
+    pub channel: String,
+    /// Its peer MTA.
+    pub peer: String,
+    /// The recipients that still need an attempt; at least one.
+    pub pending: Vec<RecipientRange>,
+    /// The most attempts that one of them has behind it.
+    pub attempts: u16,
+}
+
+/// What QMGR needs to know of a living message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageFacts {
+    /// Its name.
+    pub id: MessageId,
+    /// Its place.
+    pub sequence: MessageSequence,
+    /// When it was accepted.
+    pub accepted_at: UnixMillis,
+    /// How it is ranked.
+    pub precedence: Precedence,
+    /// Octets of its content.
+    pub content_octets: u64,
+    /// Whether the sender was told of a delay.
+    pub delay_reported: bool,
+    /// The Mlists that have pending recipients, ascending by route.
+    pub mlists: Vec<MlistFacts>,
+    /// Recipients that have failed and whose report is owed.
+    pub failed: Vec<RecipientRange>,
+}
+
+/// What an outcome did, in the form that QMGR needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Handed over (delivered or transferred).
+    Worked,
+    /// Not now.
+    Deferred(ErrorScope),
+    /// Failed; a report is owed.
+    Failed,
+    /// The delay was reported.
+    DelayReported,
+    /// Reported or discarded: nothing more is owed.
+    Closed,
+}
+
+/// The stream for QMGR, in the order of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamFrame {
+    /// A snapshot begins: forget everything.
+    SnapshotBegin {
+        /// How many messages it will have, about (for progress).
+        messages_count: u64,
+    },
+    /// A living message: of the snapshot, or just accepted.
+    Message(Box<MessageFacts>),
+    /// The snapshot is complete.
+    SnapshotEnd,
+    /// Outcomes became durable.
+    Outcome {
+        /// The message.
+        message: MessageSequence,
+        /// Recipients and what happened to them.
+        effects: Vec<(RecipientRange, Effect)>,
+    },
+    /// Every recipient is terminal and every report durable: the message is gone.
+    Dead {
+        /// The message.
+        message: MessageSequence,
+    },
+    /// The answer to [`ToStore::Mark`].
+    Mark {
+        /// Its token.
+        token: u64,
+    },
+}
+
+/// The log's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Living messages.
+    pub messages_count: u64,
+    /// Octets of the living, in the log.
+    pub living_octets: u64,
+    /// Octets of the log.
+    pub log_octets: u64,
+    /// Segments that are free.
+    pub segments_free_count: u32,
+    /// Segments in all.
+    pub segments_count: u32,
+    /// Partially received messages.
+    pub partials_count: u64,
+    /// Whether new messages are refused.
+    pub is_full: bool,
+    /// Batches written since the start.
+    pub batches_count: u64,
+    /// Writes that failed since the start.
+    pub write_errors_count: u64,
+    /// How the disk is written, in words.
+    pub backend: String,
+}

@@ -1,0 +1,102 @@
+//! Frames between the supervisor and QMGR (or an operator).
+
+use crate::{Hello, Role};
+use serde::{Deserialize, Serialize};
+
+/// A process that the supervisor has started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Its role.
+    pub role: Role,
+    /// For a channel its name, else the role's name.
+    pub name: String,
+    /// For a channel the scheduler's number, else 0.
+    pub process: u64,
+    /// The operating system's number.
+    pub pid: u32,
+    /// How often the role was started.
+    pub starts_count: u32,
+}
+
+/// A listening socket of the `smtp-server`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListeningSocket {
+    /// The listener's name in the configuration.
+    pub listener: String,
+    /// Where it should listen, as configured.
+    pub configured: std::net::SocketAddr,
+    /// Where it listens: another port than configured when that was 0.
+    pub bound: std::net::SocketAddr,
+}
+
+/// Frames to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToSupervisor {
+    /// First. The answer is [`FromSupervisor::Running`].
+    Hello(Hello),
+    /// Start a channel process.
+    StartChannel {
+        /// The scheduler's number for it.
+        process: u64,
+        /// The channel's name.
+        channel: String,
+        /// `smtp`, `lmtp` or `housekeeper`.
+        kind: String,
+        /// How many Mlists it may take at a time.
+        capacity: u32,
+    },
+    /// Kill a channel process.
+    KillChannel {
+        /// The scheduler's number.
+        process: u64,
+    },
+    /// Open these listening sockets, close all others, and keep an `smtp-server` running on them.
+    Listen {
+        /// Listener and address.
+        listeners: Vec<(String, std::net::SocketAddr)>,
+    },
+    /// An operator asks what runs.
+    Status,
+}
+
+/// Frames from the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromSupervisor {
+    /// What runs now.
+    Running {
+        /// The processes.
+        processes: Vec<Running>,
+        /// The listening sockets.
+        listening: Vec<ListeningSocket>,
+    },
+    /// A channel process runs.
+    Started {
+        /// The scheduler's number.
+        process: u64,
+        /// The operating system's number.
+        pid: u32,
+    },
+    /// A channel process could not be started.
+    StartFailed {
+        /// The scheduler's number.
+        process: u64,
+        /// Why.
+        why: String,
+    },
+    /// A channel process has ended.
+    Exited {
+        /// The scheduler's number.
+        process: u64,
+        /// The operating system's number.
+        pid: u32,
+        /// How, in words.
+        status: String,
+    },
+    /// Sockets that could not be opened.
+    ListenFailed {
+        /// The listener's name.
+        listener: String,
+        /// Why.
+        why: String,
+    },
+}

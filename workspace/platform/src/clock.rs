@@ -1,0 +1,51 @@
+//! The clock of a process: wall-clock milliseconds that never go back.
+
+use std::cell::Cell;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use sternpost_message::UnixMillis;
+
+/// Wall-clock time at its start, carried on by the monotonic clock, and moved forward when the wall clock jumps ahead
+/// by more than a second (a device without a battery learns the time late). A jump back is ignored until restart.
+#[derive(Debug)]
+pub struct Clock {
+    started: Instant,
+    base: Cell<u64>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { started: Instant::now(), base: Cell::new(wall()) }
+    }
+}
+
+impl Clock {
+    /// Now.
+    pub fn now(&self) -> UnixMillis {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let here = self.base.get().saturating_add(elapsed);
+        let ahead = wall().saturating_sub(here);
+        if ahead > 1_000 {
+            self.base.set(self.base.get() + ahead);
+            return UnixMillis(here + ahead);
+        }
+        UnixMillis(here)
+    }
+}
+
+fn wall() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_never_goes_back() {
+        let clock = Clock::default();
+        let times: Vec<_> = (0..1_000).map(|_| clock.now()).collect();
+        assert!(times.is_sorted());
+    }
+}

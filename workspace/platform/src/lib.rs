@@ -1,0 +1,9 @@
+//! The world: disks, shared memory, sockets, clocks, processes.
+//!
+//! The only crate with `unsafe`, each piece a few lines long with its reason beside it. Not here: decisions. Nothing in
+//! this crate knows mail.
+
+pub mod clock;
+pub mod link;
+pub mod memory;
+pub mod process;

@@ -1,0 +1,402 @@
+//! A link: one `SOCK_SEQPACKET` socket to another process of the switch, driven by tokio on one thread.
+//!
+//! Frames are pushed from anywhere and sent by the link's own flusher task, once per turn of the event loop: what a
+//! turn produced travels in one datagram. Not here: what frames mean (`sternpost-link` and the roles).
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+use serde::Serialize;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+use sternpost_link::{DATAGRAM_OCTETS_MAX, DatagramError, FrameError, Outbox};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+/// Connections that wait while the listening process restarts.
+const BACKLOG: i32 = 128;
+
+/// Opens a listening socket at `path`; a socket file that an earlier run left there is replaced.
+///
+/// # Errors
+/// Those of `socket`, `bind` and `listen`; a path of more than 107 octets is refused by the kernel.
+pub fn listen(path: &Path) -> io::Result<OwnedFd> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = seqpacket()?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// Connects to the socket at `path`.
+///
+/// # Errors
+/// `NotFound` or `ConnectionRefused` while nobody listens there.
+pub fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let socket = seqpacket()?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+fn seqpacket() -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?)
+}
+
+fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and `AsyncFd` owns it.
+    Ok(unsafe { AsyncFd::register(socket) }?)
+}
+
+/// A listening socket under tokio.
+#[derive(Debug)]
+pub struct Listener(AsyncFd<OwnedFd>);
+
+impl Listener {
+    /// Takes over a listening socket, for example an inherited one.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be watched.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Self(watch(socket)?))
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// Those of `accept` that are not passing.
+    pub async fn accept(&self) -> io::Result<OwnedFd> {
+        loop {
+            let mut guard = self.0.readable().await?;
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match guard.try_io(|socket| Ok(rustix::net::accept_with(socket.get_ref(), flags)?)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+/// One datagram, in the buffer that was given, and the descriptor that came with it.
+#[derive(Debug)]
+pub struct Received {
+    /// Octets of the buffer that it fills.
+    pub octets: usize,
+    /// The descriptor, if one came.
+    pub attached: Option<OwnedFd>,
+}
+
+/// How a link ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkEnd {
+    /// The other end closed it.
+    #[error("the other end closed the link")]
+    Closed,
+    /// The other end sent something that is not of this protocol.
+    #[error("the other end broke the protocol")]
+    Nonsense(#[source] DatagramError),
+    /// The socket failed.
+    #[error("the link failed")]
+    Failed(#[source] io::Error),
+}
+
+/// One end of a link.
+#[derive(Debug)]
+pub struct Link {
+    socket: AsyncFd<OwnedFd>,
+    out: RefCell<Out>,
+    wake: Notify,
+    closed: Cell<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Out {
+    outbox: Outbox,
+    /// Descriptors that wait, with the number of the datagram that carries them.
+    attached: VecDeque<(u64, OwnedFd)>,
+}
+
+impl Link {
+    /// Takes over a connected socket and starts its flusher on the current thread's `LocalSet`.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be watched.
+    pub fn new(socket: OwnedFd) -> io::Result<Rc<Self>> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let link = Rc::new(Self {
+            socket: watch(socket)?,
+            out: RefCell::default(),
+            wake: Notify::new(),
+            closed: Cell::new(false),
+        });
+        tokio::task::spawn_local(Self::flush_forever(Rc::downgrade(&link)));
+        Ok(link)
+    }
+
+    /// Queues one frame. On a closed link it is dropped: the reader sees the end.
+    ///
+    /// # Errors
+    /// `TooLarge`: nothing was queued.
+    pub fn push<F: Serialize>(&self, frame: &F) -> Result<(), FrameError> {
+        if !self.closed.get() {
+            self.out.borrow_mut().outbox.push(frame)?;
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Queues a frame that was encoded before.
+    pub fn push_encoded(&self, frame: &[u8]) {
+        if !self.closed.get() {
+            self.out.borrow_mut().outbox.push_encoded(frame);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Queues one frame in a datagram of its own, with a descriptor.
+    ///
+    /// # Errors
+    /// `TooLarge`: nothing was queued.
+    pub fn push_with<F: Serialize>(&self, frame: &F, attached: OwnedFd) -> Result<(), FrameError> {
+        if !self.closed.get() {
+            let mut out = self.out.borrow_mut();
+            out.outbox.seal();
+            out.outbox.push(frame)?;
+            out.outbox.seal();
+            let number = out.outbox.sealed_count();
+            out.attached.push_back((number, attached));
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Octets that wait to be sent.
+    #[must_use]
+    pub fn unsent_octets(&self) -> usize {
+        self.out.borrow().outbox.octets()
+    }
+
+    /// Receives the next datagram into `buffer`, which holds [`DATAGRAM_OCTETS_MAX`] octets.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the other end has closed the link; `InvalidData` when a datagram was cut.
+    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        debug_assert!(buffer.len() >= DATAGRAM_OCTETS_MAX, "a datagram fits its buffer");
+        loop {
+            if self.closed.get() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let mut guard = self.socket.readable().await?;
+            match guard.try_io(|socket| receive(socket.get_ref().as_fd(), buffer)) {
+                Ok(Ok(received)) if received.octets == 0 => {
+                    self.close();
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Ok(Err(error)) => {
+                    self.close();
+                    return Err(error);
+                }
+                Ok(Ok(received)) => return Ok(received),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Hands every datagram to `take` until the link ends, and says how it ended: the other end closed it, a datagram
+    /// made no sense, or `take` wants no more.
+    pub async fn read_until_end(
+        &self,
+        mut take: impl FnMut(&[u8], Option<OwnedFd>) -> Result<(), DatagramError>,
+    ) -> LinkEnd {
+        let mut buffer = vec![0; DATAGRAM_OCTETS_MAX];
+        loop {
+            match self.receive(&mut buffer).await {
+                Ok(received) => {
+                    if let Err(error) = take(&buffer[..received.octets], received.attached) {
+                        self.close();
+                        return LinkEnd::Nonsense(error);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return LinkEnd::Closed,
+                Err(error) => return LinkEnd::Failed(error),
+            }
+        }
+    }
+
+    /// Ends the link: the other end sees it, and nothing more is sent.
+    pub fn close(&self) {
+        self.closed.set(true);
+        let _ = rustix::net::shutdown(self.socket.get_ref(), rustix::net::Shutdown::Both);
+        self.out.borrow_mut().outbox.clear();
+        self.wake.notify_one();
+    }
+
+    /// Waits until everything that was pushed has been sent, or the link is closed.
+    pub async fn flushed(&self) {
+        while !self.closed.get() && !self.out.borrow().outbox.is_empty() {
+            self.wake.notify_one();
+            tokio::task::yield_now().await;
+            if !self.out.borrow().outbox.is_empty() && self.socket.writable().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn flush_forever(link: std::rc::Weak<Self>) {
+        loop {
+            let Some(strong) = link.upgrade() else { return };
+            if strong.closed.get() {
+                return;
+            }
+            // Everything that this turn of the event loop still produces joins the same datagram.
+            tokio::task::yield_now().await;
+            if let Err(error) = strong.flush().await
+                && error.kind() != io::ErrorKind::WouldBlock
+            {
+                strong.close();
+                return;
+            }
+            strong.wake.notified().await;
+        }
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        loop {
+            match self.flush_now() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut guard = self.socket.writable().await?;
+                    match self.flush_now() {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                        other => return other,
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn flush_now(&self) -> io::Result<()> {
+        let mut out = self.out.borrow_mut();
+        let Out { outbox, attached } = &mut *out;
+        loop {
+            let number = outbox.front_number();
+            let Some(datagram) = outbox.front() else { return Ok(()) };
+            let descriptor =
+                attached.front().filter(|(carrier, _)| *carrier == number).map(|(_, fd)| fd.as_fd());
+            send(self.socket.get_ref().as_fd(), datagram, descriptor)?;
+            if descriptor.is_some() {
+                attached.pop_front();
+            }
+            outbox.pop();
+        }
+    }
+}
+
+fn send(socket: BorrowedFd<'_>, datagram: &[u8], attached: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let Some(attached) = attached else {
+        rustix::net::send(socket, datagram, SendFlags::NOSIGNAL)?;
+        return Ok(());
+    };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [attached];
+    let fits = ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    debug_assert!(fits, "the space was made for one descriptor");
+    rustix::net::sendmsg(socket, &[IoSlice::new(datagram)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let message = rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(buffer)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    if message.flags.contains(rustix::net::ReturnFlags::TRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a datagram larger than the protocol allows"));
+    }
+    let attached = ancillary
+        .drain()
+        .find_map(|part| if let RecvAncillaryMessage::ScmRights(mut fds) = part { fds.next() } else { None });
+    Ok(Received { octets: message.bytes, attached })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sternpost_link::Frames;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn frames_and_descriptors_arrive_in_order() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("s");
+                let listener = Listener::new(listen(&path).unwrap()).unwrap();
+                let here = Link::new(connect(&path).unwrap()).unwrap();
+                let there = Link::new(listener.accept().await.unwrap()).unwrap();
+                here.push(&1_u32).unwrap();
+                here.push(&2_u32).unwrap();
+                here.push_with(&3_u32, crate::memory::seal(b"words").unwrap()).unwrap();
+                here.push(&4_u32).unwrap();
+                let mut buffer = vec![0; DATAGRAM_OCTETS_MAX];
+                let mut seen = Vec::new();
+                while seen.len() < 4 {
+                    let received = there.receive(&mut buffer).await.unwrap();
+                    let mut frames = Frames::open(&buffer[..received.octets]).unwrap();
+                    while let Some(number) = frames.next_frame::<u32>().unwrap() {
+                        seen.push((number, received.attached.is_some()));
+                    }
+                }
+                assert_eq!(seen, [(1, false), (2, false), (3, true), (4, false)]);
+                here.close();
+                let end = there.receive(&mut buffer).await.unwrap_err();
+                assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+            })
+            .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_reader_that_is_slow_loses_nothing() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("s");
+                let listener = Listener::new(listen(&path).unwrap()).unwrap();
+                let here = Link::new(connect(&path).unwrap()).unwrap();
+                let there = Link::new(listener.accept().await.unwrap()).unwrap();
+                for number in 0..2_000_u32 {
+                    here.push(&(number, vec![7_u8; 1_000])).unwrap();
+                }
+                let mut buffer = vec![0; DATAGRAM_OCTETS_MAX];
+                let mut next = 0;
+                while next < 2_000 {
+                    let received = there.receive(&mut buffer).await.unwrap();
+                    let mut frames = Frames::open(&buffer[..received.octets]).unwrap();
+                    while let Some((number, _)) = frames.next_frame::<(u32, Vec<u8>)>().unwrap() {
+                        assert_eq!(number, next);
+                        next += 1;
+                    }
+                }
+            })
+            .await;
+    }
+}

@@ -1,0 +1,98 @@
+//! Processes: descriptors that a child inherits, names, the end with the parent, random octets.
+
+use rustix::io::FdFlags;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Lets children inherit `descriptor` until [`keep_from_children`] is called. The supervisor has one thread and starts
+/// one process at a time, so no other child can catch it in between.
+///
+/// # Errors
+/// Those of `fcntl`.
+pub fn give_to_children(descriptor: BorrowedFd<'_>) -> io::Result<RawFd> {
+    rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?;
+    Ok(descriptor.as_raw_fd())
+}
+
+/// Ends what [`give_to_children`] began.
+///
+/// # Errors
+/// Those of `fcntl`.
+pub fn keep_from_children(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::io::fcntl_setfd(descriptor, FdFlags::CLOEXEC)?)
+}
+
+/// Takes over a descriptor that the parent named in the arguments. To be called once for each number, at the start,
+/// before anything else was opened.
+///
+/// # Errors
+/// When the number is not an open descriptor, or one of the three standard ones.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "descriptors 0 to 2 are the standard streams",
+        ));
+    }
+    // SAFETY: the caller (a role's start, before it opened anything) names a number that its parent left open for it
+    // and that nothing else in this process owns; `fcntl_setfd` fails when it is not open at all.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    if let Err(error) = rustix::io::fcntl_setfd(descriptor.as_fd(), FdFlags::CLOEXEC) {
+        // It is not open: closing it would be an error of its own.
+        std::mem::forget(descriptor);
+        return Err(error.into());
+    }
+    Ok(descriptor)
+}
+
+/// Shows `name` (at most 15 octets are kept) as this process's name in `ps -o comm` and the journal.
+pub fn set_name(name: &str) {
+    if let Ok(name) = CString::new(name) {
+        let _ = rustix::thread::set_name(&name);
+    }
+}
+
+/// Ends this process (by SIGKILL) when its parent ends: a supervisor that was killed leaves nothing running.
+///
+/// # Errors
+/// Those of `prctl`.
+pub fn end_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
+}
+
+/// Kills a child by its process id.
+///
+/// # Errors
+/// `InvalidInput` for a number that is no process id; else those of `kill`.
+pub fn kill(pid: u32) -> io::Result<()> {
+    signal(pid, rustix::process::Signal::KILL)
+}
+
+/// Asks a child to end.
+///
+/// # Errors
+/// `InvalidInput` for a number that is no process id; else those of `kill`.
+pub fn terminate(pid: u32) -> io::Result<()> {
+    signal(pid, rustix::process::Signal::TERM)
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) -> io::Result<()> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a process id"))?;
+    Ok(rustix::process::kill_process(pid, signal)?)
+}
+
+/// Random octets from the kernel.
+///
+/// # Panics
+/// When the kernel gives none: then no message can be named.
+#[must_use]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut octets = [0; N];
+    let filled = rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty());
+    assert!(filled.is_ok_and(|count| count == N), "the kernel gives up to 256 random octets in one call");
+    octets
+}

@@ -1,0 +1,209 @@
+//! An attempt from its assignment to its last durable outcome, and what its failure delays.
+
+use sternpost_message::{ErrorScope, MlistId, RecipientRange};
+
+use crate::backoff::delay_ms;
+use crate::peer::PeerIndex;
+use crate::process::{Process, State};
+use crate::ranges::Ranges;
+use crate::timer::Due;
+use crate::tree::{MlistIndex, Place};
+use crate::{ProcessId, Scheduler};
+
+impl Scheduler {
+    /// An Mlist that waits nowhere goes to a process, which is made known if it is not.
+    pub(crate) fn hold(&mut self, index: MlistIndex, process: ProcessId, recipients: Ranges) {
+        let mlist = self.mlists.get_mut(index);
+        let peer_index = mlist.peer;
+        let peer = &mut self.peers[peer_index.0 as usize];
+        mlist.place = Place::InProgress;
+        mlist.open = recipients;
+        mlist.holder = process;
+        mlist.wave = peer.wave;
+        mlist.failed = false;
+        mlist.failed_by_message = false;
+        peer.in_progress += 1;
+        peer.tried = true;
+        let channel = peer.channel;
+        self.counts.in_progress += 1;
+        if !self.processes.contains_key(&process) {
+            self.add_process(process, Process::new(channel, State::Announced));
+        }
+        self.with_process(process, |process| {
+            process.held.insert(index);
+            process.used += 1;
+        });
+        self.refresh_peer(peer_index);
+    }
+
+    pub(crate) fn finished(&mut self, process: ProcessId, id: MlistId) {
+        let Some(index) = self.held_index(process, id) else { return };
+        if self.mlists.get(index).place != Place::InProgress {
+            return;
+        }
+        if let Some(channel) = self.processes.get(&process).map(|process| process.channel) {
+            self.channels[channel.0 as usize].failures = 0;
+        }
+        self.free_slot(index);
+        let mlist = self.mlists.get_mut(index);
+        mlist.place = Place::AwaitingOutcome;
+        self.counts.awaiting_outcome += 1;
+        if mlist.open.is_empty() {
+            self.conclude(index);
+        }
+    }
+
+    pub(crate) fn unassigned(&mut self, process: ProcessId, id: MlistId) {
+        if let Some(index) = self.held_index(process, id) {
+            self.conclude(index);
+        }
+    }
+
+    pub(crate) fn returned(&mut self, process: ProcessId) {
+        let Some(known) = self.processes.get(&process) else { return };
+        let is_over = matches!(known.state, State::Gone | State::Announced);
+        let mut held: Vec<MlistIndex> = known.held.iter().copied().collect();
+        held.sort_unstable();
+        for index in held {
+            self.conclude(index);
+        }
+        if is_over {
+            self.drop_process(process);
+        }
+    }
+
+    pub(crate) fn settled(&mut self, id: MlistId, recipients: &[RecipientRange], worked: bool) {
+        let Some(index) = self.mlists.find(id) else { return };
+        let mlist = self.mlists.get_mut(index);
+        mlist.pending.remove_all(recipients);
+        mlist.open.remove_all(recipients);
+        let peer = mlist.peer;
+        match mlist.place {
+            Place::Delayed | Place::Queued if mlist.pending.is_empty() => {
+                self.leave(index);
+                self.forget(index);
+            }
+            Place::AwaitingOutcome if mlist.open.is_empty() => self.conclude(index),
+            _ => {}
+        }
+        if worked {
+            self.peer_worked(peer);
+        }
+    }
+
+    pub(crate) fn deferred(&mut self, id: MlistId, recipients: &[RecipientRange], scope: ErrorScope) {
+        let Some(index) = self.mlists.find(id) else { return };
+        let now = self.now;
+        let mlist = self.mlists.get_mut(index);
+        let peer = mlist.peer;
+        let by_message = scope == ErrorScope::Message;
+        if matches!(mlist.place, Place::InProgress | Place::AwaitingOutcome) {
+            if !mlist.open.remove_all(recipients) {
+                return;
+            }
+            mlist.failed = true;
+            mlist.failed_by_message |= by_message;
+            let wave = mlist.wave;
+            if mlist.place == Place::AwaitingOutcome && mlist.open.is_empty() {
+                self.conclude(index);
+            }
+            if !by_message {
+                self.peer_failed(peer, Some(wave));
+            }
+        } else if mlist.pending.meets(recipients) {
+            // Nobody here assigned it: an attempt from before a restart. Its outcome may come in parts; the first
+            // one begins the delay, and the others find it delayed.
+            if by_message {
+                if mlist.retry_at <= now {
+                    self.leave(index);
+                    self.count_attempt(index, true);
+                    self.enter(index);
+                }
+            } else if self.peer_failed(peer, None) {
+                self.count_attempt(index, false);
+            }
+        }
+    }
+
+    /// The attempt is over as far as it ever will be: what remains of the Mlist waits again.
+    pub(crate) fn conclude(&mut self, index: MlistIndex) {
+        match self.mlists.get(index).place {
+            Place::InProgress => self.free_slot(index),
+            Place::AwaitingOutcome => self.counts.awaiting_outcome -= 1,
+            Place::Delayed | Place::Queued => return,
+        }
+        let mlist = self.mlists.get_mut(index);
+        mlist.open = Ranges::None;
+        let holder = mlist.holder;
+        let (failed, failed_by_message) = (mlist.failed, mlist.failed_by_message);
+        let is_over = mlist.pending.is_empty();
+        self.with_process(holder, |process| {
+            process.held.remove(&index);
+        });
+        if is_over {
+            self.forget(index);
+            return;
+        }
+        if failed {
+            self.count_attempt(index, failed_by_message);
+        }
+        self.enter(index);
+    }
+
+    /// Counts a failed attempt; one that failed by the message's own fault delays the Mlist, which then has to
+    /// [`Scheduler::enter`] again.
+    fn count_attempt(&mut self, index: MlistIndex, by_message: bool) {
+        let mlist = self.mlists.get_mut(index);
+        mlist.attempts = mlist.attempts.saturating_add(1);
+        if by_message {
+            let wait_ms =
+                delay_ms(u32::from(mlist.attempts), self.limits.retry_step_ms, self.limits.retry_max_ms);
+            mlist.retry_at = self.now.saturating_add(wait_ms);
+        }
+    }
+
+    /// A failure of the peer. It counts unless the attempt began before the peer's present delay: `wave` tells for
+    /// an attempt that is known; the word of a channel without one counts when an attempt has begun since the last
+    /// failure that counted. Says whether it counted.
+    pub(crate) fn peer_failed(&mut self, index: PeerIndex, wave: Option<u32>) -> bool {
+        let peer = &mut self.peers[index.0 as usize];
+        let counts = wave.map_or(peer.errors == 0 || peer.tried, |wave| wave == peer.wave);
+        if counts {
+            peer.errors = peer.errors.saturating_add(1);
+            peer.wave = peer.wave.wrapping_add(1);
+            peer.tried = false;
+            let wait_ms = delay_ms(peer.errors, self.limits.retry_step_ms, self.limits.retry_max_ms);
+            peer.retry_at = self.now.saturating_add(wait_ms);
+            self.timers.change(Due::Peer(index), &mut peer.timer_at, peer.retry_at);
+            self.refresh_peer(index);
+        }
+        counts
+    }
+
+    /// The peer works: its delay ends.
+    pub(crate) fn peer_worked(&mut self, index: PeerIndex) {
+        let peer = &mut self.peers[index.0 as usize];
+        if peer.errors > 0 {
+            peer.errors = 0;
+            peer.retry_at = 0;
+            self.timers.change(Due::Peer(index), &mut peer.timer_at, crate::timer::NEVER);
+            self.refresh_peer(index);
+        }
+    }
+
+    /// The Mlist that the process holds by this name.
+    fn held_index(&self, process: ProcessId, id: MlistId) -> Option<MlistIndex> {
+        let index = self.mlists.find(id)?;
+        self.processes.get(&process)?.held.contains(&index).then_some(index)
+    }
+
+    /// The slot of an Mlist in progress is free again, in its process and at its peer.
+    fn free_slot(&mut self, index: MlistIndex) {
+        let mlist = self.mlists.get(index);
+        let (holder, peer) = (mlist.holder, mlist.peer);
+        self.with_process(holder, |process| process.used -= 1);
+        self.peers[peer.0 as usize].in_progress -= 1;
+        self.counts.in_progress -= 1;
+        self.refresh_peer(peer);
+    }
+}

@@ -1,0 +1,383 @@
+//! The mind of QMGR: which Mlist goes to which channel process, and when. A machine without I/O.
+//!
+//! It owns the tree *channel → peer MTA → Mlist* of everything that waits or is in progress. [`Event`]s go in
+//! through [`Scheduler::apply`], [`Action`]s come out, in the order in which they have to be done. Time is an
+//! argument, in milliseconds since 1970, from a clock that never goes back (an instant before the last one counts as
+//! the last one); [`Scheduler::wake_at`] says when to come back without an event.
+//!
+//! Not here: the log and its stream, sockets, the supervisor (`qmgr` drives this machine), what a report says
+//! (`housekeeper`), the time between starts of a channel's processes and what one peer bears.
+//!
+//! # The rules
+//! - **Order.** Within a channel a slot goes to the Mlist of the highest precedence; among equals to the peer with
+//!   the fewest Mlists in progress, then to the one served longest ago, there to the message accepted first. When
+//!   processes are scarce, the channel whose work has the highest precedence gets one, among equals the channel with
+//!   the fewest.
+//! - **Processes.** Non-urgent mail starts one only below `qmgr_maxchans` − `qmgr_reserve_urgent` −
+//!   `qmgr_reserve_normal`, normal mail below `qmgr_maxchans` − `qmgr_reserve_urgent`, urgent mail below
+//!   `qmgr_maxchans`. A process is started when an Mlist that could run finds no slot that it may use and the
+//!   processes that are being started are not expected to take it. What fails to start, or dies unasked, makes its
+//!   channel wait 1 s longer each time (up to 60 s) before the next start, until a process of it has finished an Mlist.
+//! - **Slots.** The same arithmetic holds for the slots of a channel's attached processes. An Mlist goes to the
+//!   process with most free slots.
+//! - **Idle processes** stop after the channel's `idle_stop_ms`, or at once when another channel needs their place.
+//! - **Back-off** is linear up to a maximum: of the peer (by its failures in a row) or of the Mlist (by its failed
+//!   attempts), as the error says.
+//! - **Configured** are the channels and peers that [`Limits`] names; mail for any other waits. A peer has to be
+//!   listed even if it has no limit of its own.
+//!
+//! # Cost
+//! An event costs O(log n) in Mlists and peers, and a constant in channels and processes, of which there are few;
+//! [`Event::Configure`] costs O(peers). An Mlist of one range of recipients allocates nothing of its own and takes
+//! at most 400 octets with its share of every index. Names of channels and peers are kept for good once heard.
+#![forbid(unsafe_code)]
+
+mod attempt;
+mod backoff;
+mod decide;
+mod event;
+mod peer;
+mod process;
+mod ranges;
+mod status;
+mod timer;
+mod tree;
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use sternpost_message::{MlistId, UnixMillis};
+
+pub use event::{Action, ChannelLimits, Event, Limits, MlistSpec, PeerLimits, ProcessId, StopReason};
+pub use status::{ChannelStatus, Counts, PeerStatus, Reason, Status, Waiting};
+
+use peer::{Peer, PeerIndex};
+use process::{Channel, ChannelIndex, Process};
+use timer::{Due, NEVER, Timers};
+use tree::{Mlist, MlistIndex, Mlists, Place};
+
+/// QMGR's tree and everything that it needs to decide.
+#[derive(Debug, Default)]
+pub struct Scheduler {
+    now: u64,
+    /// [`Event::Go`] has come.
+    is_going: bool,
+    /// The limits that hold; their channels have moved into `channels`.
+    limits: Limits,
+    channels: Vec<Channel>,
+    channel_by_name: FxHashMap<Arc<str>, ChannelIndex>,
+    peers: Vec<Peer>,
+    mlists: Mlists,
+    processes: FxHashMap<ProcessId, Process>,
+    /// The next new process gets the number behind this one.
+    process_last: u64,
+    /// Processes that exist: those not `Gone`.
+    processes_count: u32,
+    timers: Timers,
+    counts: Counts,
+    /// Assignments so far.
+    served: u64,
+    /// Channels where something changed since Mlists were assigned last.
+    dirty: Vec<ChannelIndex>,
+    /// Processes may exceed their limits: the limits or the processes changed.
+    is_surplus_possible: bool,
+}
+
+impl Scheduler {
+    /// An empty tree without configuration, waiting for its snapshot.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes one event and appends what follows from it to `actions`.
+    ///
+    /// Events about an Mlist or process that is not known (any more) change nothing.
+    pub fn apply(&mut self, now: UnixMillis, event: Event, actions: &mut Vec<Action>) {
+        self.now = self.now.max(now.0);
+        self.take(event);
+        if self.is_going {
+            self.fire_timers(actions);
+            self.decide(actions);
+        }
+    }
+
+    /// When something is due that no event announces: call [`Scheduler::apply`] with [`Event::Wake`] then. It may
+    /// turn out that there is nothing to do yet.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<UnixMillis> {
+        if self.is_going { self.timers.next_at().map(UnixMillis) } else { None }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Configure(limits) => self.configure(limits),
+            Event::Queue(spec) => self.queue(&spec),
+            Event::Go => {
+                self.is_going = true;
+                self.is_surplus_possible = true;
+            }
+            Event::ProcessStarted { process, channel } => self.process_started(process, &channel),
+            Event::ProcessAttached { process, channel, capacity } => {
+                self.process_attached(process, &channel, capacity);
+            }
+            Event::ProcessGone { process } => self.process_gone(process),
+            Event::StartFailed { process } => self.process_gone(process),
+            Event::Returned { process } => self.returned(process),
+            Event::Finished { process, mlist } => self.finished(process, mlist),
+            Event::Unassigned { process, mlist } => self.unassigned(process, mlist),
+            Event::Settled { mlist, recipients, worked } => self.settled(mlist, &recipients, worked),
+            Event::Deferred { mlist, recipients, scope } => self.deferred(mlist, &recipients, scope),
+            Event::PeerFailed { channel, peer } => {
+                let peer = self.peer(&channel, &peer);
+                self.peer_failed(peer, None);
+            }
+            Event::PeerWorked { channel, peer } => {
+                let peer = self.peer(&channel, &peer);
+                self.peer_worked(peer);
+            }
+            Event::Remove { mlist } => self.discard(mlist),
+            Event::Wake => {}
+        }
+    }
+
+    fn configure(&mut self, mut limits: Limits) {
+        for peer in &mut self.peers {
+            peer.slots_max = None;
+        }
+        for channel in &mut self.channels {
+            channel.limits = None;
+        }
+        for mut channel_limits in std::mem::take(&mut limits.channels) {
+            let channel = self.channel(&channel_limits.name);
+            for peer_limits in std::mem::take(&mut channel_limits.peers) {
+                let peer = self.peer_of(channel, &peer_limits.name);
+                let slots_max = peer_limits.slots_max.unwrap_or(channel_limits.peer_slots_max);
+                self.peers[peer.0 as usize].slots_max = Some(slots_max);
+            }
+            self.channels[channel.0 as usize].limits = Some(channel_limits);
+        }
+        self.limits = limits;
+        for index in 0..self.peers.len() {
+            self.refresh_peer(PeerIndex(index_of(index)));
+        }
+        let processes: Vec<ProcessId> = self.processes.keys().copied().collect();
+        for process in processes {
+            self.with_process(process, |_| {});
+        }
+        for index in 0..self.channels.len() {
+            self.mark_dirty(ChannelIndex(index_of(index)));
+        }
+        self.is_surplus_possible = true;
+    }
+
+    fn queue(&mut self, spec: &MlistSpec) {
+        let recipients = ranges::Ranges::of(&spec.recipients);
+        if recipients.is_empty() {
+            return;
+        }
+        let index = if let Some(index) = self.mlists.find(spec.id) {
+            self.mlists.get_mut(index).pending.extend(recipients.as_slice());
+            index
+        } else {
+            let channel = self.channel(&spec.channel);
+            let peer = self.peer_of(channel, &spec.peer);
+            let index = self.mlists.insert(Mlist {
+                id: spec.id,
+                accepted_at: spec.accepted_at,
+                expires_at: spec.expires_at.0,
+                delay_report_at: spec.delay_report_at.map_or(NEVER, |at| at.0),
+                retry_at: spec.not_before.0,
+                timer_at: NEVER,
+                pending: recipients.clone(),
+                open: ranges::Ranges::None,
+                holder: ProcessId(0),
+                peer,
+                wave: 0,
+                attempts: spec.attempts,
+                precedence: spec.precedence,
+                place: Place::Delayed,
+                failed: false,
+                failed_by_message: false,
+            });
+            self.enter(index);
+            index
+        };
+        if let Some(process) = spec.held_by
+            && matches!(self.mlists.get(index).place, Place::Delayed | Place::Queued)
+        {
+            self.leave(index);
+            self.hold(index, process, recipients);
+        }
+    }
+
+    /// Lets everything happen whose time has come.
+    fn fire_timers(&mut self, actions: &mut Vec<Action>) {
+        while let Some(due) = self.timers.pop(self.now) {
+            match due {
+                Due::Mlist(mlist) => self.mlist_is_due(mlist, actions),
+                Due::Peer(peer) => {
+                    self.peers[peer.0 as usize].timer_at = NEVER;
+                    self.refresh_peer(peer);
+                }
+                Due::Channel(channel) => {
+                    self.channels[channel.0 as usize].timer_at = NEVER;
+                    self.mark_dirty(channel);
+                }
+                Due::Process(process) => self.process_is_idle(process, actions),
+            }
+        }
+    }
+
+    fn mlist_is_due(&mut self, index: MlistIndex, actions: &mut Vec<Action>) {
+        let now = self.now;
+        let mlist = self.mlists.get_mut(index);
+        mlist.timer_at = NEVER;
+        if matches!(mlist.place, Place::InProgress | Place::AwaitingOutcome) {
+            // Its timer is set again when it waits again.
+            return;
+        }
+        if mlist.expires_at <= now {
+            actions.push(Action::Expired { mlist: mlist.id, recipients: mlist.pending.as_slice().to_vec() });
+            self.leave(index);
+            self.forget(index);
+            return;
+        }
+        if mlist.delay_report_at <= now {
+            mlist.delay_report_at = NEVER;
+            let recipients = mlist.pending.as_slice().to_vec();
+            actions.push(Action::DelayReportDue { mlist: mlist.id, recipients });
+        }
+        self.leave(index);
+        self.enter(index);
+    }
+
+    /// Puts an Mlist that no process has where it waits: into its peer's queue, or to its own delay.
+    fn enter(&mut self, index: MlistIndex) {
+        let mlist = self.mlists.get_mut(index);
+        let peer = &mut self.peers[mlist.peer.0 as usize];
+        let mut due_at = mlist.expires_at.min(mlist.delay_report_at);
+        if mlist.retry_at > self.now {
+            mlist.place = Place::Delayed;
+            due_at = due_at.min(mlist.retry_at);
+            peer.delayed_count += 1;
+        } else {
+            mlist.place = Place::Queued;
+            peer.enqueue(mlist.precedence, mlist.id, index);
+        }
+        self.timers.change(Due::Mlist(index), &mut mlist.timer_at, due_at);
+        self.counts.waiting += 1;
+        let peer = mlist.peer;
+        self.refresh_peer(peer);
+    }
+
+    /// Takes a waiting Mlist out of where it waits. Its timer stays: most attempts end well before it.
+    fn leave(&mut self, index: MlistIndex) {
+        let mlist = self.mlists.get(index);
+        let peer = &mut self.peers[mlist.peer.0 as usize];
+        match mlist.place {
+            Place::Delayed => peer.delayed_count -= 1,
+            Place::Queued => peer.dequeue(mlist.precedence, mlist.id, index),
+            Place::InProgress | Place::AwaitingOutcome => return,
+        }
+        self.counts.waiting -= 1;
+        let peer = mlist.peer;
+        self.refresh_peer(peer);
+    }
+
+    /// Drops an Mlist that waits nowhere and that no process has.
+    fn forget(&mut self, index: MlistIndex) {
+        let mut mlist = self.mlists.remove(index);
+        self.timers.change(Due::Mlist(index), &mut mlist.timer_at, NEVER);
+    }
+
+    fn discard(&mut self, id: MlistId) {
+        let Some(index) = self.mlists.find(id) else { return };
+        let mlist = self.mlists.get_mut(index);
+        match mlist.place {
+            Place::Delayed | Place::Queued => {
+                self.leave(index);
+                self.forget(index);
+            }
+            Place::InProgress => {
+                mlist.pending = ranges::Ranges::None;
+                mlist.open = ranges::Ranges::None;
+            }
+            Place::AwaitingOutcome => {
+                mlist.pending = ranges::Ranges::None;
+                self.conclude(index);
+            }
+        }
+    }
+
+    /// Brings the channel's sums and sets up to date with what the peer offers now.
+    fn refresh_peer(&mut self, index: PeerIndex) {
+        let peer = &mut self.peers[index.0 as usize];
+        let channel_index = peer.channel;
+        let channel = &mut self.channels[channel_index.0 as usize];
+        let offer = peer.offer(index, self.now, channel.limits.is_some());
+        let before = std::mem::replace(&mut peer.offered, offer);
+        if before == offer {
+            return;
+        }
+        if before.rank != offer.rank {
+            if let Some(rank) = before.rank {
+                channel.runnable.remove(&rank);
+            }
+            if let Some(rank) = offer.rank {
+                channel.runnable.insert(rank);
+            }
+        }
+        for (sum, (new, old)) in
+            channel.assignable.iter_mut().zip(offer.assignable.iter().zip(before.assignable))
+        {
+            *sum = *sum + u64::from(*new) - u64::from(old);
+        }
+        channel.runnable_count = channel.runnable_count + offer.runnable_count - before.runnable_count;
+        self.counts.runnable = self.counts.runnable + offer.runnable_count - before.runnable_count;
+        self.counts.assignable =
+            self.counts.assignable + offer.assignable[0] as usize - before.assignable[0] as usize;
+        self.mark_dirty(channel_index);
+    }
+
+    fn mark_dirty(&mut self, index: ChannelIndex) {
+        let channel = &mut self.channels[index.0 as usize];
+        if !channel.is_dirty {
+            channel.is_dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    fn channel(&mut self, name: &str) -> ChannelIndex {
+        if let Some(&channel) = self.channel_by_name.get(name) {
+            return channel;
+        }
+        let channel = ChannelIndex(index_of(self.channels.len()));
+        let name: Arc<str> = name.into();
+        self.channels.push(Channel::new(Arc::clone(&name)));
+        self.channel_by_name.insert(name, channel);
+        channel
+    }
+
+    fn peer(&mut self, channel: &str, peer: &str) -> PeerIndex {
+        let channel = self.channel(channel);
+        self.peer_of(channel, peer)
+    }
+
+    fn peer_of(&mut self, channel_index: ChannelIndex, name: &str) -> PeerIndex {
+        let channel = &mut self.channels[channel_index.0 as usize];
+        if let Some(&peer) = channel.peer_by_name.get(name) {
+            return peer;
+        }
+        let peer = PeerIndex(index_of(self.peers.len()));
+        let name: Arc<str> = name.into();
+        self.peers.push(Peer::new(Arc::clone(&name), channel_index));
+        channel.peer_by_name.insert(name, peer);
+        peer
+    }
+}
+
+/// The index of an entry of a list.
+fn index_of(at: usize) -> u32 {
+    u32::try_from(at).expect("4 billion names need more memory than there is")
+}

@@ -1,0 +1,189 @@
+//! The leaves of the tree: Mlists, in one store that never moves them, found by name or by index.
+
+use rustc_hash::FxHashMap;
+use sternpost_message::{MlistId, Precedence, UnixMillis};
+
+use crate::event::ProcessId;
+use crate::peer::PeerIndex;
+use crate::ranges::Ranges;
+
+/// Where an Mlist is in [`Mlists`]. Given again after the Mlist is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct MlistIndex(u32);
+
+/// What an Mlist waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Its own back-off: in nobody's queue.
+    Delayed,
+    /// Its turn: in its peer's queue.
+    Queued,
+    /// A process works on it and it takes a slot.
+    InProgress,
+    /// The process is done with it; the durable outcome of some recipients is still to come.
+    AwaitingOutcome,
+}
+
+/// One Mlist.
+#[derive(Debug)]
+pub(crate) struct Mlist {
+    pub(crate) id: MlistId,
+    pub(crate) accepted_at: UnixMillis,
+    pub(crate) expires_at: u64,
+    /// [`crate::timer::NEVER`] when done or not wanted.
+    pub(crate) delay_report_at: u64,
+    /// No attempt before this.
+    pub(crate) retry_at: u64,
+    /// Its entry in the timers.
+    pub(crate) timer_at: u64,
+    /// Who still needs an attempt, those under way included.
+    pub(crate) pending: Ranges,
+    /// Who was assigned and has no durable outcome yet.
+    pub(crate) open: Ranges,
+    /// Whose slot or word it waits for, unless it is `Delayed` or `Queued`.
+    pub(crate) holder: ProcessId,
+    pub(crate) peer: PeerIndex,
+    /// The peer's count of failures when the attempt began.
+    pub(crate) wave: u32,
+    pub(crate) attempts: u16,
+    pub(crate) precedence: Precedence,
+    pub(crate) place: Place,
+    /// The attempt under way has failed for somebody.
+    pub(crate) failed: bool,
+    /// It has failed by the message's own fault.
+    pub(crate) failed_by_message: bool,
+}
+
+/// The bound of the design: 400 octets for an Mlist with one recipient, index entries included.
+pub(crate) const MLIST_OCTETS_MAX: usize = 400;
+
+/// An Mlist's share of every index, counted at the worst fill: the name → index map has 1 control octet and at
+/// least 7/16 of its places in use just after it grew; a B-tree's leaf has at least 5 of 11 places in use, and its
+/// inner nodes add less than a fifth.
+pub(crate) const MLIST_OCTETS_WORST: usize = {
+    let by_name = (size_of::<(MlistId, u32)>() + 1) * 16 / 7;
+    let in_queue = size_of::<(u64, u16, u32)>() * 11 / 5 * 6 / 5;
+    let in_timers = size_of::<(u64, u32)>() * 11 / 5 * 6 / 5;
+    size_of::<Option<Mlist>>() + by_name + in_queue + in_timers
+};
+const _: () = assert!(MLIST_OCTETS_WORST <= MLIST_OCTETS_MAX);
+
+/// Mlists in a block: a block is never moved, so that growing costs the same at a million as at none.
+const BLOCK: usize = 1024;
+
+/// All Mlists.
+#[derive(Debug, Default)]
+pub(crate) struct Mlists {
+    blocks: Vec<Vec<Option<Mlist>>>,
+    free: Vec<u32>,
+    by_id: FxHashMap<MlistId, u32>,
+}
+
+impl Mlists {
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(crate) fn find(&self, id: MlistId) -> Option<MlistIndex> {
+        self.by_id.get(&id).copied().map(MlistIndex)
+    }
+
+    /// The Mlist at an index that is in use.
+    pub(crate) fn get(&self, index: MlistIndex) -> &Mlist {
+        let at = index.0 as usize;
+        self.blocks[at / BLOCK][at % BLOCK].as_ref().expect("an index is forgotten together with its Mlist")
+    }
+
+    /// The Mlist at an index that is in use.
+    pub(crate) fn get_mut(&mut self, index: MlistIndex) -> &mut Mlist {
+        let at = index.0 as usize;
+        self.blocks[at / BLOCK][at % BLOCK].as_mut().expect("an index is forgotten together with its Mlist")
+    }
+
+    /// Adds an Mlist whose name is not there yet.
+    pub(crate) fn insert(&mut self, mlist: Mlist) -> MlistIndex {
+        let id = mlist.id;
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.blocks[index as usize / BLOCK][index as usize % BLOCK] = Some(mlist);
+                index
+            }
+            None => {
+                if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
+                    self.blocks.push(Vec::with_capacity(BLOCK));
+                }
+                let before = (self.blocks.len() - 1) * BLOCK;
+                let block = self.blocks.last_mut().expect("a block was just pushed if there was none");
+                block.push(Some(mlist));
+                u32::try_from(before + block.len() - 1)
+                    .expect("4 billion Mlists need more memory than there is")
+            }
+        };
+        self.by_id.insert(id, index);
+        MlistIndex(index)
+    }
+
+    /// Takes an Mlist out.
+    pub(crate) fn remove(&mut self, index: MlistIndex) -> Mlist {
+        let at = index.0 as usize;
+        let mlist = self.blocks[at / BLOCK][at % BLOCK]
+            .take()
+            .expect("an index is forgotten together with its Mlist");
+        self.by_id.remove(&mlist.id);
+        self.free.push(index.0);
+        mlist
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sternpost_message::{MessageSequence, RouteIndex};
+
+    fn mlist(message: u64) -> Mlist {
+        Mlist {
+            id: MlistId { message: MessageSequence(message), route: RouteIndex(0) },
+            accepted_at: UnixMillis(0),
+            expires_at: 0,
+            delay_report_at: 0,
+            retry_at: 0,
+            timer_at: 0,
+            pending: Ranges::None,
+            open: Ranges::None,
+            holder: ProcessId(0),
+            peer: PeerIndex(0),
+            wave: 0,
+            attempts: 0,
+            precedence: Precedence::Routine,
+            place: Place::Queued,
+            failed: false,
+            failed_by_message: false,
+        }
+    }
+
+    #[test]
+    fn an_mlist_with_one_recipient_takes_at_most_400_octets() {
+        // 112 itself, and the worst case of one entry in the map, one in the queue and one among the timers.
+        assert_eq!(size_of::<Option<Mlist>>(), 112);
+        assert_eq!(size_of::<(u64, u16, MlistIndex)>(), 16);
+        const { assert!(MLIST_OCTETS_WORST <= MLIST_OCTETS_MAX) }
+        // No doubling: never more than a block beyond what is used.
+        let mut mlists = Mlists::default();
+        for message in 0..100_001 {
+            mlists.insert(mlist(message));
+        }
+        let places: usize = mlists.blocks.iter().map(Vec::capacity).sum();
+        assert!(places < mlists.len() + BLOCK, "{places}");
+    }
+
+    #[test]
+    fn a_place_is_used_again_and_the_old_name_is_forgotten() {
+        let mut mlists = Mlists::default();
+        let first = mlists.insert(mlist(1));
+        mlists.insert(mlist(2));
+        assert_eq!(mlists.remove(first).id, mlist(1).id);
+        assert_eq!(mlists.find(mlist(1).id), None);
+        assert_eq!(mlists.insert(mlist(3)), first);
+        assert_eq!((mlists.len(), mlists.get(first).id), (2, mlist(3).id));
+    }
+}

@@ -1,0 +1,151 @@
+//! Events in any order and with any numbers: what a confused driver or channel might say. Nothing panics, the sums stay
+//! sums, and the tree still becomes empty.
+
+use proptest::prelude::*;
+use sternpost_message::{
+    ErrorScope, MessageSequence, MlistId, Precedence, RecipientRange, RouteIndex, UnixMillis,
+};
+use sternpost_scheduler::{Action, ChannelLimits, Event, Limits, MlistSpec, ProcessId, Reason, Scheduler};
+
+const MESSAGES: u64 = 6;
+const PROCESSES: u64 = 6;
+
+fn id() -> impl Strategy<Value = MlistId> {
+    (0..MESSAGES).prop_map(|message| MlistId { message: MessageSequence(message), route: RouteIndex(0) })
+}
+
+fn process() -> impl Strategy<Value = ProcessId> {
+    prop_oneof![9 => 0..PROCESSES, 1 => Just(u64::MAX)].prop_map(ProcessId)
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["", "smtp", "lmtp"]).prop_map(String::from)
+}
+
+fn ranges() -> impl Strategy<Value = Vec<RecipientRange>> {
+    let range = (prop_oneof![0_u32..4, Just(u32::MAX)], prop_oneof![0_u32..4, Just(u32::MAX)])
+        .prop_map(|(first, count)| RecipientRange { first, count });
+    prop::collection::vec(range, 0..3)
+}
+
+fn number() -> impl Strategy<Value = u32> {
+    prop_oneof![0_u32..4, Just(u32::MAX)]
+}
+
+fn instant() -> impl Strategy<Value = UnixMillis> {
+    prop_oneof![0_u64..100, Just(u64::MAX)].prop_map(UnixMillis)
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (number(), number(), number(), instant(), instant(), number(), number(), number()).prop_map(
+        |(qmgr_maxchans, urgent, normal, step, max, processes_max, slots, peer_slots)| Limits {
+            qmgr_maxchans,
+            qmgr_reserve_urgent: urgent,
+            qmgr_reserve_normal: normal,
+            retry_step_ms: step.0,
+            retry_max_ms: max.0,
+            channels: vec![ChannelLimits {
+                // Enough to see more than one, not so many that a start of each takes long.
+                processes_max: processes_max.min(50),
+                slots_per_process: slots,
+                slots_reserve_urgent: urgent,
+                slots_reserve_normal: normal,
+                peer_slots_max: peer_slots,
+                idle_stop_ms: step.0,
+                ..ChannelLimits::new("smtp", ["", "smtp"])
+            }],
+        },
+    )
+}
+
+fn spec() -> impl Strategy<Value = MlistSpec> {
+    let held_by = prop::option::weighted(0.3, process());
+    (id(), name(), name(), 0_usize..6, ranges(), instant(), instant(), any::<u16>(), held_by).prop_map(
+        |(id, channel, peer, level, recipients, expires_at, not_before, attempts, held_by)| MlistSpec {
+            id,
+            channel,
+            peer,
+            precedence: Precedence::ALL[level],
+            recipients,
+            accepted_at: UnixMillis(0),
+            expires_at,
+            delay_report_at: Some(not_before),
+            attempts,
+            not_before,
+            held_by,
+        },
+    )
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let scope = prop::sample::select(vec![ErrorScope::Peer, ErrorScope::Message]);
+    prop_oneof![
+        1 => limits().prop_map(Event::Configure),
+        6 => spec().prop_map(Event::Queue),
+        1 => Just(Event::Go),
+        1 => (process(), name()).prop_map(|(process, channel)| Event::ProcessStarted { process, channel }),
+        3 => (process(), name(), number())
+            .prop_map(|(process, channel, capacity)| Event::ProcessAttached { process, channel, capacity }),
+        1 => process().prop_map(|process| Event::ProcessGone { process }),
+        1 => process().prop_map(|process| Event::Returned { process }),
+        1 => process().prop_map(|process| Event::StartFailed { process }),
+        4 => (process(), id()).prop_map(|(process, mlist)| Event::Finished { process, mlist }),
+        1 => (process(), id()).prop_map(|(process, mlist)| Event::Unassigned { process, mlist }),
+        3 => (id(), ranges(), any::<bool>())
+            .prop_map(|(mlist, recipients, worked)| Event::Settled { mlist, recipients, worked }),
+        3 => (id(), ranges(), scope)
+            .prop_map(|(mlist, recipients, scope)| Event::Deferred { mlist, recipients, scope }),
+        1 => (name(), name()).prop_map(|(channel, peer)| Event::PeerFailed { channel, peer }),
+        1 => (name(), name()).prop_map(|(channel, peer)| Event::PeerWorked { channel, peer }),
+        1 => id().prop_map(|mlist| Event::Remove { mlist }),
+        1 => Just(Event::Wake),
+    ]
+}
+
+fn check_sums(scheduler: &Scheduler) {
+    let (counts, status) = (scheduler.counts(), scheduler.status());
+    let all = scheduler.mlists_count();
+    assert_eq!(
+        counts.waiting + counts.in_progress + counts.awaiting_outcome,
+        all,
+        "invariant_each_is_somewhere"
+    );
+    let waiting: usize = status.channels.iter().map(|channel| channel.waiting).sum();
+    let in_progress: usize = status.channels.iter().map(|channel| channel.in_progress).sum();
+    let processes: u32 = status.channels.iter().map(|channel| channel.processes).sum();
+    assert_eq!((waiting, in_progress, processes), (counts.waiting, counts.in_progress, status.processes));
+    assert!(counts.assignable <= counts.runnable && counts.runnable <= counts.waiting);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_sequence_of_events_panics_or_strands_an_mlist(
+        steps in prop::collection::vec((instant(), event()), 0..120)
+    ) {
+        let mut scheduler = Scheduler::new();
+        let mut actions: Vec<Action> = Vec::new();
+        let now = UnixMillis(0);
+        for (at, event) in steps {
+            // Time goes back and forth; the end of time would expire everything.
+            scheduler.apply(UnixMillis(at.0.min(1_000)), event, &mut actions);
+            check_sums(&scheduler);
+            prop_assert!(actions.len() < 10_000);
+        }
+        scheduler.apply(now, Event::Configure(Limits { qmgr_maxchans: 0, ..Limits::default() }), &mut actions);
+        for message in 0..MESSAGES {
+            let mlist = MlistId { message: MessageSequence(message), route: RouteIndex(0) };
+            scheduler.apply(now, Event::Remove { mlist }, &mut actions);
+            if let Some(waiting) = scheduler.why(mlist) {
+                let Reason::InProgress(process) = waiting.reason else {
+                    panic!("{mlist} was removed and waits: {waiting:?}");
+                };
+                scheduler.apply(now, Event::ProcessGone { process }, &mut actions);
+                scheduler.apply(now, Event::Returned { process }, &mut actions);
+            }
+        }
+        prop_assert_eq!(scheduler.mlists_count(), 0);
+        check_sums(&scheduler);
+    }
+}

@@ -1,0 +1,6 @@
+//! The rules of the scheduler, one test each. SENTENCES.md says which sentence of its model each one keeps.
+
+mod delays;
+mod order;
+mod processes;
+mod switch;

@@ -1,0 +1,28 @@
+//! What happens to one arriving message: who may send it, where each recipient goes, which trace it carries, and the
+//! envelope that is committed in the end.
+//!
+//! A [`Submission`] is one mail transaction. The driver of a protocol (the SMTP server, the housekeeper) tells it the
+//! facts in the order of RFC 5321, section 3.3, and passes its verdicts on:
+//!
+//! ```text
+//! sender → Verdict, recipient (each) → Verdict, trace_header, content (as it comes), finish → Envelope
+//! ```
+//!
+//! Not here: the syntax of commands and paths (`smtp`), the configuration itself (a [`Routing`] answers from it),
+//! storing (`store`). Nothing here does I/O or reads a clock; memory grows with the recipients, never with the content.
+#![forbid(unsafe_code)]
+
+mod date;
+mod facts;
+mod header;
+mod routing;
+mod trace;
+mod transaction;
+mod verdict;
+
+pub use date::internet_date;
+pub use facts::{ContentFacts, ForwardPath, MailFacts, RecipientFacts};
+pub use header::{HeaderScan, fuzz_header_scan};
+pub use routing::{Policy, RouteAnswer, Routing};
+pub use transaction::{Accepted, ROUTES_MAX, Submission};
+pub use verdict::{Rejection, Verdict};
