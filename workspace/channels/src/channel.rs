@@ -1,0 +1,325 @@
+//! The skeleton of a channel process: handshake with the store and with QMGR, views, assignments, outcomes, drain.
+//!
+//! An Mlist is held from its assignment until the outcome of each assigned recipient is durable. That is what a new
+//! QMGR is told when this process attaches to it, and why it never gives the Mlist to another one meanwhile.
+
+use crate::RoleError;
+use crate::store_client::StoreClient;
+use rustc_hash::FxHashMap;
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+use sternpost_link::qmgr::{Assignment, FromQmgr, ToQmgr};
+use sternpost_link::store::{Append, Lane, Refusal};
+use sternpost_link::{Appended, Frames, Hello, PROTOCOL_VERSION, Role};
+use sternpost_message::{MlistId, Outcome, RecipientIndex, RecipientRange};
+use sternpost_platform::clock::Clock;
+use sternpost_platform::link::{Link, connect};
+use sternpost_platform::memory;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::{LocalSet, spawn_local};
+
+/// Outcomes in one set: forty diagnostics of 600 octets stay well below a datagram.
+const OUTCOMES_PER_SET: usize = 40;
+/// Wait before an outcome that the log's device did not take is recorded again.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
+/// Mlists in one frame of those held.
+const HELD_PER_FRAME: usize = 500;
+
+/// What a channel process is started with.
+#[derive(Clone, Debug)]
+pub struct ChannelOptions {
+    /// Where the sockets of the other processes are.
+    pub run_directory: PathBuf,
+    /// The channel's name.
+    pub channel: String,
+    /// The scheduler's number for this process.
+    pub process: u64,
+    /// How many Mlists it takes at a time, at least 1.
+    pub capacity: u32,
+}
+
+/// What a kind of channel does with what comes.
+pub(crate) trait Work {
+    /// A new view of the configuration. False when it cannot be read.
+    fn view(&self, octets: &[u8]) -> bool;
+    /// An Mlist to process; ends with [`Channel::done`] or [`Channel::unassigned`].
+    fn assign(&self, assignment: Assignment);
+    /// No more assignments will come; what was not begun is given back.
+    fn drain(&self);
+}
+
+/// One channel process.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub(crate) store: Rc<StoreClient>,
+    pub(crate) clock: Clock,
+    hello: Hello,
+    qmgr: RefCell<Option<Rc<Link>>>,
+    held: RefCell<FxHashMap<MlistId, Held>>,
+    draining: Cell<bool>,
+    released: Notify,
+}
+
+#[derive(Debug)]
+struct Held {
+    recipients: Vec<RecipientRange>,
+    /// The work is done; its outcomes are on their way to the log.
+    finished: bool,
+}
+
+/// Runs a channel process until it has drained.
+///
+/// # Errors
+/// `RoleError`.
+pub(crate) fn run<W: Work + 'static>(
+    options: &ChannelOptions,
+    work: impl FnOnce(Rc<Channel>) -> Rc<W>,
+) -> Result<(), RoleError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RoleError::Runtime)?;
+    LocalSet::new().block_on(&runtime, async {
+        let hello = Hello {
+            version: PROTOCOL_VERSION,
+            role: Role::Channel,
+            pid: std::process::id(),
+            process: options.process,
+            channel: options.channel.clone(),
+            capacity: options.capacity,
+        };
+        let channel = Rc::new(Channel {
+            store: StoreClient::start(options.run_directory.join("store.sock"), hello.clone()),
+            clock: Clock::default(),
+            hello,
+            qmgr: RefCell::default(),
+            held: RefCell::default(),
+            draining: Cell::new(false),
+            released: Notify::new(),
+        });
+        let work = work(Rc::clone(&channel));
+        // The store must know this process before QMGR does: when it ends, QMGR asks the store for its last words.
+        channel.store.ready().await;
+        spawn_local(Rc::clone(&channel).keep_qmgr(Rc::clone(&work), options.run_directory.join("qmgr.sock")));
+        let mut terminate = signal(SignalKind::terminate()).map_err(RoleError::Signal)?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => channel.drain(&*work),
+                () = channel.released.notified() => {}
+            }
+            if channel.draining.get() && channel.held.borrow().is_empty() {
+                channel.flush().await;
+                return Ok(());
+            }
+        }
+    })
+}
+
+impl Channel {
+    async fn keep_qmgr<W: Work>(self: Rc<Self>, work: Rc<W>, path: PathBuf) {
+        loop {
+            let link = match connect(&path).and_then(Link::new) {
+                Ok(link) => link,
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "QMGR is not there yet");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            };
+            send(&link, &ToQmgr::Hello(self.hello.clone()));
+            let end = link
+                .read_until_end(|datagram, mut attached| {
+                    let mut frames = Frames::open(datagram)?;
+                    while let Some(frame) = frames.next_frame::<FromQmgr>()? {
+                        self.take(&*work, &link, frame, &mut attached);
+                    }
+                    Ok(())
+                })
+                .await;
+            tracing::info!(event = "qmgr.lost", reason = %end, "QMGR has gone; waiting for it");
+            *self.qmgr.borrow_mut() = None;
+            if self.draining.get() {
+                return;
+            }
+        }
+    }
+
+    fn take<W: Work>(&self, work: &W, link: &Rc<Link>, frame: FromQmgr, attached: &mut Option<OwnedFd>) {
+        match frame {
+            FromQmgr::View { generation } => {
+                let good = attached
+                    .take()
+                    .and_then(|memory| memory::unseal(memory).ok())
+                    .is_some_and(|octets| work.view(&octets));
+                if !good {
+                    tracing::error!(
+                        event = "view.unreadable",
+                        generation,
+                        "the view of the configuration cannot be read"
+                    );
+                } else if self.qmgr.borrow().is_none() {
+                    self.attach(link);
+                }
+            }
+            FromQmgr::Assign(assignment) => {
+                let held = Held { recipients: assignment.recipients.clone(), finished: false };
+                self.held.borrow_mut().insert(assignment.mlist, held);
+                if self.draining.get() {
+                    self.unassigned(assignment.mlist, "the process is stopping");
+                } else {
+                    work.assign(assignment);
+                }
+            }
+            FromQmgr::Drain => self.drain(work),
+            FromQmgr::Ping { token } => send(link, &ToQmgr::Pong { token }),
+            FromQmgr::Welcome(_) | FromQmgr::Answer | FromQmgr::NoAnswer { .. } => {}
+        }
+    }
+
+    /// Says what this process holds, and takes assignments from now on.
+    fn attach(&self, link: &Rc<Link>) {
+        let held = self.held.borrow();
+        let mlists: Vec<_> = held.iter().map(|(mlist, held)| (*mlist, held.recipients.clone())).collect();
+        for some in mlists.chunks(HELD_PER_FRAME) {
+            send(link, &ToQmgr::Held { mlists: some.to_vec() });
+        }
+        send(link, &ToQmgr::Attached);
+        for (mlist, _) in held.iter().filter(|(_, held)| held.finished) {
+            send(link, &ToQmgr::Finished { mlist: *mlist });
+        }
+        *self.qmgr.borrow_mut() = Some(Rc::clone(link));
+    }
+
+    fn drain<W: Work>(&self, work: &W) {
+        if !self.draining.replace(true) {
+            work.drain();
+        }
+        self.released.notify_one();
+    }
+
+    fn tell(&self, frame: &ToQmgr) {
+        if let Some(link) = &*self.qmgr.borrow() {
+            send(link, frame);
+        }
+    }
+
+    /// The work on an Mlist is done: its slot is free at once, and it is held until the outcomes are durable.
+    /// `outcomes` has one for each recipient that was attempted; it may be empty when nothing was left to attempt.
+    pub(crate) fn done(self: &Rc<Self>, mlist: MlistId, outcomes: Vec<(RecipientIndex, Outcome)>) {
+        if let Some(held) = self.held.borrow_mut().get_mut(&mlist) {
+            held.finished = true;
+        }
+        self.tell(&ToQmgr::Finished { mlist });
+        spawn_local(Rc::clone(self).record(mlist, pack(outcomes)));
+    }
+
+    /// The work on an Mlist is done, and what became of its recipients is durable already.
+    pub(crate) fn done_durably(&self, mlist: MlistId) {
+        self.tell(&ToQmgr::Finished { mlist });
+        self.release(mlist);
+    }
+
+    /// An Mlist goes back untouched.
+    pub(crate) fn unassigned(&self, mlist: MlistId, why: &str) {
+        self.tell(&ToQmgr::Unassigned { mlist, why: why.to_owned() });
+        self.release(mlist);
+    }
+
+    pub(crate) fn peer_failed(&self, peer: &str, why: &str) {
+        self.tell(&ToQmgr::PeerFailed { peer: peer.to_owned(), why: why.to_owned() });
+    }
+
+    pub(crate) fn peer_worked(&self, peer: &str) {
+        self.tell(&ToQmgr::PeerWorked { peer: peer.to_owned() });
+    }
+
+    fn release(&self, mlist: MlistId) {
+        self.held.borrow_mut().remove(&mlist);
+        if self.draining.get() {
+            self.released.notify_one();
+        }
+    }
+
+    async fn record(self: Rc<Self>, mlist: MlistId, outcomes: Vec<(RecipientRange, Outcome)>) {
+        // All sets first, then their answers: they travel and commit together.
+        let sets: Vec<Vec<_>> = outcomes.chunks(OUTCOMES_PER_SET).map(<[_]>::to_vec).collect();
+        let mut answers = Vec::with_capacity(sets.len());
+        for set in sets {
+            let answer = self.append_outcomes(mlist, &set);
+            answers.push((set, answer));
+        }
+        for (set, mut answer) in answers {
+            loop {
+                match answer.await {
+                    Ok(Appended::Refused(Refusal::Device | Refusal::Full)) => {
+                        tracing::error!(event = "outcome.refused", %mlist, "the log did not take an outcome; trying again");
+                        tokio::time::sleep(RECORD_AGAIN).await;
+                        answer = self.append_outcomes(mlist, &set);
+                    }
+                    Ok(Appended::Refused(Refusal::Invalid(why))) => {
+                        tracing::error!(event = "outcome.invalid", %mlist, why, "the log refused an outcome");
+                        break;
+                    }
+                    Ok(Appended::Committed) | Err(_) => break,
+                }
+            }
+        }
+        self.release(mlist);
+    }
+
+    fn append_outcomes(
+        &self,
+        mlist: MlistId,
+        outcomes: &[(RecipientRange, Outcome)],
+    ) -> tokio::sync::oneshot::Receiver<Appended> {
+        let record = Append::Outcome { message: mlist.message, outcomes: outcomes.to_vec() };
+        self.store.append(Lane::Outcome, &[record]).expect("OUTCOMES_PER_SET diagnostics fit a datagram")
+    }
+
+    async fn flush(&self) {
+        let link = self.qmgr.borrow().clone();
+        if let Some(link) = link {
+            link.flushed().await;
+        }
+    }
+}
+
+fn send(link: &Link, frame: &ToQmgr) {
+    if let Err(error) = link.push(frame) {
+        tracing::error!(error = &error as &dyn std::error::Error, "a frame was not sent");
+    }
+}
+
+/// Equal outcomes of neighbours become one.
+fn pack(outcomes: Vec<(RecipientIndex, Outcome)>) -> Vec<(RecipientRange, Outcome)> {
+    let mut packed: Vec<(RecipientRange, Outcome)> = Vec::new();
+    for (index, outcome) in outcomes {
+        match packed.last_mut() {
+            Some((range, last)) if range.end() == index.0 && *last == outcome => range.count += 1,
+            _ => packed.push((RecipientRange { first: index.0, count: 1 }, outcome)),
+        }
+    }
+    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sternpost_message::{Diagnostic, EnhancedStatus};
+
+    #[test]
+    fn equal_outcomes_of_neighbours_are_recorded_once() {
+        let worked = Outcome::Transferred(Diagnostic::own(EnhancedStatus::new(2, 0, 0), "Ok"));
+        let failed = Outcome::Failed(Diagnostic::own(EnhancedStatus::new(5, 1, 1), "No"));
+        let packed = pack(vec![
+            (RecipientIndex(0), worked.clone()),
+            (RecipientIndex(1), worked.clone()),
+            (RecipientIndex(2), failed),
+            (RecipientIndex(4), worked),
+        ]);
+        let ranges: Vec<_> = packed.iter().map(|(range, _)| (range.first, range.count)).collect();
+        assert_eq!(ranges, [(0, 2), (2, 1), (4, 1)]);
+    }
+}

@@ -1,0 +1,167 @@
+//! Mlists on their way through one process: waiting for an association with their peer, and then being transferred.
+
+use crate::store_client::Fetched;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use sternpost_link::qmgr::Assignment;
+use sternpost_link::store::MessageDetail;
+use sternpost_message::{MlistId, Outcome, RecipientIndex, RecipientState};
+use sternpost_smtp::client::{Transaction, TransactionRecipient};
+use tokio::sync::Notify;
+
+/// One Mlist.
+#[derive(Debug)]
+pub(crate) struct Job {
+    assignment: Assignment,
+    pub(crate) fetched: Fetched,
+    /// The recipients that are attempted, in the order of the transaction.
+    recipients: Vec<RecipientIndex>,
+    outcomes: Vec<Option<Outcome>>,
+}
+
+impl Job {
+    pub(crate) fn new(assignment: Assignment, fetched: Fetched) -> Self {
+        Self { assignment, fetched, recipients: Vec::new(), outcomes: Vec::new() }
+    }
+
+    pub(crate) const fn mlist(&self) -> MlistId {
+        self.assignment.mlist
+    }
+
+    /// Makes the transaction of this Mlist: its recipients that are still pending. None when there are none.
+    pub(crate) fn transaction(&mut self, id: u64, detail: MessageDetail) -> Option<Transaction> {
+        let MessageDetail { envelope, content_octets, recipients: records, .. } = detail;
+        let pending = |index: &RecipientIndex| {
+            usize::try_from(index.0)
+                .ok()
+                .and_then(|index| records.get(index))
+                .is_some_and(|record| record.state == RecipientState::Pending)
+        };
+        self.recipients = self
+            .assignment
+            .recipients
+            .iter()
+            .flat_map(|range| range.first..range.end())
+            .map(RecipientIndex)
+            .filter(pending)
+            .collect();
+        self.outcomes = vec![None; self.recipients.len()];
+        let recipients: Vec<_> = self
+            .recipients
+            .iter()
+            .filter_map(|index| envelope.recipients.get(usize::try_from(index.0).ok()?))
+            .map(|recipient| TransactionRecipient {
+                address: recipient.address.clone(),
+                notify: recipient.notify,
+                original_recipient: recipient.original_recipient.clone(),
+            })
+            .collect();
+        (!recipients.is_empty()).then_some(Transaction {
+            id,
+            sender: envelope.sender,
+            recipients,
+            content_octets,
+            body: envelope.body,
+            smtputf8: envelope.smtputf8,
+            ret: envelope.ret,
+            envelope_id: envelope.envelope_id,
+            mt_priority: envelope.mt_priority,
+        })
+    }
+
+    /// Notes what became of the recipient at `place` of the transaction.
+    pub(crate) fn result(&mut self, place: usize, outcome: Outcome) {
+        if let Some(slot) = self.outcomes.get_mut(place) {
+            *slot = Some(outcome);
+        }
+    }
+
+    /// Every recipient with its outcome; `otherwise` for those that have none.
+    pub(crate) fn outcomes(&mut self, otherwise: impl Fn() -> Outcome) -> Vec<(RecipientIndex, Outcome)> {
+        if self.recipients.is_empty() {
+            // The message could not even be read: the outcome is that of everything assigned.
+            let assigned = self.assignment.recipients.iter().flat_map(|range| range.first..range.end());
+            return assigned.map(|index| (RecipientIndex(index), otherwise())).collect();
+        }
+        let outcomes = self.outcomes.drain(..).map(|outcome| outcome.unwrap_or_else(&otherwise));
+        self.recipients.iter().copied().zip(outcomes).collect()
+    }
+}
+
+/// The Mlists of one peer that wait in this process, and the associations with it.
+#[derive(Debug)]
+pub(crate) struct PeerJobs {
+    pub(crate) name: String,
+    waiting: RefCell<VecDeque<Job>>,
+    associations: Cell<u32>,
+    /// Associations that have nothing to do.
+    idle: Cell<usize>,
+    arrived: Notify,
+    /// The last attempt to reach the peer failed.
+    pub(crate) is_failing: Cell<bool>,
+}
+
+impl PeerJobs {
+    pub(crate) fn new(name: &str) -> Rc<Self> {
+        Rc::new(Self {
+            name: name.to_owned(),
+            waiting: RefCell::default(),
+            associations: Cell::new(0),
+            idle: Cell::new(0),
+            arrived: Notify::new(),
+            is_failing: Cell::new(false),
+        })
+    }
+
+    /// Queues a job. True when one more association should be opened for it; it is counted already.
+    pub(crate) fn push(&self, job: Job, associations_max: u32) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push_back(job);
+        self.arrived.notify_one();
+        let wanted = waiting.len() > self.idle.get() && self.associations.get() < associations_max.max(1);
+        if wanted {
+            self.associations.set(self.associations.get() + 1);
+        }
+        wanted
+    }
+
+    /// The job that waits longest.
+    pub(crate) fn take(&self) -> Option<Job> {
+        let job = self.waiting.borrow_mut().pop_front();
+        if job.is_some() && !self.waiting.borrow().is_empty() {
+            // One bell may have rung for several jobs.
+            self.arrived.notify_one();
+        }
+        job
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.borrow().is_empty()
+    }
+
+    pub(crate) fn take_all(&self) -> Vec<Job> {
+        self.waiting.borrow_mut().drain(..).collect()
+    }
+
+    /// Waits until a job may have arrived.
+    pub(crate) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.arrived.notify_waiters();
+    }
+
+    pub(crate) fn set_idle(&self, was: bool, is: bool) {
+        match (was, is) {
+            (false, true) => self.idle.set(self.idle.get() + 1),
+            (true, false) => self.idle.set(self.idle.get() - 1),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn association_ended(&self) {
+        self.associations.set(self.associations.get() - 1);
+    }
+}

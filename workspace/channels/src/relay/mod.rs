@@ -1,0 +1,80 @@
+//! The channels that hand mail on: `smtp` transfers to other MTAs, `lmtp` delivers to message stores.
+//!
+//! Mlists are queued by peer; associations take them from there, several one after the other. Not here: which peer is
+//! tried when (QMGR), the dialogue (`sternpost-smtp`).
+
+mod association;
+mod job;
+
+use crate::RoleError;
+use crate::channel::{self, Channel, ChannelOptions, Work};
+use job::{Job, PeerJobs};
+use rustc_hash::FxHashMap;
+use std::cell::RefCell;
+use std::rc::Rc;
+use sternpost_config::ChannelView;
+use sternpost_link::qmgr::Assignment;
+
+/// Runs a process of an SMTP or LMTP channel until it has drained.
+///
+/// # Errors
+/// `RoleError`.
+pub fn run(options: &ChannelOptions) -> Result<(), RoleError> {
+    channel::run(options, |channel| {
+        Rc::new_cyclic(|own| Relay {
+            own: own.clone(),
+            channel,
+            view: RefCell::default(),
+            peers: RefCell::default(),
+        })
+    })
+}
+
+#[derive(Debug)]
+struct Relay {
+    own: std::rc::Weak<Self>,
+    channel: Rc<Channel>,
+    view: RefCell<Option<Rc<ChannelView>>>,
+    peers: RefCell<FxHashMap<String, Rc<PeerJobs>>>,
+}
+
+impl Relay {
+    /// The view in force; there is one before the first assignment.
+    fn view(&self) -> Option<Rc<ChannelView>> {
+        self.view.borrow().clone()
+    }
+}
+
+impl Work for Relay {
+    fn view(&self, octets: &[u8]) -> bool {
+        let Ok(view) = postcard::from_bytes::<ChannelView>(octets) else { return false };
+        *self.view.borrow_mut() = Some(Rc::new(view));
+        true
+    }
+
+    fn assign(&self, assignment: Assignment) {
+        let Some(view) = self.view() else { return self.channel.unassigned(assignment.mlist, "no view yet") };
+        let Some(peer) = view.peer(&assignment.peer) else {
+            return self.channel.unassigned(assignment.mlist, "the peer is not configured");
+        };
+        let jobs = Rc::clone(
+            self.peers.borrow_mut().entry(peer.name.clone()).or_insert_with(|| PeerJobs::new(&peer.name)),
+        );
+        let fetched = self.channel.store.fetch(assignment.mlist.message, u64::MAX);
+        let associations_max = peer.associations_max.unwrap_or(view.channel.associations_per_peer_max);
+        if jobs.push(Job::new(assignment, fetched), associations_max)
+            && let Some(own) = self.own.upgrade()
+        {
+            tokio::task::spawn_local(association::serve(own, jobs));
+        }
+    }
+
+    fn drain(&self) {
+        for jobs in self.peers.borrow().values() {
+            for job in jobs.take_all() {
+                self.channel.unassigned(job.mlist(), "the process is stopping");
+            }
+            jobs.wake_all();
+        }
+    }
+}

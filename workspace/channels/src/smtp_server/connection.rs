@@ -1,0 +1,288 @@
+//! One connection: octets from the socket go into the session, and the session's questions are answered by the
+//! submission library and the store.
+
+use super::upload::Upload;
+use super::{Prepared, Server};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use sternpost_link::Appended;
+use sternpost_link::store::Refusal;
+use sternpost_message::{EnhancedStatus, MessageId};
+use sternpost_platform::process;
+use sternpost_smtp::reply::Reply;
+use sternpost_smtp::server::{
+    Answer, ContentSummary, Input, MailFrom, Output, Question, RcptTo, ServerSession,
+};
+use sternpost_submission::{
+    ContentFacts, ForwardPath, MailFacts, Policy, RecipientFacts, Submission, Verdict,
+};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+/// Octets read at a time. A message of 4 KiB comes in one read, a large one in pieces that the cache holds.
+const READ_OCTETS: usize = 32 << 10;
+/// An envelope with more octets of recipients does not fit a datagram to the store beside its first content: further
+/// recipients are asked to come in another transaction.
+const RECIPIENTS_OCTETS_MAX: usize = 40 << 10;
+/// A client that takes no replies for so long has gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) struct Connection {
+    server: Rc<Server>,
+    prepared: Rc<Prepared>,
+    policy: Arc<Policy>,
+    stream: TcpStream,
+    client: SocketAddr,
+    session: ServerSession,
+    transaction: Option<Transaction>,
+    wake_at: Option<Instant>,
+    is_closing: bool,
+}
+
+/// One message on its way in.
+struct Transaction {
+    submission: Submission,
+    id: MessageId,
+    recipients_octets: usize,
+    upload: Option<Upload>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        server: Rc<Server>,
+        prepared: Rc<Prepared>,
+        stream: TcpStream,
+        client: SocketAddr,
+    ) -> Self {
+        let is_listed = prepared.listener.lists(client.ip());
+        let policy = Arc::clone(if is_listed { &prepared.listed } else { &prepared.unlisted });
+        let session = ServerSession::new(Instant::now(), Arc::clone(&prepared.session));
+        // Replies are whole groups already; waiting for more would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke before it began");
+        }
+        Self {
+            server,
+            prepared,
+            policy,
+            stream,
+            client,
+            session,
+            transaction: None,
+            wake_at: None,
+            is_closing: false,
+        }
+    }
+
+    pub(super) async fn converse(mut self) {
+        let mut stopping = self.server.stopping.subscribe();
+        let mut buffer = vec![0; READ_OCTETS];
+        // Octets of `buffer` that the session has not taken yet.
+        let mut rest = 0..0;
+        let mut is_told = false;
+        loop {
+            if self.settle().await.is_err() {
+                self.session.handle(Instant::now(), Input::PeerClosed);
+                let _ = self.settle().await;
+                return;
+            }
+            if self.is_closing {
+                return;
+            }
+            if !rest.is_empty() {
+                rest.start += self.session.handle(Instant::now(), Input::Octets(&buffer[rest.clone()]));
+                continue;
+            }
+            let wake_at = self.wake_at;
+            let input = tokio::select! {
+                biased;
+                count = read(&self.stream, &mut buffer) => match count {
+                    Ok(count) if count > 0 => {
+                        rest = 0..count;
+                        continue;
+                    }
+                    Ok(_) | Err(_) => Input::PeerClosed,
+                },
+                () = sleep_until(wake_at) => {
+                    // A wake rings once; the session asks for the next one when it wants one.
+                    self.wake_at = None;
+                    Input::Wake
+                }
+                _ = stopping.wait_for(|stopping| *stopping), if !is_told => {
+                    is_told = true;
+                    Input::Shutdown
+                }
+            };
+            self.session.handle(Instant::now(), input);
+        }
+    }
+
+    /// Does what the session asks until it asks for nothing more, and sends what it says.
+    async fn settle(&mut self) -> io::Result<()> {
+        let mut out: Vec<u8> = Vec::new();
+        while let Some(output) = self.session.poll() {
+            match output {
+                Output::Send(octets) if out.is_empty() => out = octets,
+                Output::Send(octets) => out.extend_from_slice(&octets),
+                Output::Ask(question) => {
+                    let answer = self.answer(question).await;
+                    self.session.handle(Instant::now(), Input::Answer(answer));
+                }
+                Output::Content(octets) => self.content(&octets).await,
+                Output::TransactionAborted => self.abort(),
+                Output::WakeAt(at) => self.wake_at = Some(at),
+                Output::Close => self.is_closing = true,
+            }
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(&out))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    async fn answer(&mut self, question: Question) -> Answer {
+        match question {
+            Question::Sender(mail) => self.sender(mail),
+            Question::Recipient(rcpt) => self.recipient(rcpt),
+            Question::StartContent => self.start_content().await,
+            Question::EndOfContent(summary) => self.end_of_content(summary).await,
+        }
+    }
+
+    fn sender(&mut self, mail: MailFrom) -> Answer {
+        let helo = self.session.helo().unwrap_or_default().to_owned();
+        let mut submission =
+            Submission::new(Arc::clone(&self.policy), self.client.to_string(), helo, self.session.protocol());
+        let verdict = submission.sender(MailFacts {
+            sender: mail.sender,
+            size: mail.size,
+            body: mail.body,
+            smtputf8: mail.smtputf8,
+            ret: mail.ret,
+            envelope_id: mail.envelope_id,
+            mt_priority: mail.mt_priority,
+        });
+        self.transaction = Some(Transaction {
+            submission,
+            id: MessageId(process::random()),
+            recipients_octets: 0,
+            upload: None,
+        });
+        answer(verdict)
+    }
+
+    fn recipient(&mut self, rcpt: RcptTo) -> Answer {
+        let Some(view) = self.server.view() else { return reject(451, 4, 3, 0, "no configuration") };
+        let Some(transaction) = &mut self.transaction else { return out_of_order() };
+        let octets =
+            rcpt.address.as_str().len() + rcpt.original_recipient.as_ref().map_or(0, String::len) + 16;
+        if transaction.recipients_octets + octets > RECIPIENTS_OCTETS_MAX {
+            return reject(452, 4, 5, 3, "too many recipients in one transaction");
+        }
+        let verdict = transaction.submission.recipient(
+            RecipientFacts {
+                address: ForwardPath::Mailbox(rcpt.address),
+                notify: rcpt.notify,
+                original_recipient: rcpt.original_recipient,
+            },
+            &*view,
+        );
+        if verdict.is_accept() {
+            transaction.recipients_octets += octets;
+        }
+        answer(verdict)
+    }
+
+    async fn start_content(&mut self) -> Answer {
+        let now = self.server.clock.now();
+        let Some(transaction) = &mut self.transaction else { return out_of_order() };
+        let trace = transaction.submission.trace_header(now, transaction.id);
+        let mut upload = Upload::new(Rc::clone(&self.server.store), transaction.id);
+        upload.push(&trace).await;
+        transaction.upload = Some(upload);
+        Answer::Accept
+    }
+
+    async fn content(&mut self, octets: &[u8]) {
+        let Some(transaction) = &mut self.transaction else { return };
+        transaction.submission.content(octets);
+        if let Some(upload) = &mut transaction.upload {
+            upload.push(octets).await;
+        }
+    }
+
+    async fn end_of_content(&mut self, summary: ContentSummary) -> Answer {
+        let now = self.server.clock.now();
+        let Some(Transaction { submission, id, upload: Some(upload), .. }) = self.transaction.take() else {
+            return out_of_order();
+        };
+        let accepted = match submission.finish(now, ContentFacts { eight_bit: summary.eight_bit }) {
+            Ok(accepted) => accepted,
+            Err(rejection) => {
+                upload.discard();
+                return Answer::Reject(Reply::new(rejection.code, Some(rejection.status), rejection.text));
+            }
+        };
+        let (client, octets) = (self.client, summary.octets);
+        match upload.commit(accepted.envelope).await {
+            Appended::Committed => {
+                tracing::info!(event = "message.accepted", %id, %client, octets, listener = self.prepared.listener.name, "accepted");
+                Answer::AcceptText(format!("Ok: queued as {id}"))
+            }
+            Appended::Refused(Refusal::Full) => reject(452, 4, 3, 1, "the queue is full, try again later"),
+            Appended::Refused(Refusal::Device) => {
+                reject(451, 4, 3, 0, "the message could not be stored, try again later")
+            }
+            Appended::Refused(Refusal::Invalid(why)) => {
+                tracing::error!(event = "message.invalid", %id, why, "the store refused a message");
+                reject(451, 4, 3, 0, "the message could not be stored, try again later")
+            }
+        }
+    }
+
+    fn abort(&mut self) {
+        if let Some(Transaction { upload: Some(upload), .. }) = self.transaction.take() {
+            upload.discard();
+        }
+    }
+}
+
+fn answer(verdict: Verdict) -> Answer {
+    match verdict {
+        Verdict::Accept => Answer::Accept,
+        Verdict::Reject(rejection) => {
+            Answer::Reject(Reply::new(rejection.code, Some(rejection.status), rejection.text))
+        }
+    }
+}
+
+fn reject(code: u16, class: u8, subject: u16, detail: u16, text: &str) -> Answer {
+    Answer::Reject(Reply::new(code, Some(EnhancedStatus::new(class, subject, detail)), text))
+}
+
+/// The session keeps the order of commands, so this is never said while it does.
+fn out_of_order() -> Answer {
+    reject(503, 5, 5, 1, "commands out of order")
+}
+
+async fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        match stream.try_read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

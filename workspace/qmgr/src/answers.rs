@@ -1,0 +1,119 @@
+//! What QMGR tells operators, as JSON.
+
+use crate::core::{Core, Tree};
+use serde_json::{Value, json};
+use sternpost_link::qmgr::Question;
+use sternpost_message::MessageId;
+use sternpost_scheduler::{ChannelStatus, PeerStatus, Status};
+
+/// Answers a question.
+///
+/// # Errors
+/// A sentence when there is no answer.
+pub(crate) fn answer(core: &mut Core, question: &Question) -> Result<Value, String> {
+    match question {
+        Question::Status => Ok(status(core)),
+        Question::Configuration => match &core.generations.in_force {
+            Some(in_force) => Ok(json!({
+                "generation": core.generations.generation,
+                "configuration": in_force.configuration,
+                "problems": in_force.problems,
+            })),
+            None => Err("no configuration is in force yet".to_owned()),
+        },
+        Question::Why { message } => why(core, *message),
+        Question::ConfirmConfiguration => {
+            if core.confirm() {
+                Ok(json!({ "generation": core.generations.generation }))
+            } else {
+                Err("no change waits for confirmation".to_owned())
+            }
+        }
+    }
+}
+
+fn status(core: &Core) -> Value {
+    let generations = &core.generations;
+    json!({
+        "tree": match core.tree {
+            Tree::Waiting => "waiting for the store and the channels",
+            Tree::Snapshot | Tree::Marking(_) => "building",
+            Tree::Going => "going",
+        },
+        "configuration": {
+            "generation": generations.generation,
+            "problems": generations.in_force.as_ref().map(|in_force| &in_force.problems),
+            "unusable": generations.unusable,
+            "held": generations.held.as_ref().map(|held| json!({
+                "reason": held.reason,
+                "would_remove": held.would_remove,
+            })),
+        },
+        "directory": core.directory,
+        "mlists_in_progress": core.processes.holders_count(),
+        "scheduler": scheduler(&core.scheduler.status()),
+    })
+}
+
+fn scheduler(status: &Status) -> Value {
+    let counts = &status.counts;
+    json!({
+        "waiting": counts.waiting,
+        "runnable": counts.runnable,
+        "in_progress": counts.in_progress,
+        "awaiting_outcome": counts.awaiting_outcome,
+        "processes": status.processes,
+        "processes_max": status.processes_max,
+        "channels": status.channels.iter().map(channel).collect::<Vec<_>>(),
+    })
+}
+
+fn channel(channel: &ChannelStatus) -> Value {
+    json!({
+        "name": *channel.name,
+        "is_configured": channel.is_configured,
+        "waiting": channel.waiting,
+        "runnable": channel.runnable,
+        "in_progress": channel.in_progress,
+        "slots": channel.slots,
+        "slots_used": channel.slots_used,
+        "processes": channel.processes,
+        "processes_starting": channel.processes_starting,
+        "processes_draining": channel.processes_draining,
+        "failures": channel.failures,
+        "start_held_off_until_ms": channel.start_held_off_until.map(|at| at.0),
+        "peers": channel.peers.iter().map(peer).collect::<Vec<_>>(),
+    })
+}
+
+fn peer(peer: &PeerStatus) -> Value {
+    json!({
+        "name": *peer.name,
+        "is_configured": peer.is_configured,
+        "waiting": peer.waiting,
+        "delayed": peer.delayed,
+        "in_progress": peer.in_progress,
+        "slots_max": peer.slots_max,
+        "errors": peer.errors,
+        "delayed_until_ms": peer.delayed_until.map(|at| at.0),
+        "oldest_accepted_at_ms": peer.oldest_accepted_at.map(|at| at.0),
+    })
+}
+
+fn why(core: &Core, id: MessageId) -> Result<Value, String> {
+    let sequence = core.messages.find(id).ok_or_else(|| format!("no living message {id}"))?;
+    let message = core.messages.get(sequence).ok_or_else(|| format!("no living message {id}"))?;
+    let mlists: Vec<_> = message
+        .mlists(sequence)
+        .filter_map(|mlist| {
+            core.scheduler.why(mlist).map(|waiting| {
+                json!({
+                    "mlist": mlist.to_string(),
+                    "reason": waiting.reason.to_string(),
+                    "until_ms": waiting.until.map(|at| at.0),
+                })
+            })
+        })
+        .collect();
+    Ok(json!({ "id": id.to_string(), "precedence": message.precedence.name(), "mlists": mlists }))
+}

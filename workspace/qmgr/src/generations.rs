@@ -1,0 +1,200 @@
+//! The configuration in force: how a set of entries becomes a generation, the limits that the scheduler gets from it,
+//! and the view that each role gets.
+
+use std::path::{Path, PathBuf};
+use sternpost_config::{
+    ChannelKind, ChannelView, Configuration, Entry, HOUSEKEEPER, HousekeeperView, InForce, Removals,
+    SmtpServerView, Step,
+};
+use sternpost_directory::last_known_good;
+use sternpost_scheduler::{ChannelLimits, Limits, PeerLimits};
+
+/// The one peer of the housekeeper's channel: the reports that it makes.
+pub(crate) const REPORTS: &str = "reports";
+
+/// A change that waits for a person.
+#[derive(Debug)]
+pub(crate) struct HeldChange {
+    pub(crate) reason: String,
+    pub(crate) would_remove: Vec<String>,
+    entries: Vec<Entry>,
+}
+
+/// What is in force, since when, and what waits.
+#[derive(Debug)]
+pub(crate) struct Generations {
+    node: String,
+    file: PathBuf,
+    pub(crate) in_force: Option<InForce>,
+    /// 0 before the first one.
+    pub(crate) generation: u64,
+    pub(crate) held: Option<HeldChange>,
+    /// Problems of a set that could not be used at all.
+    pub(crate) unusable: Vec<sternpost_config::Problem>,
+}
+
+impl Generations {
+    /// Nothing is in force yet. The last known good one lives in `state_directory`.
+    pub(crate) fn new(node: String, state_directory: &Path) -> Self {
+        let file = state_directory.join("configuration.last-known-good");
+        Self { node, file, in_force: None, generation: 0, held: None, unusable: Vec::new() }
+    }
+
+    /// Puts the last known good configuration into force, if there is one. True when it is.
+    pub(crate) fn load_last_known_good(&mut self) -> bool {
+        match last_known_good::load(&self.file) {
+            Ok(entries) => {
+                tracing::info!(
+                    event = "configuration.last-known-good",
+                    entries = entries.len(),
+                    "running from the last known good configuration until the directory answers"
+                );
+                self.step(entries, Removals::Hold, false)
+            }
+            Err(last_known_good::LastKnownGoodError::Missing(_)) => false,
+            Err(error) => {
+                tracing::error!(event = "configuration.last-known-good.damaged", error = &error as &dyn std::error::Error, file = %self.file.display(), "the last known good configuration cannot be read; waiting for the directory");
+                false
+            }
+        }
+    }
+
+    /// Takes a set of entries from the directory. True when a new generation is in force.
+    pub(crate) fn take(&mut self, entries: Vec<Entry>) -> bool {
+        self.step(entries, Removals::Hold, true)
+    }
+
+    /// Puts the held change into force.
+    pub(crate) fn confirm(&mut self) -> bool {
+        self.held.take().is_some_and(|held| self.step(held.entries, Removals::Confirmed, true))
+    }
+
+    fn step(&mut self, entries: Vec<Entry>, removals: Removals, save: bool) -> bool {
+        let held_entries = entries.clone();
+        match sternpost_config::next(self.in_force.as_ref(), entries, &self.node, removals) {
+            Step::InForce(next) => {
+                self.held = None;
+                self.unusable.clear();
+                for problem in &next.problems {
+                    tracing::warn!(
+                        event = "configuration.problem",
+                        dn = problem.dn,
+                        attribute = problem.attribute,
+                        "{problem}"
+                    );
+                }
+                let is_new = self.in_force.as_ref().is_none_or(|old| old.configuration != next.configuration);
+                if save && let Err(error) = last_known_good::save(&self.file, &next.entries) {
+                    tracing::error!(
+                        event = "configuration.not-saved",
+                        error = &error as &dyn std::error::Error,
+                        "the configuration is in force, but would not survive a restart without the directory"
+                    );
+                }
+                self.in_force = Some(*next);
+                if is_new {
+                    self.generation += 1;
+                    tracing::info!(
+                        event = "configuration.in-force",
+                        generation = self.generation,
+                        "a new configuration is in force"
+                    );
+                }
+                is_new
+            }
+            Step::Held { reason, would_remove } => {
+                tracing::warn!(
+                    event = "configuration.held",
+                    reason,
+                    "a change of the directory waits for confirmation: sternpost config confirm"
+                );
+                self.held = Some(HeldChange { reason, would_remove, entries: held_entries });
+                false
+            }
+            Step::Unusable { problems } => {
+                for problem in &problems {
+                    tracing::error!(event = "configuration.unusable", dn = problem.dn, "{problem}");
+                }
+                self.unusable = problems;
+                false
+            }
+        }
+    }
+
+    /// The configuration in force.
+    pub(crate) fn configuration(&self) -> Option<&Configuration> {
+        self.in_force.as_ref().map(|in_force| &in_force.configuration)
+    }
+
+    /// The view of `smtp-server`, encoded.
+    pub(crate) fn smtp_server_view(&self) -> Option<Vec<u8>> {
+        encode(&SmtpServerView::new(self.configuration()?))
+    }
+
+    /// The view of a process of `channel`, encoded; none when there is no such channel.
+    pub(crate) fn channel_view(&self, channel: &str) -> Option<Vec<u8>> {
+        let configuration = self.configuration()?;
+        if channel == HOUSEKEEPER {
+            return encode(&HousekeeperView::new(configuration)?);
+        }
+        encode(&ChannelView::new(configuration, channel)?)
+    }
+
+    /// The limits of the scheduler.
+    pub(crate) fn limits(&self) -> Option<Limits> {
+        let configuration = self.configuration()?;
+        let qmgr = &configuration.qmgr;
+        Some(Limits {
+            qmgr_maxchans: qmgr.qmgr_maxchans,
+            qmgr_reserve_urgent: qmgr.qmgr_reserve_urgent,
+            qmgr_reserve_normal: qmgr.qmgr_reserve_normal,
+            retry_step_ms: u64::from(qmgr.retry_step_s) * 1_000,
+            retry_max_ms: u64::from(qmgr.retry_max_s) * 1_000,
+            channels: configuration
+                .channels
+                .iter()
+                .map(|channel| ChannelLimits {
+                    name: channel.name.clone(),
+                    processes_max: channel.processes_max,
+                    slots_per_process: channel.slots_per_process,
+                    slots_reserve_urgent: channel.slots_reserve_urgent,
+                    slots_reserve_normal: channel.slots_reserve_normal,
+                    peer_slots_max: channel.associations_per_peer_max,
+                    idle_stop_ms: u64::from(channel.idle_stop_s) * 1_000,
+                    peers: if channel.kind == ChannelKind::Housekeeper {
+                        vec![PeerLimits { name: REPORTS.to_owned(), slots_max: None }]
+                    } else {
+                        configuration
+                            .peers
+                            .iter()
+                            .filter(|peer| peer.channel == channel.name)
+                            .map(|peer| PeerLimits {
+                                name: peer.name.clone(),
+                                slots_max: peer.associations_max,
+                            })
+                            .collect()
+                    },
+                })
+                .collect(),
+        })
+    }
+
+    /// How the supervisor calls the kind of a channel, and how many Mlists a process of it takes.
+    pub(crate) fn channel_start(&self, channel: &str) -> Option<(&'static str, u32)> {
+        let channel = self.configuration()?.channel(channel)?;
+        let kind = match channel.kind {
+            ChannelKind::Smtp => "smtp",
+            ChannelKind::Lmtp => "lmtp",
+            ChannelKind::Housekeeper => "housekeeper",
+        };
+        Some((kind, channel.slots_per_process))
+    }
+}
+
+fn encode<T: serde::Serialize>(view: &T) -> Option<Vec<u8>> {
+    postcard::to_stdvec(view)
+        .inspect_err(|error| {
+            tracing::error!(error = error as &dyn std::error::Error, "a view cannot be encoded");
+        })
+        .ok()
+}

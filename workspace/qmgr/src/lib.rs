@@ -1,0 +1,266 @@
+//! The queue manager: holds the whole queue in memory, decides what is processed when, and leads the channels.
+//!
+//! It drives `scheduler` with what the store, the supervisor, the channels and the directory role say. Not here: disks
+//! (the store's), processes (the supervisor's), the configuration directory (the directory role's), decisions
+//! (`scheduler`). PROTOCOL.md has the frames and their order.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod core;
+mod generations;
+mod messages;
+mod processes;
+
+use crate::core::{Core, send};
+use crate::generations::Generations;
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use sternpost_link::qmgr::{FromQmgr, ToQmgr};
+use sternpost_link::store::FromStore;
+use sternpost_link::supervisor::FromSupervisor;
+use sternpost_link::{Frames, Hello, PROTOCOL_VERSION, Role};
+use sternpost_platform::link::{Link, LinkEnd, Listener, connect};
+use sternpost_platform::memory;
+use tokio::sync::Notify;
+use tokio::task::{LocalSet, spawn_local};
+
+/// What QMGR is started with.
+#[derive(Debug)]
+pub struct Options {
+    /// The listening socket of `qmgr.sock`.
+    pub listening: OwnedFd,
+    /// Where the sockets of the other processes are.
+    pub run_directory: PathBuf,
+    /// Where the last known good configuration is kept.
+    pub state_directory: PathBuf,
+    /// The identity by which the node finds its own entry in the directory.
+    pub node: String,
+}
+
+/// Why QMGR could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum QmgrError {
+    /// The event loop could not be made.
+    #[error("cannot start the event loop")]
+    Runtime(#[source] io::Error),
+    /// The listening socket could not be used.
+    #[error("cannot listen for the other processes")]
+    Listen(#[source] io::Error),
+    /// The supervisor has closed its link: it has ended or replaces this process.
+    #[error("the supervisor has gone")]
+    SupervisorGone,
+}
+
+/// Runs QMGR until the supervisor ends it.
+///
+/// # Errors
+/// `QmgrError`.
+pub fn run(options: Options) -> Result<(), QmgrError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(QmgrError::Runtime)?;
+    LocalSet::new().block_on(&runtime, drive(options))
+}
+
+/// The core, and the bell that rings when something has happened in it.
+#[derive(Clone)]
+struct Shared {
+    core: Rc<RefCell<Core>>,
+    changed: Rc<Notify>,
+}
+
+impl Shared {
+    /// Does something with the core and lets the timers look at what follows.
+    fn with<R>(&self, act: impl FnOnce(&mut Core) -> R) -> R {
+        let result = act(&mut self.core.borrow_mut());
+        self.changed.notify_one();
+        result
+    }
+}
+
+async fn drive(options: Options) -> Result<(), QmgrError> {
+    let mut generations = Generations::new(options.node, &options.state_directory);
+    generations.load_last_known_good();
+    let shared =
+        Shared { core: Rc::new(RefCell::new(Core::new(generations))), changed: Rc::new(Notify::new()) };
+    let listener = Listener::new(options.listening).map_err(QmgrError::Listen)?;
+    spawn_local(keep_time(shared.clone()));
+    spawn_local(keep_store(shared.clone(), options.run_directory.join("store.sock")));
+    spawn_local(accept(shared.clone(), listener));
+    follow_supervisor(&shared, &options.run_directory.join("supervisor.sock")).await;
+    Err(QmgrError::SupervisorGone)
+}
+
+async fn keep_time(shared: Shared) {
+    loop {
+        let wait = {
+            let mut core = shared.core.borrow_mut();
+            core.tell_deliverable();
+            Duration::from_millis(core.wake_at().since_ms(core.clock.now()))
+        };
+        tokio::select! {
+            () = shared.changed.notified() => {
+                // What the rest of this turn of the event loop brings is looked at together.
+                tokio::task::yield_now().await;
+            }
+            () = tokio::time::sleep(wait) => shared.core.borrow_mut().wake(),
+        }
+        let is_due = {
+            let core = shared.core.borrow();
+            core.wake_at() <= core.clock.now()
+        };
+        if is_due {
+            shared.core.borrow_mut().wake();
+        }
+    }
+}
+
+async fn follow_supervisor(shared: &Shared, path: &Path) {
+    let Some(link) = connect_soon(path).await else { return };
+    shared.with(|core| core.supervisor_connected(Rc::clone(&link)));
+    let end = link
+        .read_until_end(|datagram, _| {
+            let mut frames = Frames::open(datagram)?;
+            while let Some(frame) = frames.next_frame::<FromSupervisor>()? {
+                shared.with(|core| core.supervisor_said(frame));
+            }
+            Ok(())
+        })
+        .await;
+    log_end("supervisor", &end);
+}
+
+async fn keep_store(shared: Shared, path: PathBuf) {
+    loop {
+        let Some(link) = connect_soon(&path).await else { return };
+        shared.with(|core| core.store_connected(Rc::clone(&link)));
+        let end = link
+            .read_until_end(|datagram, _| {
+                let mut frames = Frames::open(datagram)?;
+                while let Some(frame) = frames.next_frame::<FromStore>()? {
+                    if let FromStore::Stream(frame) = frame {
+                        shared.with(|core| core.stream(frame));
+                    }
+                }
+                Ok(())
+            })
+            .await;
+        log_end("store", &end);
+        shared.with(Core::store_lost);
+    }
+}
+
+/// Tries until the socket answers; the supervisor keeps it open while the process behind it restarts.
+async fn connect_soon(path: &Path) -> Option<Rc<Link>> {
+    loop {
+        match connect(path).and_then(Link::new) {
+            Ok(link) => return Some(link),
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, path = %path.display(), "not there yet");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+async fn accept(shared: Shared, listener: Listener) {
+    loop {
+        match listener.accept().await.and_then(Link::new) {
+            Ok(link) => {
+                spawn_local(serve(shared.clone(), link));
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot accept a link");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// One link to a role or an operator.
+async fn serve(shared: Shared, link: Rc<Link>) {
+    let mut greeted: Option<Hello> = None;
+    let end = link
+        .read_until_end(|datagram, attached| {
+            let mut attached = attached;
+            let mut frames = Frames::open(datagram)?;
+            while let Some(frame) = frames.next_frame::<ToQmgr>()? {
+                match (&greeted, frame) {
+                    (None, ToQmgr::Hello(hello)) => {
+                        if hello.version != PROTOCOL_VERSION {
+                            link.close();
+                            return Ok(());
+                        }
+                        greet(&shared, &hello, &link);
+                        greeted = Some(hello);
+                    }
+                    (Some(hello), frame) => {
+                        shared.with(|core| take(core, hello, frame, attached.take(), &link));
+                    }
+                    (None, _) => link.close(),
+                }
+            }
+            Ok(())
+        })
+        .await;
+    let Some(hello) = greeted else { return };
+    if hello.role != Role::Operator {
+        log_end(hello.role.name(), &end);
+    }
+    shared.with(|core| match hello.role {
+        Role::Channel => core.channel_lost(&hello),
+        Role::SmtpServer => core.server_lost(&link),
+        Role::Directory => core.directory = "the directory process is being restarted".to_owned(),
+        Role::Operator | Role::Supervisor | Role::Store | Role::Qmgr => {}
+    });
+}
+
+fn greet(shared: &Shared, hello: &Hello, link: &Rc<Link>) {
+    shared.with(|core| match hello.role {
+        Role::Channel => {
+            if !core.channel_connected(hello, link) {
+                link.close();
+            }
+        }
+        Role::SmtpServer => core.server_connected(link),
+        Role::Directory | Role::Operator => send(link, &FromQmgr::Welcome(Core::hello())),
+        Role::Supervisor | Role::Store | Role::Qmgr => link.close(),
+    });
+}
+
+fn take(core: &mut Core, hello: &Hello, frame: ToQmgr, attached: Option<OwnedFd>, link: &Link) {
+    match (hello.role, frame) {
+        (Role::Channel, frame) => core.channel_said(hello, frame),
+        (Role::Directory, ToQmgr::Entries { .. }) => {
+            if let Some(memory) = attached {
+                core.entries(memory);
+            }
+        }
+        (Role::Directory, ToQmgr::DirectoryStatus { connected, text }) => {
+            tracing::info!(event = "directory.status", connected, text, "the directory");
+            core.directory = text;
+        }
+        (Role::Operator, ToQmgr::Ask(question)) => {
+            let sent = answers::answer(core, &question).and_then(|value| {
+                let memory = memory::seal(value.to_string().as_bytes()).map_err(|error| error.to_string())?;
+                link.push_with(&FromQmgr::Answer, memory).map_err(|error| error.to_string())
+            });
+            if let Err(why) = sent {
+                send(link, &FromQmgr::NoAnswer { why });
+            }
+        }
+        (role, _) => tracing::warn!(role = role.name(), "a frame that this role does not send"),
+    }
+}
+
+fn log_end(peer: &str, end: &LinkEnd) {
+    match end {
+        LinkEnd::Closed => tracing::info!(peer, "{end}"),
+        LinkEnd::Nonsense(_) | LinkEnd::Failed(_) => {
+            tracing::error!(peer, error = end as &dyn std::error::Error, "a link has ended");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Server side of SMTP (RFC 5321), without sockets, clocks or threads.
+//!
+//! Octets and answers go in through [`ServerSession::handle`], work comes out of [`ServerSession::poll`]. Drain `poll`
+//! after each `handle`. At most one question is open at a time, and while it is open no octets are taken: that is the
+//! back-pressure. Each sender that was accepted is followed by exactly one [`Question::EndOfContent`] or
+//! [`Output::TransactionAborted`].
+//!
+//! Replies to a pipelined group leave in one piece (RFC 2920, 3.2): they wait until the octets that the driver offered
+//! are used up and no question is open. A driver whose answer takes long may call [`ServerSession::release_replies`].
+//!
+//! Not here: TLS, authentication, what an address means (`submission`), where content goes (`store`), the trace header.
+
+mod command;
+mod content;
+mod parameters;
+pub mod replies;
+mod session;
+
+pub use session::ServerSession;
+
+use crate::reply::Reply;
+use std::time::{Duration, Instant};
+use sternpost_message::{BodyType, Mailbox, MtPriority, Notify, Ret, ReversePath};
+
+/// What becomes of content that holds CR or LF alone. RFC 5321, 2.3.8 forbids to send it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BareLineEndings {
+    /// The message is refused with 550 5.5.2.
+    #[default]
+    Refuse,
+    /// Each becomes CR LF. A line with one dot stays a line: nothing but CR LF . CR LF ends content.
+    Normalise,
+}
+
+/// The limits of a session.
+#[derive(Clone, Debug)]
+pub struct ServerPolicy {
+    /// The name in the greeting and behind EHLO, and the domain of `<postmaster>`.
+    pub hostname: String,
+    /// Largest content, in octets as it is stored. Announced by SIZE (RFC 1870).
+    pub message_octets_max: u64,
+    /// Recipients of one message. RFC 5321, 4.5.3.1.8 asks for at least 100.
+    pub recipients_max: usize,
+    /// The bad command that ends the session, counted from 1.
+    pub errors_max: u32,
+    /// Longest command line with its CR LF. RFC 5321, 4.5.3.1.4 asks for 512 and more with extensions.
+    pub command_line_octets_max: usize,
+    /// Longest line of content without its CR LF. RFC 5321, 4.5.3.1.6 asks for 998; real mail has longer ones.
+    pub content_line_octets_max: usize,
+    /// CR or LF alone in content.
+    pub bare_line_endings: BareLineEndings,
+    /// Time between two reads of a command. RFC 5321, 4.5.3.2.7 asks for at least five minutes.
+    pub command_timeout: Duration,
+    /// Time between two reads of content.
+    pub data_timeout: Duration,
+    /// Time for the whole session.
+    pub session_timeout: Duration,
+    /// Messages in one session.
+    pub transactions_max: u32,
+}
+
+impl ServerPolicy {
+    /// The defaults, under a name.
+    #[must_use]
+    pub fn new(hostname: impl Into<String>) -> Self {
+        Self {
+            hostname: hostname.into(),
+            message_octets_max: 100 * 1024 * 1024,
+            recipients_max: 1000,
+            errors_max: 20,
+            command_line_octets_max: 2048,
+            content_line_octets_max: 1024 * 1024,
+            bare_line_endings: BareLineEndings::Refuse,
+            command_timeout: Duration::from_secs(5 * 60),
+            data_timeout: Duration::from_secs(3 * 60),
+            session_timeout: Duration::from_secs(24 * 60 * 60),
+            transactions_max: 1_000_000,
+        }
+    }
+}
+
+/// What happens to a session.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Octets of the client.
+    Octets(&'a [u8]),
+    /// The answer to the open question. Without one it is ignored: the client may have gone meanwhile.
+    Answer(Answer),
+    /// A wake that was asked for, or any other: too many do no harm.
+    Wake,
+    /// The client closed or the connection broke.
+    PeerClosed,
+    /// End with 421 4.3.2: at once when nothing is going on, else at the next reply. A message whose end has come is
+    /// still answered.
+    Shutdown,
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Yes, in the session's words.
+    Accept,
+    /// Yes, in these words (behind `250 2.x.y`, or 354).
+    AcceptText(String),
+    /// No. The code is 4xx or 5xx; 421 ends the session. Any other code leaves as 451 4.3.0.
+    Reject(Reply),
+}
+
+/// Work for the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Octets for the client.
+    Send(Vec<u8>),
+    /// A question: answer it with [`Input::Answer`].
+    Ask(Question),
+    /// The next piece of the message, dots and framing taken off. It belongs to the latest accepted sender.
+    Content(Vec<u8>),
+    /// The message of the latest accepted sender will not be completed: forget it, with what came of its content.
+    TransactionAborted,
+    /// Hand in [`Input::Wake`] at this instant, once. Replaces the wake asked for before.
+    WakeAt(Instant),
+    /// Close the connection once all is sent. The last output.
+    Close,
+}
+
+/// What the session does not decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// May this sender send a message?
+    Sender(MailFrom),
+    /// Is there a way to this recipient?
+    Recipient(RcptTo),
+    /// May the content come? A refusal ends the transaction.
+    StartContent,
+    /// The message is complete: make it durable, then answer.
+    EndOfContent(ContentSummary),
+}
+
+/// MAIL. RFC 5321, 4.1.1.2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailFrom {
+    /// The reverse-path.
+    pub sender: ReversePath,
+    /// `SIZE`: octets that the client expects. RFC 1870.
+    pub size: Option<u64>,
+    /// `BODY`. RFC 6152.
+    pub body: BodyType,
+    /// `SMTPUTF8`. RFC 6531.
+    pub smtputf8: bool,
+    /// `RET`. RFC 3461.
+    pub ret: Option<Ret>,
+    /// `ENVID`, still xtext. RFC 3461.
+    pub envelope_id: Option<String>,
+    /// `MT-PRIORITY`. RFC 6710.
+    pub mt_priority: Option<MtPriority>,
+}
+
+/// RCPT. RFC 5321, 4.1.1.3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RcptTo {
+    /// The forward-path without a source route.
+    pub address: Mailbox,
+    /// `NOTIFY`. RFC 3461.
+    pub notify: Option<Notify>,
+    /// `ORCPT`, still `type;xtext`. RFC 3461.
+    pub original_recipient: Option<String>,
+}
+
+/// What the session knows of the content once it is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContentSummary {
+    /// Octets of all pieces.
+    pub octets: u64,
+    /// Whether any octet is 0x80 or above.
+    pub eight_bit: bool,
+}
