@@ -4,6 +4,7 @@
 //! this crate knows mail.
 
 pub mod clock;
+pub mod disk;
 pub mod link;
 pub mod memory;
 pub mod process;

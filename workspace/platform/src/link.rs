@@ -61,6 +61,27 @@ fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
+/// A descriptor that becomes readable when something has happened elsewhere, and that somebody else reads.
+#[derive(Debug)]
+pub struct Readiness(AsyncFd<OwnedFd>);
+
+impl Readiness {
+    /// # Errors
+    /// When the descriptor cannot be watched.
+    pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
+        watch(descriptor).map(Self)
+    }
+
+    /// Waits until it has become readable again since the last call.
+    ///
+    /// # Errors
+    /// When the event loop has ended.
+    pub async fn changed(&self) -> io::Result<()> {
+        self.0.readable().await?.clear_ready();
+        Ok(())
+    }
+}
+
 /// A listening socket under tokio.
 #[derive(Debug)]
 pub struct Listener(AsyncFd<OwnedFd>);

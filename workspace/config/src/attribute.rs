@@ -1,0 +1,329 @@
+//! The table of attributes: the one place for names, syntaxes, units, defaults and bounds.
+
+/// The object classes of the model, which are also the tables of the text form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// One machine.
+    Node,
+    /// Where mail comes in.
+    Listener,
+    /// How mail goes out.
+    Channel,
+    /// To whom mail goes.
+    Peer,
+    /// Which domain goes to whom.
+    Route,
+    /// Totals and timings.
+    Qmgr,
+}
+
+impl Class {
+    /// Every class, in the order in which tables are written.
+    pub const ALL: [Self; 6] =
+        [Self::Node, Self::Listener, Self::Channel, Self::Peer, Self::Route, Self::Qmgr];
+
+    /// The name of the object class.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Node => "sternpostNode",
+            Self::Listener => "sternpostListener",
+            Self::Channel => "sternpostChannel",
+            Self::Peer => "sternpostPeer",
+            Self::Route => "sternpostRoute",
+            Self::Qmgr => "sternpostQmgr",
+        }
+    }
+
+    /// The name of the table.
+    #[must_use]
+    pub const fn table(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Listener => "listener",
+            Self::Channel => "channel",
+            Self::Peer => "peer",
+            Self::Route => "route",
+            Self::Qmgr => "qmgr",
+        }
+    }
+
+    /// What an entry of the class is, in one sentence.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Node => {
+                "One switch. Entries below it are for it alone and go before shared ones of the same name."
+            }
+            Self::Listener => "A place where SMTP clients connect.",
+            Self::Channel => "A kind of work that processes of their own do: SMTP, LMTP, reports.",
+            Self::Peer => "A peer MTA or message store.",
+            Self::Route => "Which peer gets the mail of some domains.",
+            Self::Qmgr => "Totals and timings of the queue manager; one entry.",
+        }
+    }
+
+    /// Whether there is one such table at most, written `[node]` and not `[[node]]`.
+    #[must_use]
+    pub const fn is_single(self) -> bool {
+        matches!(self, Self::Node | Self::Qmgr)
+    }
+
+    /// The attributes of the class, in the order of the table.
+    pub fn attributes(self) -> impl Iterator<Item = &'static Attribute> {
+        ATTRIBUTES.iter().filter(move |attribute| attribute.class == self)
+    }
+}
+
+/// What the value of an attribute looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syntax {
+    /// Any text of one line.
+    Text,
+    /// The `cn` of another entry.
+    Name,
+    /// A domain name.
+    Hostname,
+    /// A domain, `.domain` or `*`.
+    DomainPattern,
+    /// A mailbox. RFC 5321, 4.1.2.
+    Mailbox,
+    /// A decimal number within the bounds.
+    Integer,
+    /// `TRUE` or `FALSE`. RFC 4517, 3.3.3.
+    Boolean,
+    /// An address and a port.
+    SocketAddress,
+    /// An address and a prefix length.
+    Network,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+/// How many values an attribute may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// At most one.
+    OptionalOne,
+    /// Exactly one.
+    RequiredOne,
+    /// None or more.
+    OptionalMany,
+    /// One or more.
+    RequiredMany,
+}
+
+impl Values {
+    /// Whether there is at most one value.
+    #[must_use]
+    pub const fn single(self) -> bool {
+        matches!(self, Self::OptionalOne | Self::RequiredOne)
+    }
+
+    /// Whether there must be one.
+    #[must_use]
+    pub const fn required(self) -> bool {
+        matches!(self, Self::RequiredOne | Self::RequiredMany)
+    }
+}
+
+/// What a value that cannot be read does where reading it wrongly would open a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Nothing of the kind: the whole entry is wrong and keeps its last good version.
+    Not,
+    /// Each value grants something: one that cannot be read grants nothing, the others stay. A kept version grants
+    /// no more than the new one does.
+    Grant,
+    /// The attribute restricts: it then has this value, also in a kept version.
+    At(&'static str),
+}
+
+/// One attribute of one class.
+#[derive(Clone, Copy, Debug)]
+pub struct Attribute {
+    /// Its name in the directory.
+    pub name: &'static str,
+    /// The number of its OID below the schema's arc. Given once and never again.
+    pub oid: u16,
+    /// The object class that it belongs to.
+    pub class: Class,
+    /// What a value looks like.
+    pub syntax: Syntax,
+    /// How many values there may be.
+    pub values: Values,
+    /// The unit of a number; empty where there is none.
+    pub unit: &'static str,
+    /// The value when there is none; empty where the description says what holds then.
+    pub default: &'static str,
+    /// Smallest number. Zero where it is no number.
+    pub min: u64,
+    /// Largest number. Zero where it is no number.
+    pub max: u64,
+    /// What a value does that cannot be read.
+    pub closed: Closed,
+    /// One sentence for the installer.
+    pub description: &'static str,
+}
+
+impl Attribute {
+    /// The attribute's key in the tables: `sternpostMessageOctetsMax` is `message_octets_max`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.key_characters().collect()
+    }
+
+    fn key_characters(&self) -> impl Iterator<Item = char> {
+        let name = self.name.strip_prefix("sternpost").unwrap_or(self.name);
+        name.char_indices().flat_map(|(at, character)| {
+            let separator = (at > 0 && character.is_ascii_uppercase()).then_some('_');
+            separator.into_iter().chain(Some(character.to_ascii_lowercase()))
+        })
+    }
+
+    /// The attribute of a class by its key or by its name in the directory (in any case).
+    #[must_use]
+    pub fn find(class: Class, name_or_key: &str) -> Option<&'static Self> {
+        class.attributes().find(|attribute| {
+            attribute.name.eq_ignore_ascii_case(name_or_key)
+                || attribute.key_characters().eq(name_or_key.chars())
+        })
+    }
+}
+
+const fn text(
+    oid: u16,
+    class: Class,
+    name: &'static str,
+    syntax: Syntax,
+    values: Values,
+    description: &'static str,
+) -> Attribute {
+    Attribute {
+        name,
+        oid,
+        class,
+        syntax,
+        values,
+        unit: "",
+        default: "",
+        min: 0,
+        max: 0,
+        closed: Closed::Not,
+        description,
+    }
+}
+
+const fn number(
+    oid: u16,
+    class: Class,
+    name: &'static str,
+    unit: &'static str,
+    default: &'static str,
+    (min, max): (u64, u64),
+    description: &'static str,
+) -> Attribute {
+    Attribute {
+        name,
+        oid,
+        class,
+        syntax: Syntax::Integer,
+        values: OptionalOne,
+        unit,
+        default,
+        min,
+        max,
+        closed: Closed::Not,
+        description,
+    }
+}
+
+impl Attribute {
+    const fn with(mut self, default: &'static str, closed: Closed) -> Self {
+        self.default = default;
+        self.closed = closed;
+        self
+    }
+}
+
+use Class::{Channel, Listener, Node, Peer, Qmgr, Route};
+use Syntax::{Boolean, Choice, DomainPattern, Hostname, Mailbox, Name, Network, SocketAddress, Text};
+use Values::{OptionalMany, OptionalOne, RequiredMany, RequiredOne};
+
+/// Largest size of a message that can be configured: 16 GiB.
+const OCTETS_MAX: u64 = 17_179_869_184;
+
+/// Every attribute of the model.
+#[rustfmt::skip]
+pub const ATTRIBUTES: &[Attribute] = &[
+    text(1, Node, "sternpostIdentity", Text, OptionalMany, "Other names of the node, such as the serial number of its hardware; its cn is one already."),
+    text(2, Node, "sternpostHostname", Hostname, RequiredOne, "The name that the node gives in greetings, in EHLO and in trace headers."),
+    text(3, Node, "sternpostPostmaster", Mailbox, OptionalOne, "Who reads what goes wrong. Without it postmaster at the hostname."),
+
+    text(10, Listener, "sternpostAddresses", SocketAddress, RequiredMany, "Where clients connect; port 0 lets the system choose."),
+    text(11, Listener, "sternpostClientNetworks", Network, OptionalMany, "Clients that may use routes that are not open to all. Without it nobody.").with("", Closed::Grant),
+    number(12, Listener, "sternpostMessageOctetsMax", "octets", "115343360", (65_536, OCTETS_MAX), "The largest message that is accepted."),
+    number(13, Listener, "sternpostRecipientsMax", "recipients", "1000", (100, 100_000), "The most recipients of one message."),
+    number(14, Listener, "sternpostConnectionsMax", "connections", "1000", (1, 65_535), "The most connections at a time."),
+    number(15, Listener, "sternpostConnectionsPerClientMax", "connections", "100", (0, 65_535), "The most connections at a time from one address; 0 is no limit."),
+    number(16, Listener, "sternpostErrorsMax", "commands", "20", (1, 1_000), "Commands in error before the connection is closed."),
+    text(17, Listener, "sternpostBareLineEndings", Choice(&["refuse", "normalise"]), OptionalOne, "What becomes of a message with a CR or LF that stands alone.").with("refuse", Closed::At("refuse")),
+    number(18, Listener, "sternpostCommandTimeoutS", "seconds", "300", (1, 3_600), "The longest wait for a command."),
+    number(19, Listener, "sternpostDataTimeoutS", "seconds", "180", (1, 3_600), "The longest wait for more content."),
+    number(20, Listener, "sternpostReceivedHeadersMax", "fields", "50", (10, 1_000), "Received fields beyond which a message is taken to loop."),
+
+    text(30, Channel, "sternpostKind", Choice(&["smtp", "lmtp", "housekeeper"]), RequiredOne, "What the channel does."),
+    number(31, Channel, "sternpostProcessesMax", "processes", "4", (1, 256), "The most processes at a time."),
+    number(32, Channel, "sternpostSlotsPerProcess", "associations", "64", (1, 4_096), "Associations that one process serves at a time."),
+    number(33, Channel, "sternpostSlotsReserveUrgent", "associations", "4", (0, 65_536), "Association slots of the channel for urgent mail alone."),
+    number(34, Channel, "sternpostSlotsReserveNormal", "associations", "4", (0, 65_536), "Further association slots of the channel that non-urgent mail may not take."),
+    number(35, Channel, "sternpostAssociationsPerPeerMax", "associations", "20", (1, 10_000), "The most associations with one peer at a time."),
+    number(36, Channel, "sternpostConnectTimeoutS", "seconds", "30", (1, 600), "The longest wait for a connection."),
+    number(37, Channel, "sternpostIdleStopS", "seconds", "60", (1, 86_400), "Time without work after which a process ends."),
+    number(38, Channel, "sternpostBdatOctetsMin", "octets", "65536", (0, OCTETS_MAX), "The smallest message that goes by BDAT where the peer offers it."),
+
+    text(50, Peer, "sternpostChannel", Name, RequiredOne, "The channel that talks to the peer."),
+    text(51, Peer, "sternpostAddress", SocketAddress, RequiredOne, "Where the peer is: an address and a port."),
+    number(52, Peer, "sternpostAssociationsMax", "associations", "", (1, 10_000), "The most associations with the peer at a time. Without it what the channel says."),
+
+    text(60, Route, "sternpostDomain", DomainPattern, RequiredMany, "A domain, all domains below one (.example.org) or every domain (*)."),
+    text(61, Route, "sternpostPeer", Name, RequiredOne, "The peer that gets the mail."),
+    text(62, Route, "sternpostClientNetworksOnly", Boolean, OptionalOne, "Whether only the listener's client networks may use the route; for every domain (*) always so.").with("FALSE", Closed::At("TRUE")),
+
+    number(70, Qmgr, "sternpostQmgrMaxchans", "processes", "16", (1, 4_096), "The most channel processes at a time."),
+    number(71, Qmgr, "sternpostQmgrReserveUrgent", "processes", "1", (0, 4_095), "Processes for urgent mail alone."),
+    number(72, Qmgr, "sternpostQmgrReserveNormal", "processes", "1", (0, 4_095), "Further processes that non-urgent mail may not start."),
+    number(73, Qmgr, "sternpostRetryStepS", "seconds", "60", (1, 86_400), "The wait grows by this with each failed attempt."),
+    number(74, Qmgr, "sternpostRetryMaxS", "seconds", "3600", (1, 604_800), "The longest wait between attempts."),
+    number(75, Qmgr, "sternpostExpireAfterS", "seconds", "432000", (1, 31_536_000), "The age at which a message is given up."),
+    number(76, Qmgr, "sternpostDelayReportAfterS", "seconds", "14400", (0, 31_536_000), "The age at which the sender is told of a delay; 0 is never."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_and_numbers_are_given_once() {
+        let names: HashSet<_> = ATTRIBUTES.iter().map(|attribute| attribute.name).collect();
+        let numbers: HashSet<_> = ATTRIBUTES.iter().map(|attribute| attribute.oid).collect();
+        assert_eq!((names.len(), numbers.len()), (ATTRIBUTES.len(), ATTRIBUTES.len()));
+    }
+
+    #[test]
+    fn every_default_lies_within_its_bounds() {
+        for attribute in ATTRIBUTES.iter().filter(|a| a.syntax == Syntax::Integer && !a.default.is_empty()) {
+            let default: u64 = attribute.default.parse().unwrap();
+            assert!((attribute.min..=attribute.max).contains(&default), "{}", attribute.name);
+        }
+    }
+
+    #[test]
+    fn a_key_is_the_name_in_snake_case_without_its_prefix() {
+        let attribute = Attribute::find(Listener, "message_octets_max").unwrap();
+        assert_eq!(attribute.name, "sternpostMessageOctetsMax");
+        assert!(Attribute::find(Peer, "message_octets_max").is_none());
+        assert!(Attribute::find(Qmgr, "STERNPOSTQMGRMAXCHANS").is_some());
+    }
+}

@@ -1,0 +1,36 @@
+//! Entry points for fuzzing, which plain tests also run over `tests/corpus`.
+
+use crate::{Configuration, DomainPattern, SmtpServerView, entries_from_tables, entries_to_tables, load};
+
+/// Reads any text as tables and as a configuration. Each domain finds its route, and tables without a problem that are
+/// written again say the same.
+///
+/// # Panics
+/// When that does not hold.
+pub fn fuzz_tables(octets: &[u8]) {
+    let Ok(text) = std::str::from_utf8(octets) else { return };
+    let Ok(entries) = entries_from_tables(text) else { return };
+    let loaded = load(&entries, "");
+    let Some(configuration) = loaded.configuration else {
+        assert!(!loaded.problems.is_empty(), "without a configuration there is a problem");
+        return;
+    };
+    let view = SmtpServerView::new(&configuration);
+    for rule in &configuration.routes {
+        if let DomainPattern::Exact(domain) = &rule.domain {
+            assert_eq!(view.route(domain), Some(rule));
+        }
+    }
+    if loaded.problems.is_empty() {
+        let written = entries_to_tables(&entries, "");
+        let again =
+            entries_from_tables(&written).map(|entries| load(&entries, "").configuration.map(in_order));
+        assert_eq!(again, Ok(Some(in_order(configuration))), "{written}");
+    }
+}
+
+/// The routes by domain: their order is that of the entries' names, which a table need not have.
+fn in_order(mut configuration: Configuration) -> Configuration {
+    configuration.routes.sort_by(|a, b| a.domain.cmp(&b.domain));
+    configuration
+}

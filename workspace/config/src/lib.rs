@@ -1,0 +1,39 @@
+//! Directory entries or tables in, one typed [`Configuration`] and a list of [`Problem`]s out.
+//!
+//! The way of a change: `directory` hands over a whole set of [`Entry`]s; [`next`] compares it with what is in force
+//! and answers with a [`Step`]; the roles get their views ([`SmtpServerView`], [`ChannelView`], [`HousekeeperView`]).
+//! [`ATTRIBUTES`] is the one table from which bounds, defaults, the LDAP schema and the reference documentation come.
+//!
+//! Nothing here does I/O: fetching is `directory`, the last known good file too. Nothing here panics on an entry.
+#![forbid(unsafe_code)]
+
+mod attribute;
+mod domain;
+mod entry;
+mod example;
+pub mod fuzz;
+mod generation;
+mod ldif;
+mod load;
+mod model;
+mod network;
+mod reader;
+mod schema;
+mod tables;
+mod view;
+
+pub use attribute::{ATTRIBUTES, Attribute, Class, Closed, Syntax, Values};
+pub use domain::{DomainPattern, DomainPatternError};
+pub use entry::{Entry, dn_is_under, normalised_dn};
+pub use example::{EXAMPLE_LDIF, ExampleParameters, example_tree};
+pub use generation::{InForce, Removals, Step, next};
+pub use ldif::entries_to_ldif;
+pub use load::{Effect, Loaded, Problem, load};
+pub use model::{
+    BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Node, Peer, PeerAddress,
+    Qmgr, RouteRule,
+};
+pub use network::{Network, NetworkError};
+pub use schema::{SCHEMA_LDIF, reference, schema_ldif};
+pub use tables::{TableError, entries_from_tables, entries_to_tables};
+pub use view::{ChannelView, Destination, HousekeeperView, RouteTable, SmtpServerView};

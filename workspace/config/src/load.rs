@@ -1,0 +1,499 @@
+//! A set of entries to a configuration and what was wrong with the set.
+//!
+//! Which entries count: those below the node's own entry, and those below no node's entry (shared by several
+//! switches). An own entry goes before a shared one of the same class and name.
+//! An entry that is wrong is left out and reported, the rest is configured. Where leaving out would open a door, the
+//! table says what holds instead ([`crate::Closed`]).
+
+use crate::model::{
+    BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Node, Peer, PeerAddress,
+    Qmgr, RouteRule,
+};
+use crate::reader::Reader;
+use crate::{Class, DomainPattern, Entry, dn_is_under, normalised_dn};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use sternpost_message::Mailbox;
+
+/// What became of an entry that has a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// The entry is not in force.
+    Dropped,
+    /// An earlier version of the entry is in force.
+    KeptLastGood,
+    /// The entry is in force; what the attribute would allow is not allowed.
+    FailsClosed,
+    /// The entry is in force; the attribute says nothing.
+    Ignored,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dropped => "the entry is not in force",
+            Self::KeptLastGood => "the last good version stays in force",
+            Self::FailsClosed => "the value allows nothing",
+            Self::Ignored => "the attribute is ignored",
+        })
+    }
+}
+
+/// Something that a person must put right in the directory or the tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The entry's uuid; empty when the problem is that of the whole set.
+    pub uuid: String,
+    /// The entry.
+    pub dn: String,
+    /// The attribute, when it is one attribute's.
+    pub attribute: Option<String>,
+    /// What is wrong, as the end of a sentence that begins with the attribute.
+    pub reason: String,
+    /// What to do, as a sentence.
+    pub what_to_do: String,
+    /// What holds until it is done.
+    pub effect: Effect,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.dn)?;
+        if let Some(attribute) = &self.attribute {
+            write!(f, "{attribute}: ")?;
+        }
+        write!(f, "{} ({}). {}", self.reason, self.effect, self.what_to_do)
+    }
+}
+
+/// What came of a set of entries.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration; none when the node's own entry is missing or wrong.
+    pub configuration: Option<Configuration>,
+    /// What is wrong, in no particular order.
+    pub problems: Vec<Problem>,
+    /// The uuids of the entries that are in force.
+    pub used: BTreeSet<String>,
+    /// The uuids of the entries that are not in force because they are wrong.
+    pub wrong: BTreeSet<String>,
+}
+
+/// Reads a set of entries as the node sees it.
+///
+/// `node_identity` is matched with the `cn` and `sternpostIdentity` of the node entries, without regard to case.
+/// Empty, it stands for the only node entry of the set (tables have no other).
+#[must_use]
+pub fn load(entries: &[Entry], node_identity: &str) -> Loaded {
+    let mut loading = Loading::default();
+    let configuration = loading.configuration(entries, node_identity);
+    Loaded { configuration, problems: loading.problems, used: loading.used, wrong: loading.wrong }
+}
+
+/// The entry of the node itself, if there is exactly one that fits.
+pub(crate) fn own_node<'a>(entries: &'a [Entry], identity: &str) -> Result<&'a Entry, String> {
+    let mut own = entries.iter().filter(|entry| {
+        let mut names = entry.values("cn").iter().chain(entry.values("sternpostIdentity"));
+        entry.class() == Some(Class::Node)
+            && (identity.is_empty() || names.any(|name| name.eq_ignore_ascii_case(identity)))
+    });
+    match (own.next(), own.next()) {
+        (Some(entry), None) => Ok(entry),
+        (None, _) if identity.is_empty() => Err("there is no node entry".into()),
+        (None, _) => Err(format!("there is no node entry with the cn or sternpostIdentity {identity:?}")),
+        (Some(first), Some(second)) => {
+            Err(format!("{} and {} are both node entries of {identity:?}", first.dn, second.dn))
+        }
+    }
+}
+
+/// The entries of our classes that count for the node, own ones first, each group in the order of their DNs: what a
+/// set says does not depend on the order in which it came.
+pub(crate) fn visible<'a>(entries: &'a [Entry], own: &Entry) -> Vec<(Class, &'a Entry)> {
+    let own_dn = normalised_dn(&own.dn);
+    let other_nodes: Vec<String> = entries
+        .iter()
+        .filter(|entry| entry.class() == Some(Class::Node) && entry.uuid != own.uuid)
+        .map(|entry| normalised_dn(&entry.dn))
+        .collect();
+    let mut visible: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| Some((entry.class()?, normalised_dn(&entry.dn), entry)))
+        .filter(|(class, dn, entry)| match class {
+            Class::Node => entry.uuid == own.uuid,
+            _ => !other_nodes.iter().any(|node| dn_is_under(dn, node)),
+        })
+        .collect();
+    visible.sort_by_cached_key(|(class, dn, _)| (*class, !dn_is_under(dn, &own_dn), dn.clone()));
+    visible.into_iter().map(|(class, _, entry)| (class, entry)).collect()
+}
+
+#[derive(Default)]
+struct Loading {
+    problems: Vec<Problem>,
+    used: BTreeSet<String>,
+    wrong: BTreeSet<String>,
+}
+
+impl Loading {
+    fn configuration(&mut self, entries: &[Entry], node_identity: &str) -> Option<Configuration> {
+        let own = match own_node(entries, node_identity) {
+            Ok(own) => own,
+            Err(reason) => {
+                self.problems.push(Problem {
+                    uuid: String::new(),
+                    dn: String::new(),
+                    attribute: None,
+                    reason,
+                    what_to_do:
+                        "Make one node entry for this node, or correct the identity in the bootstrap.".into(),
+                    effect: Effect::Dropped,
+                });
+                return None;
+            }
+        };
+        let own_dn = normalised_dn(&own.dn);
+        let visible = visible(entries, own);
+        let of = |wanted: Class| {
+            visible
+                .iter()
+                .filter(move |(class, _)| *class == wanted)
+                .map(|(_, entry)| *entry)
+                .collect::<Vec<_>>()
+        };
+
+        let node = self.named(Class::Node, &of(Class::Node), &own_dn, node).into_values().next();
+        let listeners = self.named(Class::Listener, &of(Class::Listener), &own_dn, listener);
+        let mut channels = self.named(Class::Channel, &of(Class::Channel), &own_dn, channel);
+        if !channels.contains_key(HOUSEKEEPER) {
+            let default = Entry {
+                attributes: [
+                    ("cn".to_owned(), vec![HOUSEKEEPER.to_owned()]),
+                    ("sternpostkind".to_owned(), vec![HOUSEKEEPER.to_owned()]),
+                ]
+                .into(),
+                ..Entry::default()
+            };
+            let mut reader = Reader::new(&default, Class::Channel, &mut self.problems);
+            channels.extend(channel(&mut reader).map(|channel| (HOUSEKEEPER.to_owned(), channel)));
+        }
+        let peers = self.named(Class::Peer, &of(Class::Peer), &own_dn, |reader| peer(reader, &channels));
+        let routes = self.named(Class::Route, &of(Class::Route), &own_dn, |reader| route(reader, &peers));
+        let qmgr = match of(Class::Qmgr).as_slice() {
+            [] => qmgr(&mut Reader::new(&Entry::default(), Class::Qmgr, &mut self.problems)),
+            entries => {
+                let read = self.named(Class::Qmgr, entries, &own_dn, qmgr).into_values().next();
+                read.or_else(|| qmgr(&mut Reader::new(&Entry::default(), Class::Qmgr, &mut self.problems)))
+            }
+        };
+        Some(Configuration {
+            node: node?,
+            listeners: listeners.into_values().collect(),
+            channels: channels.into_values().collect(),
+            peers: peers.into_values().collect(),
+            routes: self.without_repetition(&of(Class::Route), &own_dn, routes),
+            qmgr: qmgr?,
+        })
+    }
+
+    /// Reads all entries of a class, by name. The first of a name counts; that a shared entry gives way to an own
+    /// one is meant, anything else is a problem.
+    fn named<T>(
+        &mut self,
+        class: Class,
+        entries: &[&Entry],
+        own_dn: &str,
+        mut read: impl FnMut(&mut Reader<'_>) -> Option<T>,
+    ) -> BTreeMap<String, T> {
+        let mut by_name = BTreeMap::new();
+        let mut own_names = HashSet::new();
+        for entry in entries {
+            let is_own = dn_is_under(&normalised_dn(&entry.dn), own_dn);
+            let mut reader = Reader::new(entry, class, &mut self.problems);
+            let name = match class {
+                // One of its kind, whatever it is called.
+                Class::Qmgr => String::new(),
+                Class::Route => entry.uuid.clone(),
+                _ => reader.name(),
+            };
+            if !is_own && own_names.contains(&name) {
+                continue;
+            }
+            if by_name.contains_key(&name) {
+                reader.wrong(
+                    Some("cn"),
+                    format!("there is another {} of that name", class.table()),
+                    "Give each its own name, or remove one.",
+                );
+            }
+            // An own entry takes its name even when it is wrong: the shared one must not step in by surprise.
+            if is_own {
+                own_names.insert(name.clone());
+            }
+            let value = read(&mut reader);
+            match reader.finish(value) {
+                Some(value) => {
+                    by_name.insert(name, value);
+                    self.used.insert(entry.uuid.clone());
+                }
+                None => {
+                    self.wrong.insert(entry.uuid.clone());
+                }
+            }
+        }
+        by_name
+    }
+
+    /// Each domain once: an own route before a shared one (which is meant), else the first by DN (which is reported).
+    /// The rest of the entry stays.
+    fn without_repetition(
+        &mut self,
+        entries: &[&Entry],
+        own_dn: &str,
+        mut routes: BTreeMap<String, Vec<RouteRule>>,
+    ) -> Vec<RouteRule> {
+        let mut seen: BTreeMap<DomainPattern, (&str, bool)> = BTreeMap::new();
+        let mut rules = Vec::new();
+        for entry in entries {
+            let is_own = dn_is_under(&normalised_dn(&entry.dn), own_dn);
+            for rule in routes.remove(&entry.uuid).unwrap_or_default() {
+                match seen.get(&rule.domain) {
+                    None => {
+                        seen.insert(rule.domain.clone(), (&entry.dn, is_own));
+                        rules.push(rule);
+                    }
+                    Some(&(dn, _)) if dn == entry.dn => {}
+                    Some(&(_, first_is_own)) if first_is_own && !is_own => {}
+                    Some((dn, _)) => self.problems.push(Problem {
+                        uuid: entry.uuid.clone(),
+                        dn: entry.dn.clone(),
+                        attribute: Some("sternpostDomain".into()),
+                        reason: format!("{} has a route already, {dn}, which counts", rule.domain),
+                        what_to_do: "Leave the domain in one of the two.".into(),
+                        effect: Effect::Ignored,
+                    }),
+                }
+            }
+        }
+        rules
+    }
+}
+
+fn node(reader: &mut Reader<'_>) -> Option<Node> {
+    const HOSTNAME: &str = "Give the domain name of the node, such as relay.example.org.";
+    let name = reader.name();
+    let hostname: Hostname = reader.one("hostname", HOSTNAME)?;
+    let postmaster: Option<MailboxText> =
+        reader.one("postmaster", "Give a mailbox, such as postmaster@example.org.");
+    let postmaster = match postmaster {
+        Some(MailboxText(mailbox)) => mailbox,
+        None => hostname.postmaster,
+    };
+    Some(Node { name, hostname: hostname.name, postmaster })
+}
+
+fn listener(reader: &mut Reader<'_>) -> Option<Listener> {
+    let name = reader.name();
+    let addresses: Vec<SocketAddr> =
+        reader.many("addresses", "Give an address and a port, such as 0.0.0.0:25 or [::]:25.");
+    Some(Listener {
+        name,
+        addresses,
+        client_networks: reader.many(
+            "client_networks",
+            "Give an address and a prefix length without further bits, such as 192.0.2.0/24 or 2001:db8::/32.",
+        ),
+        message_octets_max: reader.number("message_octets_max"),
+        recipients_max: reader.number32("recipients_max"),
+        connections_max: reader.number32("connections_max"),
+        connections_per_client_max: reader.number32("connections_per_client_max"),
+        errors_max: reader.number32("errors_max"),
+        bare_line_endings: reader
+            .one("bare_line_endings", "Say refuse or normalise.")
+            .unwrap_or(BareLineEndings::Refuse),
+        command_timeout_s: reader.number32("command_timeout_s"),
+        data_timeout_s: reader.number32("data_timeout_s"),
+        received_headers_max: reader.number32("received_headers_max"),
+    })
+}
+
+fn channel(reader: &mut Reader<'_>) -> Option<Channel> {
+    let name = reader.name();
+    let kind: Option<ChannelKind> = reader.one("kind", "Say smtp, lmtp or housekeeper.");
+    if let Some(kind) = kind
+        && (kind == ChannelKind::Housekeeper) != (name == HOUSEKEEPER)
+    {
+        reader.wrong(
+            Some("sternpostKind"),
+            format!("a channel is a housekeeper if, and only if, its name is {HOUSEKEEPER}"),
+            "Rename the channel or change its kind.",
+        );
+    }
+    let channel = Channel {
+        name,
+        kind: kind?,
+        processes_max: reader.number32("processes_max"),
+        slots_per_process: reader.number32("slots_per_process"),
+        slots_reserve_urgent: reader.number32("slots_reserve_urgent"),
+        slots_reserve_normal: reader.number32("slots_reserve_normal"),
+        associations_per_peer_max: reader.number32("associations_per_peer_max"),
+        connect_timeout_s: reader.number32("connect_timeout_s"),
+        idle_stop_s: reader.number32("idle_stop_s"),
+        bdat_octets_min: reader.number("bdat_octets_min"),
+    };
+    let slots = u64::from(channel.processes_max) * u64::from(channel.slots_per_process);
+    let reserves = u64::from(channel.slots_reserve_urgent) + u64::from(channel.slots_reserve_normal);
+    // With the defaults of 4 + 4 a channel of few slots would be wrong without having said a word about reserves.
+    let says_reserves = ["sternpostSlotsReserveUrgent", "sternpostSlotsReserveNormal"]
+        .iter()
+        .any(|name| !reader.entry.values(name).is_empty());
+    if reserves < slots {
+        return Some(channel);
+    }
+    if says_reserves {
+        reader.wrong(
+            Some("sternpostSlotsReserveUrgent"),
+            format!("the reserves ({reserves}) leave nothing of the {slots} slots for other mail"),
+            "Make the reserves smaller, or the channel larger.",
+        );
+        return None;
+    }
+    Some(Channel { slots_reserve_urgent: 0, slots_reserve_normal: 0, ..channel })
+}
+
+fn peer(reader: &mut Reader<'_>, channels: &BTreeMap<String, Channel>) -> Option<Peer> {
+    const ADDRESS: &str = "Give an address and a port, such as 192.0.2.1:25 or [2001:db8::1]:25.";
+    let name = reader.name();
+    let channel: Option<String> = reader.one("channel", "Give the cn of a channel.");
+    match channel.as_ref().map(|name| channels.get(name)) {
+        Some(None) => reader.wrong(
+            Some("sternpostChannel"),
+            format!("there is no channel {:?} in force", channel.as_deref().unwrap_or_default()),
+            "Give the cn of a channel, or make or correct the channel.",
+        ),
+        Some(Some(channel)) if channel.kind == ChannelKind::Housekeeper => {
+            reader.wrong(
+                Some("sternpostChannel"),
+                "the housekeeper has no peers".into(),
+                "Give another channel.",
+            );
+        }
+        _ => {}
+    }
+    let address: Option<PeerAddress> = reader.one("address", ADDRESS);
+    if address.is_some_and(|address| address.0.port() == 0) {
+        reader.wrong(Some("sternpostAddress"), "port 0 is nobody's".into(), ADDRESS);
+    }
+    Some(Peer {
+        name,
+        associations_max: reader
+            .number_if_any("associations_max")
+            .map(|number| u32::try_from(number).unwrap_or(u32::MAX)),
+        channel: channel?,
+        address: address?,
+    })
+}
+
+fn route(reader: &mut Reader<'_>, peers: &BTreeMap<String, Peer>) -> Option<Vec<RouteRule>> {
+    let domains: Vec<DomainPattern> = reader
+        .many("domain", "Give a domain (example.org), all below one (.example.org) or every domain (*).");
+    let peer: Option<String> = reader.one("peer", "Give the cn of a peer.");
+    if let Some(peer) = peer.as_deref().filter(|&peer| !peers.contains_key(peer)) {
+        reader.wrong(
+            Some("sternpostPeer"),
+            format!("there is no peer {peer:?} in force"),
+            "Give the cn of a peer, or make or correct the peer.",
+        );
+    }
+    let client_networks_only: bool = reader.one("client_networks_only", "Say TRUE or FALSE.").unwrap_or(true);
+    let peer = peer?;
+    Some(
+        domains
+            .into_iter()
+            .map(|domain| RouteRule { domain, peer: peer.clone(), client_networks_only })
+            .collect(),
+    )
+}
+
+fn qmgr(reader: &mut Reader<'_>) -> Option<Qmgr> {
+    let qmgr = Qmgr {
+        qmgr_maxchans: reader.number32("qmgr_maxchans"),
+        qmgr_reserve_urgent: reader.number32("qmgr_reserve_urgent"),
+        qmgr_reserve_normal: reader.number32("qmgr_reserve_normal"),
+        retry_step_s: reader.number32("retry_step_s"),
+        retry_max_s: reader.number32("retry_max_s"),
+        expire_after_s: reader.number32("expire_after_s"),
+        delay_report_after_s: reader.number32("delay_report_after_s"),
+    };
+    if qmgr.qmgr_reserve_urgent + qmgr.qmgr_reserve_normal >= qmgr.qmgr_maxchans {
+        reader.wrong(
+            Some("sternpostQmgrMaxchans"),
+            "the reserves leave no process for other mail".into(),
+            "Make the reserves smaller, or sternpostQmgrMaxchans larger.",
+        );
+    }
+    if qmgr.retry_max_s < qmgr.retry_step_s {
+        reader.wrong(
+            Some("sternpostRetryMaxS"),
+            "the longest wait is shorter than the first".into(),
+            "Make it at least as long as sternpostRetryStepS.",
+        );
+    }
+    Some(qmgr)
+}
+
+/// A domain name, checked by the grammar of addresses.
+struct Hostname {
+    name: String,
+    postmaster: Mailbox,
+}
+
+impl FromStr for Hostname {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let postmaster = Mailbox::parse(&format!("postmaster@{text}")).map_err(|_| ())?;
+        if text.starts_with('[') || !text.is_ascii() || postmaster.domain() != text {
+            return Err(());
+        }
+        Ok(Self { name: text.to_owned(), postmaster })
+    }
+}
+
+struct MailboxText(Mailbox);
+
+impl FromStr for MailboxText {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Mailbox::parse(text).map(Self).map_err(|_| ())
+    }
+}
+
+impl FromStr for BareLineEndings {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "normalise" => Ok(Self::Normalise),
+            _ => Err(()),
+        }
+    }
+}
+
+impl FromStr for ChannelKind {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "smtp" => Ok(Self::Smtp),
+            "lmtp" => Ok(Self::Lmtp),
+            "housekeeper" => Ok(Self::Housekeeper),
+            _ => Err(()),
+        }
+    }
+}

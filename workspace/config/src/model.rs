@@ -1,0 +1,221 @@
+//! The configuration in force, typed. Units stand in the names, bounds and defaults in the comments and, binding,
+//! in [`crate::ATTRIBUTES`].
+
+use crate::{DomainPattern, Network};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use sternpost_message::Mailbox;
+
+/// The name of the channel that makes reports. It exists in every configuration.
+pub const HOUSEKEEPER: &str = "housekeeper";
+
+/// All that a node is told from outside. Names are unique in their list; every name that is referred to exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// This node.
+    pub node: Node,
+    /// Where mail comes in. May be empty.
+    pub listeners: Vec<Listener>,
+    /// How mail goes out. Holds at least [`HOUSEKEEPER`].
+    pub channels: Vec<Channel>,
+    /// To whom mail goes.
+    pub peers: Vec<Peer>,
+    /// Which domain goes to whom. Each pattern once.
+    pub routes: Vec<RouteRule>,
+    /// Totals and timings.
+    pub qmgr: Qmgr,
+}
+
+impl Configuration {
+    /// The rule for a domain, most specific first. Reads the whole list: the views have a prebuilt table.
+    #[must_use]
+    pub fn route(&self, domain: &str) -> Option<&RouteRule> {
+        let domain = domain.to_lowercase();
+        self.routes.iter().filter(|rule| rule.domain.matches(&domain)).max_by_key(|rule| match &rule.domain {
+            DomainPattern::Exact(_) => usize::MAX,
+            DomainPattern::Below(suffix) => suffix.len(),
+            DomainPattern::Any => 0,
+        })
+    }
+
+    /// The channel of that name.
+    #[must_use]
+    pub fn channel(&self, name: &str) -> Option<&Channel> {
+        self.channels.iter().find(|channel| channel.name == name)
+    }
+
+    /// The peer of that name.
+    #[must_use]
+    pub fn peer(&self, name: &str) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.name == name)
+    }
+}
+
+/// The node itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The entry's name.
+    pub name: String,
+    /// The name that the node gives in its greeting, in EHLO and in trace headers: a domain name. Required.
+    pub hostname: String,
+    /// Who reads what goes wrong, and the address that reports show as theirs (their sender is null).
+    /// Default `postmaster@hostname`.
+    pub postmaster: Mailbox,
+}
+
+/// What becomes of a CR or LF that stands alone in a message (RFC 5321, 2.3.8 forbids it).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BareLineEndings {
+    /// The message is refused.
+    #[default]
+    Refuse,
+    /// The message is stored with CRLF in its place.
+    Normalise,
+}
+
+/// A place where SMTP clients connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Its name in logs and trace headers.
+    pub name: String,
+    /// Address and port, at least one. Port 0 lets the system choose.
+    pub addresses: Vec<SocketAddr>,
+    /// Clients that may use routes that are not open to all (the smart host `*`). Default none.
+    pub client_networks: Vec<Network>,
+    /// Largest message, in octets: 65,536 to 17,179,869,184, default 115,343,360 (110 MiB: 100 MiB and room).
+    pub message_octets_max: u64,
+    /// Recipients of one message: 100 (RFC 5321, 4.5.3.1.8) to 100,000, default 1,000.
+    pub recipients_max: u32,
+    /// Connections at a time: 1 to 65,535, default 1,000.
+    pub connections_max: u32,
+    /// Connections at a time from one address: 0 (no limit) to 65,535, default 100.
+    pub connections_per_client_max: u32,
+    /// Commands in error before the connection is closed: 1 to 1,000, default 20.
+    pub errors_max: u32,
+    /// Default refuse.
+    pub bare_line_endings: BareLineEndings,
+    /// Wait for a command, in seconds: 1 to 3,600, default 300 (RFC 5321, 4.5.3.2.7).
+    pub command_timeout_s: u32,
+    /// Wait for more content, in seconds: 1 to 3,600, default 180 (RFC 5321, 4.5.3.2.5).
+    pub data_timeout_s: u32,
+    /// `Received` fields beyond which a message is taken to loop: 10 to 1,000, default 50.
+    pub received_headers_max: u32,
+}
+
+impl Listener {
+    /// Whether a client may use routes that are not open to all.
+    #[must_use]
+    pub fn lists(&self, client: std::net::IpAddr) -> bool {
+        self.client_networks.iter().any(|network| network.contains(client))
+    }
+}
+
+/// What a channel does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChannelKind {
+    /// Transfers to other MTAs.
+    Smtp,
+    /// Delivers to message stores. RFC 2033.
+    Lmtp,
+    /// Makes reports. Exactly one, named [`HOUSEKEEPER`].
+    Housekeeper,
+}
+
+/// A kind of work that processes of their own do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    /// Its name, which peers refer to.
+    pub name: String,
+    /// What it does. Required.
+    pub kind: ChannelKind,
+    /// Processes at a time: 1 to 256, default 4.
+    pub processes_max: u32,
+    /// Associations that one process serves at a time: 1 to 4,096, default 64.
+    pub slots_per_process: u32,
+    /// Association slots of the channel that only urgent mail may take: 0 to 65,536, default 4.
+    pub slots_reserve_urgent: u32,
+    /// Association slots of the channel that non-urgent mail may not take, beyond the above: 0 to 65,536, default 4.
+    /// Both reserves together are less than all slots.
+    pub slots_reserve_normal: u32,
+    /// Associations with one peer at a time: 1 to 10,000, default 20.
+    pub associations_per_peer_max: u32,
+    /// Wait for a connection, in seconds: 1 to 600, default 30.
+    pub connect_timeout_s: u32,
+    /// Time without work after which a process ends, in seconds: 1 to 86,400, default 60.
+    pub idle_stop_s: u32,
+    /// Smallest message that goes by BDAT where the peer offers it, in octets: 0 to 17,179,869,184, default 65,536.
+    pub bdat_octets_min: u64,
+}
+
+/// An address and a port, written `192.0.2.1:25` or `[2001:db8::1]:25`. Names are not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PeerAddress(pub SocketAddr);
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for PeerAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        text.parse().map(Self).map_err(|_| "an address and a port, such as 192.0.2.1:25 or [2001:db8::1]:25")
+    }
+}
+
+/// A peer MTA or message store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name, which routes refer to.
+    pub name: String,
+    /// The channel that talks to it. Required; not the housekeeper.
+    pub channel: String,
+    /// Where it is. Required; its port is not 0.
+    pub address: PeerAddress,
+    /// Associations at a time: 1 to 10,000, default the channel's `associations_per_peer_max`.
+    pub associations_max: Option<u32>,
+}
+
+/// Which peer gets the mail of a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRule {
+    /// The domain or domains. Required.
+    pub domain: DomainPattern,
+    /// The peer. Required.
+    pub peer: String,
+    /// Whether only clients in the listener's `client_networks` may use the route. Default false.
+    /// A route for every domain is never open to all, whatever stands here.
+    pub client_networks_only: bool,
+}
+
+impl RouteRule {
+    /// Whether every client may use the route.
+    #[must_use]
+    pub fn is_open_to_all(&self) -> bool {
+        !self.client_networks_only && self.domain != DomainPattern::Any
+    }
+}
+
+/// Totals and timings of the queue manager.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Qmgr {
+    /// Channel processes at a time: 1 to 4,096, default 16.
+    pub qmgr_maxchans: u32,
+    /// Processes that only urgent mail may start: 0 to 4,095, default 1.
+    pub qmgr_reserve_urgent: u32,
+    /// Processes that non-urgent mail may not start, beyond the above: 0 to 4,095, default 1.
+    /// Both reserves together are less than `qmgr_maxchans`.
+    pub qmgr_reserve_normal: u32,
+    /// The wait grows by this with each failed attempt, in seconds: 1 to 86,400, default 60.
+    pub retry_step_s: u32,
+    /// The longest wait, in seconds: 1 to 604,800, default 3,600. Not less than the step.
+    pub retry_max_s: u32,
+    /// Age at which a message is given up, in seconds: 1 to 31,536,000, default 432,000 (5 days).
+    pub expire_after_s: u32,
+    /// Age at which the sender is told of a delay, in seconds: 0 (never) to 31,536,000, default 14,400 (4 hours).
+    pub delay_report_after_s: u32,
+}

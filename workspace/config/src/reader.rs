@@ -1,0 +1,162 @@
+//! Reads the attributes of one entry by the table, and notes what is wrong with them.
+
+use crate::load::{Effect, Problem};
+use crate::{Attribute, Class, Closed, Entry, Syntax};
+use std::str::FromStr;
+
+/// One entry that is being read.
+pub(crate) struct Reader<'a> {
+    pub(crate) entry: &'a Entry,
+    class: Class,
+    problems: &'a mut Vec<Problem>,
+    wrong: bool,
+}
+
+impl<'a> Reader<'a> {
+    /// Begins to read an entry; attributes of ours that its class does not have are noted and ignored.
+    pub(crate) fn new(entry: &'a Entry, class: Class, problems: &'a mut Vec<Problem>) -> Self {
+        for name in entry.attributes.keys().filter(|name| name.starts_with("sternpost")) {
+            if Attribute::find(class, name).is_none() {
+                problems.push(Problem {
+                    uuid: entry.uuid.clone(),
+                    dn: entry.dn.clone(),
+                    attribute: Some(name.clone()),
+                    reason: format!("{} has no such attribute", class.name()),
+                    what_to_do: "Remove it, or update the switch if it is newer than the software.".into(),
+                    effect: Effect::Ignored,
+                });
+            }
+        }
+        Self { entry, class, problems, wrong: false }
+    }
+
+    /// Notes that the entry is wrong.
+    pub(crate) fn wrong(&mut self, attribute: Option<&str>, reason: String, what_to_do: &str) {
+        self.wrong = true;
+        self.note(attribute, reason, what_to_do, Effect::Dropped);
+    }
+
+    fn note(&mut self, attribute: Option<&str>, reason: String, what_to_do: &str, effect: Effect) {
+        self.problems.push(Problem {
+            uuid: self.entry.uuid.clone(),
+            dn: self.entry.dn.clone(),
+            attribute: attribute.map(str::to_owned),
+            reason,
+            what_to_do: what_to_do.to_owned(),
+            effect,
+        });
+    }
+
+    /// `Some(value)` when nothing was wrong with the entry.
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Option<T> {
+        if self.wrong { None } else { value }
+    }
+
+    /// The entry's name: 1 to 64 letters, digits, dots, hyphens and underscores.
+    pub(crate) fn name(&mut self) -> String {
+        let name = self.entry.name();
+        let is_good = (1..=64).contains(&name.len())
+            && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_'));
+        if !is_good {
+            self.wrong(
+                Some("cn"),
+                format!("{name:?} is no name"),
+                "Give the entry a cn of 1 to 64 letters, digits, dots, hyphens and underscores.",
+            );
+        }
+        name.to_owned()
+    }
+
+    /// All values that can be read.
+    pub(crate) fn many<T: FromStr>(&mut self, key: &str, wanted: &str) -> Vec<T> {
+        let attribute = self.attribute(key);
+        let entry = self.entry;
+        let values = entry.values(attribute.name);
+        if values.is_empty() && attribute.values.required() {
+            self.wrong(Some(attribute.name), "is missing".into(), wanted);
+        }
+        values.iter().filter_map(|value| self.parsed(attribute, value, wanted)).collect()
+    }
+
+    /// The one value, or the default of the table; none when neither is there or can be read.
+    pub(crate) fn one<T: FromStr>(&mut self, key: &str, wanted: &str) -> Option<T> {
+        let attribute = self.attribute(key);
+        let entry = self.entry;
+        let read = match entry.values(attribute.name) {
+            [] if attribute.values.required() => {
+                self.wrong(Some(attribute.name), "is missing".into(), wanted);
+                return None;
+            }
+            [] => return parse(attribute.syntax, attribute.default),
+            [value] => self.parsed(attribute, value, wanted),
+            values => {
+                self.unreadable(attribute, format!("has {} values", values.len()), "Leave one value.");
+                None
+            }
+        };
+        match attribute.closed {
+            Closed::At(value) => read.or_else(|| parse(attribute.syntax, value)),
+            _ => read,
+        }
+    }
+
+    /// A number within the bounds of the table. A value that cannot be read makes the entry wrong, and zero.
+    pub(crate) fn number(&mut self, key: &str) -> u64 {
+        self.number_if_any(key).unwrap_or(0)
+    }
+
+    /// A number within the bounds of the table, if there is a value or a default.
+    pub(crate) fn number_if_any(&mut self, key: &str) -> Option<u64> {
+        let attribute = self.attribute(key);
+        let wanted =
+            format!("Give a whole number from {} to {} ({}).", attribute.min, attribute.max, attribute.unit);
+        let number: u64 = self.one(key, &wanted)?;
+        if (attribute.min..=attribute.max).contains(&number) {
+            return Some(number);
+        }
+        self.wrong(Some(attribute.name), format!("{number} is out of bounds"), &wanted);
+        None
+    }
+
+    /// A number whose largest value fits 32 bits.
+    pub(crate) fn number32(&mut self, key: &str) -> u32 {
+        u32::try_from(self.number(key)).expect("the bounds in the table fit 32 bits: a test reads them all")
+    }
+
+    fn attribute(&self, key: &str) -> &'static Attribute {
+        Attribute::find(self.class, key)
+            .expect("the keys that are read stand in the table: a test reads them all")
+    }
+
+    fn parsed<T: FromStr>(&mut self, attribute: &'static Attribute, value: &str, wanted: &str) -> Option<T> {
+        if value.contains(char::REPLACEMENT_CHARACTER) {
+            self.unreadable(attribute, format!("{value:?} is not UTF-8"), wanted);
+            return None;
+        }
+        let parsed = parse(attribute.syntax, value);
+        if parsed.is_none() {
+            self.unreadable(attribute, format!("{value:?} cannot be read"), wanted);
+        }
+        parsed
+    }
+
+    fn unreadable(&mut self, attribute: &'static Attribute, reason: String, wanted: &str) {
+        match attribute.closed {
+            Closed::Not => self.wrong(Some(attribute.name), reason, wanted),
+            Closed::Grant | Closed::At(_) => {
+                self.note(Some(attribute.name), reason, wanted, Effect::FailsClosed);
+            }
+        }
+    }
+}
+
+/// RFC 4517 writes numbers without a plus sign (3.3.16) and truth in two words (3.3.3); Rust's own parsers differ.
+fn parse<T: FromStr>(syntax: Syntax, value: &str) -> Option<T> {
+    match (syntax, value) {
+        (Syntax::Integer, _) if !value.bytes().all(|octet| octet.is_ascii_digit()) => None,
+        (Syntax::Boolean, "TRUE") => "true".parse().ok(),
+        (Syntax::Boolean, "FALSE") => "false".parse().ok(),
+        (Syntax::Boolean, _) => None,
+        _ => value.parse().ok(),
+    }
+}

@@ -1,0 +1,130 @@
+//! The LDAP schema and the reference documentation, written out of the table of attributes.
+//!
+//! The files below `provisioning/` are what installers load and read; a test compares them with what is written here.
+
+use crate::{ATTRIBUTES, Attribute, Class, Syntax, Values};
+use std::fmt::Write;
+
+/// The schema for OpenLDAP's `cn=config`, as it stands in `provisioning/schema/sternpost.ldif`.
+pub const SCHEMA_LDIF: &str = include_str!("../../../provisioning/schema/sternpost.ldif");
+
+/// The arc of all our OIDs: a UUID in decimal (X.667, 6.3).
+const ARC: &str = "2.25.146305558723835557463360382969814036306";
+
+const FITS: &str = "a String takes every text";
+
+/// The schema, from the table.
+#[must_use]
+pub fn schema_ldif() -> String {
+    let mut out = String::from(
+        "# The schema of Sternpost for OpenLDAP (cn=config). Load it once per server:\n\
+         #   ldapadd -H ldapi:/// -Y EXTERNAL -f sternpost.ldif\n\
+         # A test keeps this file equal to the table of attributes in workspace/config.\n\
+         dn: cn=sternpost,cn=schema,cn=config\n\
+         objectClass: olcSchemaConfig\n\
+         cn: sternpost\n",
+    );
+    for attribute in ATTRIBUTES {
+        let (equality, syntax) = match attribute.syntax {
+            Syntax::Integer => ("integerMatch", "1.3.6.1.4.1.1466.115.121.1.27"),
+            Syntax::Boolean => ("booleanMatch", "1.3.6.1.4.1.1466.115.121.1.7"),
+            _ => ("caseIgnoreMatch", "1.3.6.1.4.1.1466.115.121.1.15"),
+        };
+        write!(
+            out,
+            "olcAttributeTypes: ( {ARC}.1.{}\n  NAME '{}'\n  DESC '{}'\n  EQUALITY {equality}\n  SYNTAX {syntax}",
+            attribute.oid,
+            attribute.name,
+            description(attribute)
+        )
+        .expect(FITS);
+        out.push_str(if attribute.values.single() { "\n  SINGLE-VALUE )\n" } else { " )\n" });
+    }
+    for (number, class) in (1..).zip(Class::ALL) {
+        let names = |required: bool| {
+            let own = class.attributes().filter(|a| a.values.required() == required).map(|a| a.name);
+            // A route needs no name: its domains tell it from the others.
+            let cn = ((class == Class::Route) != required).then_some("cn");
+            let description = (!required).then_some("description");
+            cn.into_iter().chain(own).chain(description).collect::<Vec<_>>().join(" $ ")
+        };
+        writeln!(
+            out,
+            "olcObjectClasses: ( {ARC}.2.{number}\n  NAME '{}'\n  DESC '{}'\n  SUP top STRUCTURAL\n  MUST ( {} )\n  MAY ( {} ) )",
+            class.name(),
+            class.description().replace('\'', "\\27"),
+            names(true),
+            names(false)
+        )
+        .expect(FITS);
+    }
+    out
+}
+
+fn description(attribute: &Attribute) -> String {
+    attribute.description.replace('\'', "\\27")
+}
+
+/// The reference of all attributes as Markdown tables, one per class.
+#[must_use]
+pub fn reference() -> String {
+    let mut out = String::new();
+    for class in Class::ALL {
+        write!(
+            out,
+            "### {} (table `{}`)\n\n{}\n\n| attribute | key in tables | value | default | bounds | what it says |\n|---|---|---|---|---|---|\n",
+            class.name(),
+            class.table(),
+            class.description()
+        )
+        .expect(FITS);
+        if !class.is_single() {
+            let required = if class == Class::Route { "" } else { "required" };
+            writeln!(out, "| `cn` | `name` | name | {required} | 1–64 of A–Z a–z 0–9 . - _ | Its name. |")
+                .expect(FITS);
+        }
+        for attribute in class.attributes() {
+            let default = match (attribute.values.required(), attribute.default) {
+                (true, _) => "required".to_owned(),
+                (false, "") => String::new(),
+                (false, default) => format!("`{default}`"),
+            };
+            let bounds = match attribute.syntax {
+                Syntax::Integer => format!("{}–{} {}", attribute.min, attribute.max, attribute.unit),
+                _ => String::new(),
+            };
+            writeln!(
+                out,
+                "| `{}` | `{}` | {} | {default} | {bounds} | {} |",
+                attribute.name,
+                attribute.key(),
+                value(attribute),
+                attribute.description
+            )
+            .expect(FITS);
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn value(attribute: &Attribute) -> String {
+    let one = match attribute.syntax {
+        Syntax::Text => "text".to_owned(),
+        Syntax::Name => "cn of an entry".to_owned(),
+        Syntax::Hostname => "domain name".to_owned(),
+        Syntax::DomainPattern => "`domain`, `.domain` or `*`".to_owned(),
+        Syntax::Mailbox => "mailbox".to_owned(),
+        Syntax::Integer => "number".to_owned(),
+        Syntax::Boolean => "`TRUE` or `FALSE`".to_owned(),
+        Syntax::SocketAddress => "address:port".to_owned(),
+        Syntax::Network => "address/prefix".to_owned(),
+        Syntax::Choice(words) => {
+            words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")
+        }
+    };
+    match attribute.values {
+        Values::OptionalOne | Values::RequiredOne => one,
+        Values::OptionalMany | Values::RequiredMany => format!("{one}, several"),
+    }
+}

@@ -1,0 +1,188 @@
+//! What each role gets to see: its part of the configuration and no more. The views travel between processes.
+
+use crate::{Channel, Configuration, DomainPattern, HOUSEKEEPER, Listener, Node, Peer, Qmgr, RouteRule};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+/// The routes by domain, prebuilt: a look-up costs one hash per label of the domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<(RouteRule, String)>", into = "Vec<(RouteRule, String)>")]
+pub struct RouteTable {
+    /// Each rule with the channel of its peer.
+    rules: Vec<(RouteRule, String)>,
+    /// Exact domains, and suffixes with their leading dot, to an index into `rules`.
+    by_domain: HashMap<String, usize>,
+    /// The smart host.
+    any: Option<usize>,
+}
+
+/// Where the mail of a domain goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination<'a> {
+    /// The channel's name.
+    pub channel: &'a str,
+    /// The peer's name.
+    pub peer: &'a str,
+    /// Whether every client may send there; else only those that the listener lists.
+    pub open_to_all: bool,
+}
+
+impl RouteTable {
+    /// The table of these routes. A route to a peer that is not there is left out.
+    #[must_use]
+    pub fn new(routes: &[RouteRule], peers: &[Peer]) -> Self {
+        let channels: HashMap<&str, &str> =
+            peers.iter().map(|peer| (peer.name.as_str(), peer.channel.as_str())).collect();
+        let with_channel = |rule: &RouteRule| {
+            channels.get(rule.peer.as_str()).map(|&channel| (rule.clone(), channel.to_owned()))
+        };
+        Self::from(routes.iter().filter_map(with_channel).collect::<Vec<_>>())
+    }
+
+    /// The rule for a domain: the domain itself, else the longest suffix, else the smart host.
+    #[must_use]
+    pub fn route(&self, domain: &str) -> Option<&RouteRule> {
+        self.find(domain).map(|(rule, _)| rule)
+    }
+
+    /// The destination of a domain, by the same order.
+    #[must_use]
+    pub fn destination(&self, domain: &str) -> Option<Destination<'_>> {
+        self.find(domain).map(|(rule, channel)| Destination {
+            channel,
+            peer: &rule.peer,
+            open_to_all: rule.is_open_to_all(),
+        })
+    }
+
+    fn find(&self, domain: &str) -> Option<&(RouteRule, String)> {
+        let domain = if domain.bytes().any(|octet| octet.is_ascii_uppercase() || !octet.is_ascii()) {
+            Cow::Owned(domain.to_lowercase())
+        } else {
+            Cow::Borrowed(domain)
+        };
+        let below = || {
+            domain
+                .match_indices('.')
+                .filter(|&(at, _)| at > 0)
+                .find_map(|(at, _)| self.by_domain.get(&domain[at..]))
+        };
+        // A domain never begins with a dot; without the check such text would hit a suffix.
+        let exact = if domain.starts_with('.') { None } else { self.by_domain.get(domain.as_ref()) };
+        exact.or_else(below).or(self.any.as_ref()).map(|&index| &self.rules[index])
+    }
+}
+
+impl From<Vec<(RouteRule, String)>> for RouteTable {
+    fn from(rules: Vec<(RouteRule, String)>) -> Self {
+        let mut table = Self { by_domain: HashMap::with_capacity(rules.len()), any: None, rules };
+        for (index, (rule, _)) in table.rules.iter().enumerate() {
+            match &rule.domain {
+                DomainPattern::Exact(key) | DomainPattern::Below(key) => {
+                    table.by_domain.insert(key.clone(), index);
+                }
+                DomainPattern::Any => table.any = Some(index),
+            }
+        }
+        table
+    }
+}
+
+impl From<RouteTable> for Vec<(RouteRule, String)> {
+    fn from(table: RouteTable) -> Self {
+        table.rules
+    }
+}
+
+/// What `smtp-server` gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmtpServerView {
+    /// The node.
+    pub node: Node,
+    /// All listeners.
+    pub listeners: Vec<Listener>,
+    /// All routes.
+    pub routes: RouteTable,
+    /// All peers.
+    pub peers: Vec<Peer>,
+}
+
+impl SmtpServerView {
+    /// The part of a configuration that the role gets.
+    #[must_use]
+    pub fn new(configuration: &Configuration) -> Self {
+        Self {
+            node: configuration.node.clone(),
+            listeners: configuration.listeners.clone(),
+            routes: RouteTable::new(&configuration.routes, &configuration.peers),
+            peers: configuration.peers.clone(),
+        }
+    }
+
+    /// The rule for a domain, most specific first.
+    #[must_use]
+    pub fn route(&self, domain: &str) -> Option<&RouteRule> {
+        self.routes.route(domain)
+    }
+}
+
+/// What a process of an SMTP or LMTP channel gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelView {
+    /// The node.
+    pub node: Node,
+    /// The channel.
+    pub channel: Channel,
+    /// The channel's peers.
+    pub peers: Vec<Peer>,
+}
+
+impl ChannelView {
+    /// The part of a configuration that a process of the channel gets; none when there is no such channel.
+    #[must_use]
+    pub fn new(configuration: &Configuration, channel: &str) -> Option<Self> {
+        let on_channel = |peer: &&Peer| peer.channel == channel;
+        Some(Self {
+            node: configuration.node.clone(),
+            channel: configuration.channel(channel)?.clone(),
+            peers: configuration.peers.iter().filter(on_channel).cloned().collect(),
+        })
+    }
+
+    /// The peer of that name.
+    #[must_use]
+    pub fn peer(&self, name: &str) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.name == name)
+    }
+}
+
+/// What the housekeeper gets: it routes the reports that it makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HousekeeperView {
+    /// The node.
+    pub node: Node,
+    /// The channel.
+    pub channel: Channel,
+    /// All routes.
+    pub routes: RouteTable,
+    /// All peers.
+    pub peers: Vec<Peer>,
+    /// The timings that reports speak of.
+    pub qmgr: Qmgr,
+}
+
+impl HousekeeperView {
+    /// The part of a configuration that the role gets; none when the configuration was not made by [`crate::load`]
+    /// and has no housekeeper.
+    #[must_use]
+    pub fn new(configuration: &Configuration) -> Option<Self> {
+        Some(Self {
+            node: configuration.node.clone(),
+            channel: configuration.channel(HOUSEKEEPER)?.clone(),
+            routes: RouteTable::new(&configuration.routes, &configuration.peers),
+            peers: configuration.peers.clone(),
+            qmgr: configuration.qmgr.clone(),
+        })
+    }
+}

@@ -1,0 +1,311 @@
+//! One connection: socket, TLS, bind.
+//!
+//! The socket is ours, so that a peer that went away without a word is noticed: keep-alive and, for what was sent
+//! and not acknowledged, TCP_USER_TIMEOUT. A server that is stopped but acknowledges is noticed by the sign of life
+//! that the session asks for.
+
+use crate::{Bind, Bootstrap};
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, StdStream};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// Why the directory cannot be read right now.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The bootstrap is not usable; trying again will not help.
+    #[error("the bootstrap is not usable: {0}")]
+    Bootstrap(String),
+    /// A file that the bootstrap names cannot be read.
+    #[error("cannot read {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A certificate or key cannot be used.
+    #[error("cannot use the certificate or key in {path}: {reason}")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The name of the server has no address, or nobody answers there.
+    #[error("cannot connect")]
+    Connect(#[source] std::io::Error),
+    /// Connection, TLS or an operation failed.
+    #[error("{step} failed")]
+    Ldap {
+        /// What was being done.
+        step: &'static str,
+        /// Why.
+        source: Box<LdapError>,
+    },
+    /// The server said no.
+    #[error("{step} was refused: result {code}{text}")]
+    Refused {
+        /// What was asked for.
+        step: &'static str,
+        /// The result code. RFC 4511, appendix A.
+        code: u32,
+        /// The server's words, after a colon; empty when there are none.
+        text: String,
+    },
+    /// Nothing came in time.
+    #[error("{0} took too long")]
+    Silent(&'static str),
+    /// The server sent something that does not follow the protocol.
+    #[error("the server does not follow the protocol: {0}")]
+    Protocol(String),
+    /// The server ended the connection.
+    #[error("the server closed the connection")]
+    Closed,
+}
+
+impl DirectoryError {
+    pub(crate) fn ldap(step: &'static str) -> impl FnOnce(LdapError) -> Self {
+        move |error| match error {
+            LdapError::LdapResult { result } => Self::refused(step, &result),
+            LdapError::Timeout { .. } => Self::Silent(step),
+            error => Self::Ldap { step, source: Box::new(error) },
+        }
+    }
+
+    pub(crate) fn refused(step: &'static str, result: &ldap3::result::LdapResult) -> Self {
+        let text = if result.text.is_empty() { String::new() } else { format!(": {}", result.text) };
+        Self::Refused { step, code: result.rc, text }
+    }
+
+    /// The error and its causes in one line.
+    pub(crate) fn chain(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            cause = error.source();
+        }
+        line
+    }
+}
+
+/// A task that ends with its owner.
+pub(crate) struct Owned<T>(pub(crate) JoinHandle<T>);
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A connection that is bound.
+pub(crate) struct Connection {
+    pub(crate) ldap: Ldap,
+    driver: Owned<Result<(), LdapError>>,
+}
+
+impl Connection {
+    /// Connects, starts TLS and binds.
+    pub(crate) async fn open(bootstrap: &Bootstrap, uri: &str) -> Result<Self, DirectoryError> {
+        let limit = Duration::from_millis(bootstrap.timings.connect_timeout_ms);
+        tokio::time::timeout(limit, Self::open_without_limit(bootstrap, uri))
+            .await
+            .unwrap_or(Err(DirectoryError::Silent("connecting and binding")))
+    }
+
+    async fn open_without_limit(bootstrap: &Bootstrap, uri: &str) -> Result<Self, DirectoryError> {
+        let target = Target::parse(uri)?;
+        let stream = connect(&target, bootstrap).await?;
+        let uses_tls = target.is_ldaps || bootstrap.start_tls;
+        if !uses_tls {
+            let address = stream.peer_addr().map_err(DirectoryError::Connect)?;
+            if !(bootstrap.allow_plaintext && address.ip().to_canonical().is_loopback()) {
+                return Err(DirectoryError::Bootstrap(format!(
+                    "{uri} has no TLS: use ldaps or start_tls (allow_plaintext is for loopback addresses alone)"
+                )));
+            }
+            if matches!(bootstrap.bind, Bind::External { .. }) {
+                return Err(DirectoryError::Bootstrap("a bind with a certificate needs TLS".into()));
+            }
+        }
+        let mut settings = LdapConnSettings::new().set_std_stream(StdStream::Tcp(stream));
+        if uses_tls {
+            settings =
+                settings.set_starttls(bootstrap.start_tls && !target.is_ldaps).set_config(tls(bootstrap)?);
+        }
+        let (connection, ldap) =
+            LdapConnAsync::with_settings(settings, uri).await.map_err(DirectoryError::ldap("connecting"))?;
+        let mut connection = Self { ldap, driver: Owned(tokio::spawn(connection.drive())) };
+        match connection.bind(&bootstrap.bind).await {
+            Ok(()) => Ok(connection),
+            Err(error) => Err(connection.explain(error).await),
+        }
+    }
+
+    async fn bind(&mut self, bind: &Bind) -> Result<(), DirectoryError> {
+        let result = match bind {
+            Bind::Simple { dn, password_file } => {
+                let password = read(password_file)?;
+                let password = String::from_utf8_lossy(&password);
+                let password = password.lines().next().unwrap_or_default();
+                if password.is_empty() {
+                    // RFC 4513, 5.1.2: a name without a password binds as nobody, and servers say that all went well.
+                    return Err(DirectoryError::Bootstrap(format!("{} is empty", password_file.display())));
+                }
+                self.ldap.simple_bind(dn, password).await
+            }
+            Bind::External { .. } => self.ldap.sasl_external_bind().await,
+        };
+        let result = result.map_err(DirectoryError::ldap("the bind"))?;
+        if result.rc == 0 { Ok(()) } else { Err(DirectoryError::refused("the bind", &result)) }
+    }
+
+    /// The cause behind a failed operation: the client only says that its other half is gone.
+    pub(crate) async fn explain(&mut self, error: DirectoryError) -> DirectoryError {
+        if !matches!(error, DirectoryError::Ldap { .. } | DirectoryError::Closed) {
+            return error;
+        }
+        // The driver has ended or is about to: its channels closed before its task did.
+        match tokio::time::timeout(Duration::from_secs(1), &mut self.driver.0).await {
+            Ok(Ok(Ok(()))) => DirectoryError::Closed,
+            Ok(Ok(Err(cause))) => DirectoryError::ldap("the connection")(cause),
+            Ok(Err(cause)) if cause.is_panic() => {
+                DirectoryError::Protocol("it sent what is no LDAP message".into())
+            }
+            Ok(Err(_)) | Err(_) => error,
+        }
+    }
+}
+
+struct Target {
+    is_ldaps: bool,
+    host: String,
+    port: u16,
+}
+
+impl Target {
+    fn parse(uri: &str) -> Result<Self, DirectoryError> {
+        let wrong =
+            || DirectoryError::Bootstrap(format!("{uri:?} is not ldaps://host[:port] or ldap://host[:port]"));
+        let (scheme, rest) = uri.split_once("://").ok_or_else(wrong)?;
+        let (is_ldaps, default_port) = match scheme {
+            "ldaps" => (true, 636),
+            "ldap" => (false, 389),
+            _ => return Err(wrong()),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, "")) => (host, None),
+            Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or_else(wrong)?)),
+            None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+        };
+        let port = port.map_or(Ok(default_port), str::parse).map_err(|_| wrong())?;
+        if host.is_empty() || host.contains(['/', '?', '@', ' ']) {
+            return Err(wrong());
+        }
+        Ok(Self { is_ldaps, host: host.to_owned(), port })
+    }
+}
+
+/// The first address of the server that answers.
+async fn connect(target: &Target, bootstrap: &Bootstrap) -> Result<std::net::TcpStream, DirectoryError> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((target.host.as_str(), target.port))
+        .await
+        .map_err(DirectoryError::Connect)?
+        .collect();
+    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match tokio::net::TcpStream::connect(address).await {
+            Ok(stream) => return prepared(stream, bootstrap).map_err(DirectoryError::Connect),
+            Err(error) => last = error,
+        }
+    }
+    Err(DirectoryError::Connect(last))
+}
+
+fn prepared(stream: tokio::net::TcpStream, bootstrap: &Bootstrap) -> std::io::Result<std::net::TcpStream> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    let interval = Duration::from_millis(bootstrap.timings.whoami_interval_ms).max(Duration::from_secs(1));
+    sockopt::set_socket_keepalive(&stream, true)?;
+    sockopt::set_tcp_keepidle(&stream, interval)?;
+    sockopt::set_tcp_keepintvl(&stream, interval)?;
+    sockopt::set_tcp_keepcnt(&stream, 3)?;
+    let silence_ms = bootstrap.timings.whoami_interval_ms + bootstrap.timings.whoami_timeout_ms;
+    sockopt::set_tcp_user_timeout(&stream, u32::try_from(silence_ms).unwrap_or(u32::MAX))?;
+    stream.into_std()
+}
+
+fn tls(bootstrap: &Bootstrap) -> Result<Arc<rustls::ClientConfig>, DirectoryError> {
+    let path = bootstrap
+        .trust_anchor
+        .as_deref()
+        .ok_or_else(|| DirectoryError::Bootstrap("TLS needs a trust_anchor".into()))?;
+    let mut anchors = rustls::RootCertStore::empty();
+    for certificate in certificates(path)? {
+        anchors.add(certificate).map_err(|error| unusable(path, &error))?;
+    }
+    // Named here: no other part of the process decides which implementation this connection uses.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(path, &error))?
+        .with_root_certificates(anchors);
+    Ok(Arc::new(match &bootstrap.bind {
+        Bind::Simple { .. } => builder.with_no_client_auth(),
+        Bind::External { certificate, key } => {
+            let private =
+                PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| unusable(key, &error))?;
+            let chain = certificates(certificate)?;
+            builder.with_client_auth_cert(chain, private).map_err(|error| unusable(certificate, &error))?
+        }
+    }))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, DirectoryError> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| unusable(path, &error))?;
+    if certificates.is_empty() {
+        return Err(unusable(path, &"it holds no certificate"));
+    }
+    Ok(certificates)
+}
+
+fn unusable(path: &Path, reason: &dyn std::fmt::Display) -> DirectoryError {
+    DirectoryError::Certificate { path: path.to_owned(), reason: reason.to_string() }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, DirectoryError> {
+    std::fs::read(path).map_err(|source| DirectoryError::File { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_is_a_scheme_a_host_and_perhaps_a_port() {
+        let rows = [
+            ("ldaps://a.example", Some((true, "a.example", 636))),
+            ("ldap://127.0.0.1:3890/", Some((false, "127.0.0.1", 3890))),
+            ("ldap://[::1]:3890", Some((false, "::1", 3890))),
+            ("ldap://[::1]", Some((false, "::1", 389))),
+            ("ldapi:///", None),
+            ("ldap://", None),
+            ("ldap://a:x", None),
+            ("ldap://a/b", None),
+            ("a.example", None),
+        ];
+        for (uri, wanted) in rows {
+            let target = Target::parse(uri).ok();
+            assert_eq!(target.as_ref().map(|t| (t.is_ldaps, t.host.as_str(), t.port)), wanted, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! The watch with a real slapd. Each test has a server of its own.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+use sternpost_config::{DomainPattern, Entry, ExampleParameters, Removals, Step, example_tree, next};
+use sternpost_directory::testing::{BASE_DN, Options, Slapd, watch_pretending};
+use sternpost_directory::{Bootstrap, DirectoryStatus, Handover, watch};
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::task::JoinHandle;
+
+/// Longer than anything takes that works.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PEER: &str = "cn=store,ou=shared,ou=sternpost,dc=lab";
+
+fn tree() -> String {
+    let pattern = |text: &str| text.parse::<DomainPattern>().expect("the domain of a test is one");
+    let address = |text: &str| text.parse().expect("the address of a test is one");
+    let parameters = ExampleParameters {
+        node: "switch-1".into(),
+        hostname: "relay.lab".into(),
+        listener: address("127.0.0.1:2525"),
+        smtp_peer: address("127.0.0.1:2526"),
+        lmtp_peer: address("127.0.0.1:2527"),
+        smtp_domains: vec![pattern("out.example"), pattern(".out.example")],
+        lmtp_domains: vec![pattern("store.example"), pattern("пример.рф")],
+    };
+    example_tree(BASE_DN, &parameters)
+}
+
+/// A watch and what it has said.
+struct Watched {
+    task: JoinHandle<()>,
+    handovers: Receiver<Handover>,
+    statuses: Vec<DirectoryStatus>,
+    entries: Vec<Entry>,
+}
+
+impl Watched {
+    fn new(bootstrap: Bootstrap) -> Self {
+        Self::of(|handover| watch(bootstrap, handover))
+    }
+
+    fn of<F: Future<Output = ()> + Send + 'static>(
+        start: impl FnOnce(tokio::sync::mpsc::Sender<Handover>) -> F,
+    ) -> Self {
+        let (sender, handovers) = channel(16);
+        Self { task: tokio::spawn(start(sender)), handovers, statuses: Vec::new(), entries: Vec::new() }
+    }
+
+    async fn one(&mut self) -> Handover {
+        let handover = tokio::time::timeout(PATIENCE, self.handovers.recv()).await;
+        let handover = handover
+            .unwrap_or_else(|_| panic!("nothing came; {:?} {:?}", self.statuses, self.entries))
+            .expect("the watch goes on");
+        match &handover {
+            Handover::Entries(entries) => self.entries.clone_from(entries),
+            Handover::Status(status) => self.statuses.push(status.clone()),
+        }
+        handover
+    }
+
+    /// Waits for a set that fits.
+    async fn entries(&mut self, fits: impl Fn(&[Entry]) -> bool) {
+        loop {
+            if matches!(self.one().await, Handover::Entries(_)) && fits(&self.entries) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a status that fits.
+    async fn status(&mut self, fits: impl Fn(&DirectoryStatus) -> bool) -> DirectoryStatus {
+        loop {
+            if let Handover::Status(status) = self.one().await
+                && fits(&status)
+            {
+                return status;
+            }
+        }
+    }
+
+    async fn down(&mut self, words: &str) {
+        let status = self.status(|status| !status.connected).await;
+        assert!(status.text.contains(words), "{}", status.text);
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn has(entries: &[Entry], dn: &str) -> bool {
+    entries.iter().any(|entry| entry.dn == dn)
+}
+
+fn peer(name: &str) -> String {
+    format!(
+        "dn: cn={name},ou=shared,ou=sternpost,dc=lab\nobjectClass: sternpostPeer\ncn: {name}\n\
+         sternpostChannel: smtp\nsternpostAddress: 192.0.2.7:25\n"
+    )
+}
+
+fn peer_dn(name: &str) -> String {
+    format!("cn={name},ou=shared,ou=sternpost,dc=lab")
+}
+
+#[tokio::test]
+async fn the_schema_and_the_example_tree_load_and_make_a_configuration_without_problems() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.entries(|entries| entries.len() == 9).await;
+    let step = next(None, watched.entries.clone(), "switch-1", Removals::Hold);
+    let Step::InForce(generation) = step else { panic!("{step:?}") };
+    assert_eq!(generation.problems, []);
+    assert_eq!(generation.configuration.route("a.out.example").unwrap().peer, "next-hop");
+    assert_eq!(generation.configuration.route("пример.рф").unwrap().peer, "store");
+    assert!(watched.statuses.iter().any(|status| status.connected));
+}
+
+#[tokio::test]
+async fn add_modify_delete_and_modrdn_are_seen_within_two_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.entries(|entries| has(entries, PEER)).await;
+    let uuid = |entries: &[Entry], dn: &str| {
+        entries
+            .iter()
+            .find(|entry| entry.dn == dn)
+            .map(|entry| entry.uuid.clone())
+            .expect("the entry is there")
+    };
+    let store = uuid(&watched.entries, PEER);
+    let mut slowest = Duration::ZERO;
+
+    let began = Instant::now();
+    slapd.add_ldif(&peer("new"));
+    watched.entries(|entries| has(entries, &peer_dn("new"))).await;
+    slowest = slowest.max(began.elapsed());
+
+    let began = Instant::now();
+    slapd.modify_ldif(&format!(
+        "dn: {PEER}\nchangetype: modify\nreplace: sternpostAddress\nsternpostAddress: 192.0.2.99:24\n"
+    ));
+    let is_changed = |entry: &Entry| entry.values("sternpostAddress") == ["192.0.2.99:24"];
+    watched.entries(|entries| entries.iter().any(is_changed)).await;
+    slowest = slowest.max(began.elapsed());
+
+    let began = Instant::now();
+    slapd.modify_ldif(&format!("dn: {PEER}\nchangetype: modrdn\nnewrdn: cn=shop\ndeleteoldrdn: 1\n"));
+    watched.entries(|entries| has(entries, &peer_dn("shop")) && !has(entries, PEER)).await;
+    slowest = slowest.max(began.elapsed());
+    assert_eq!(uuid(&watched.entries, &peer_dn("shop")), store, "the entry is the same by its entryUUID");
+
+    let began = Instant::now();
+    slapd.modify_ldif(&format!("dn: {}\nchangetype: delete\n", peer_dn("new")));
+    watched.entries(|entries| !has(entries, &peer_dn("new"))).await;
+    slowest = slowest.max(began.elapsed());
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+}
+
+#[tokio::test]
+async fn a_change_in_steps_is_handed_over_at_rest_and_not_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.entries(|entries| entries.len() == 9).await;
+    // One ldapmodify, ten operations: all of them or none.
+    let ldif: Vec<String> = (0..10).map(|n| peer(&format!("p{n}"))).collect();
+    slapd.add_ldif(&ldif.join("\n"));
+    watched.entries(|entries| entries.len() > 9).await;
+    assert_eq!(watched.entries.len(), 19);
+}
+
+#[tokio::test]
+async fn values_that_are_no_utf8_arrive_with_a_mark_in_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    // userPassword takes any octets; /zs= is FF 3B.
+    let dn = "cn=odd,dc=lab";
+    slapd.add_ldif(&format!(
+        "dn: {dn}\nobjectClass: sternpostPeer\nobjectClass: extensibleObject\ncn: odd\nsternpostChannel: smtp\n\
+         sternpostAddress: 192.0.2.7:25\nuserPassword:: /zs=\n"
+    ));
+    watched.entries(|entries| has(entries, dn)).await;
+    let entry = watched.entries.iter().find(|entry| entry.dn == dn).unwrap();
+    assert_eq!(entry.values("userPassword"), ["\u{FFFD};"]);
+}
+
+#[tokio::test]
+async fn ldaps_with_a_trust_anchor_and_a_password_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), true);
+    slapd.add_ldif(&tree());
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.entries(|entries| has(entries, PEER)).await;
+}
+
+#[tokio::test]
+async fn start_tls_with_a_password_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), true);
+    slapd.add_ldif(&tree());
+    let bootstrap = Bootstrap { uris: vec![slapd.uri()], start_tls: true, ..slapd.bootstrap("switch-1") };
+    let mut watched = Watched::new(bootstrap);
+    watched.entries(|entries| has(entries, PEER)).await;
+}
+
+#[tokio::test]
+async fn sasl_external_works_by_ldaps_and_by_start_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), true);
+    slapd.add_ldif(&tree());
+    let by_ldaps = Bootstrap { bind: slapd.external(), ..slapd.bootstrap("switch-1") };
+    let by_start_tls = Bootstrap { uris: vec![slapd.uri()], start_tls: true, ..by_ldaps.clone() };
+    for bootstrap in [by_ldaps, by_start_tls] {
+        let mut watched = Watched::new(bootstrap);
+        watched.entries(|entries| has(entries, PEER)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_another_ca_vouches_for_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), true);
+    let bootstrap = Bootstrap { trust_anchor: Some(dir.path().join("other-ca.pem")), ..slapd.bootstrap("x") };
+    Watched::new(bootstrap.clone()).down("certificate").await;
+    let by_start_tls = Bootstrap { uris: vec![slapd.uri()], start_tls: true, ..bootstrap };
+    Watched::new(by_start_tls).down("certificate").await;
+}
+
+#[tokio::test]
+async fn a_bootstrap_that_would_show_the_password_or_trust_anybody_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    let good = slapd.bootstrap("x");
+    let rows = [
+        (Bootstrap { allow_plaintext: false, ..good.clone() }, "has no TLS"),
+        (Bootstrap { start_tls: true, ..good.clone() }, "trust_anchor"),
+        (Bootstrap { bind: slapd.external(), ..good.clone() }, "needs TLS"),
+        (Bootstrap { uris: vec!["http://127.0.0.1".into()], ..good.clone() }, "is not ldaps"),
+        (Bootstrap { uris: Vec::new(), ..good.clone() }, "names no server"),
+    ];
+    for (bootstrap, words) in rows {
+        Watched::new(bootstrap).down(words).await;
+    }
+    std::fs::write(slapd.password_file(), "\n").unwrap();
+    Watched::new(good.clone()).down("is empty").await;
+    std::fs::write(slapd.password_file(), "wrong\n").unwrap();
+    Watched::new(good).down("result 49").await;
+}
+
+#[tokio::test]
+async fn after_a_restart_of_the_server_what_it_no_longer_has_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    slapd.add_ldif(&peer("gone"));
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.entries(|entries| has(entries, &peer_dn("gone"))).await;
+    let known = watched.entries.len();
+    // The server loses its session log, which it has in memory: it can only say what is still there (a present phase).
+    slapd.unseen(|slapd| slapd.modify_ldif(&format!("dn: {}\nchangetype: delete\n", peer_dn("gone"))));
+    watched.entries(|entries| !has(entries, &peer_dn("gone"))).await;
+    assert_eq!(watched.entries.len(), known - 1);
+}
+
+#[tokio::test]
+async fn a_directory_restored_from_a_backup_is_read_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    slapd.stop();
+    slapd.back_up();
+    slapd.restart();
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.entries(|entries| has(entries, PEER)).await;
+    slapd.add_ldif(&peer("later"));
+    watched.entries(|entries| has(entries, &peer_dn("later"))).await;
+    // The cookie is now from the future of what comes back: result 53.
+    slapd.stop();
+    slapd.restore();
+    slapd.restart();
+    watched.entries(|entries| !has(entries, &peer_dn("later"))).await;
+    assert!(has(&watched.entries, PEER));
+    // And changes arrive again.
+    slapd.add_ldif(&peer("after"));
+    watched.entries(|entries| has(entries, &peer_dn("after"))).await;
+}
+
+#[tokio::test]
+async fn a_corrupt_cookie_leaves_no_ghosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    for cookie in [
+        &b"corrupt"[..],
+        b"rid=000,csn=corrupt",
+        b"csn=20000101000000.000000Z#000000#000#000000",
+        b"\xff\x00",
+    ] {
+        let ghost = Entry { uuid: "ghost".into(), dn: "cn=ghost,dc=lab".into(), ..Entry::default() };
+        let bootstrap = slapd.bootstrap("switch-1");
+        let mut watched =
+            Watched::of(|handover| watch_pretending(bootstrap, vec![ghost], cookie.to_vec(), handover));
+        watched.entries(|entries| has(entries, PEER)).await;
+        assert!(!has(&watched.entries, "cn=ghost,dc=lab"), "{}", String::from_utf8_lossy(cookie));
+        slapd.add_ldif(&peer("after"));
+        watched.entries(|entries| has(entries, &peer_dn("after"))).await;
+        slapd.modify_ldif(&format!("dn: {}\nchangetype: delete\n", peer_dn("after")));
+        watched.entries(|entries| !has(entries, &peer_dn("after"))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_noticed_and_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.entries(|entries| has(entries, PEER)).await;
+    slapd.pause();
+    watched.down("sign of life took too long").await;
+    slapd.resume();
+    watched.status(|status| status.connected).await;
+    slapd.add_ldif(&peer("after"));
+    watched.entries(|entries| has(entries, &peer_dn("after"))).await;
+}
+
+#[tokio::test]
+async fn replies_that_are_no_ldap_are_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    let hostile: [&'static [u8]; 5] = [
+        &[0x30, 0x00],
+        &[0x30, 0x03, 0x02, 0x01, 0x01],
+        &[0x30, 0x05, 0x02, 0x01, 0x01, 0x42, 0x00],
+        &[0x30, 0x84, 0x7f, 0xff, 0xff, 0xff],
+        b"SSH-2.0-nothing here speaks LDAP\r\n",
+    ];
+    for reply in hostile {
+        // Says its piece to whoever asks something, for as long as the test listens.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let uri = format!("ldap://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(3) {
+                let Ok(mut stream) = stream else { return };
+                let _ = stream.read(&mut [0; 512]);
+                let _ = stream.write_all(reply);
+            }
+        });
+        let good = slapd.bootstrap("switch-1");
+        let bootstrap = Bootstrap { uris: vec![uri.clone(), slapd.uri()], ..good };
+        let mut watched = Watched::new(bootstrap);
+        let status = watched.status(|status| !status.connected).await;
+        assert_eq!(status.uri, uri);
+        // The next server is tried, and works.
+        watched.entries(|entries| has(entries, PEER)).await;
+    }
+}
+
+/// A server that accepts any bind, says that it has RFC 4533, and answers the third request as it likes.
+fn hostile_after_the_bind(answer: &'static [u8]) -> String {
+    fn sequence(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let body = parts.concat();
+        let length = u8::try_from(body.len()).expect("the message is short");
+        [&[tag, length][..], &body].concat()
+    }
+    let success = |id: u8, tag: u8| sequence(0x30, &[&[2, 1, id], &[tag, 7, 10, 1, 0, 4, 0, 4, 0]]);
+    let values = sequence(0x31, &[&sequence(4, &[b"1.3.6.1.4.1.4203.1.9.1.1"])]);
+    let attribute = sequence(0x30, &[&sequence(4, &[b"supportedControl"]), &values]);
+    let root = sequence(0x30, &[&[2, 1, 2], &sequence(0x64, &[&[4, 0], &sequence(0x30, &[&attribute])])]);
+    let replies = [success(1, 0x61), [root, success(2, 0x65)].concat(), answer.to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let uri = format!("ldap://{}", listener.local_addr().expect("a listener has an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(3) {
+            let Ok(mut stream) = stream else { return };
+            for reply in &replies {
+                if !matches!(stream.read(&mut [0; 1024]), Ok(1..)) || stream.write_all(reply).is_err() {
+                    break;
+                }
+            }
+            // Open until the client has had enough.
+            let _ = stream.read(&mut [0; 1024]);
+        }
+    });
+    uri
+}
+
+#[tokio::test]
+async fn a_server_that_turns_hostile_after_the_bind_is_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    let hostile: [&'static [u8]; 4] = [
+        // A sync info message without content, an entry without content, an entry without its state, and a search
+        // that answers with a bind.
+        &[0x30, 5, 2, 1, 3, 0x79, 0],
+        &[0x30, 5, 2, 1, 3, 0x64, 0],
+        &[0x30, 9, 2, 1, 3, 0x64, 4, 4, 0, 0x30, 0],
+        &[0x30, 12, 2, 1, 3, 0x61, 7, 10, 1, 0, 4, 0, 4, 0],
+    ];
+    for answer in hostile {
+        let uri = hostile_after_the_bind(answer);
+        let mut watched =
+            Watched::new(Bootstrap { uris: vec![uri.clone(), slapd.uri()], ..slapd.bootstrap("x") });
+        let status = watched.status(|status| !status.connected).await;
+        assert_eq!(status.uri, uri);
+        assert!(status.text.contains("does not follow the protocol"), "{answer:x?}: {}", status.text);
+        watched.entries(|entries| has(entries, PEER)).await;
+    }
+}
+
+#[tokio::test]
+async fn five_thousand_entries_come_in_one_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    slapd.stop();
+    let ldif: Vec<String> = (0..5_000).map(|n| peer(&format!("p{n}"))).collect();
+    slapd.add_ldif(&ldif.join("\n"));
+    slapd.restart();
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.entries(|_| true).await;
+    assert_eq!(watched.entries.len(), 5_009);
+}
+
+#[tokio::test]
+async fn tables_become_a_directory_that_says_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    let tables = "[node]\nname = \"switch-1\"\nhostname = \"relay.lab\"\n\
+        [[listener]]\nname = \"in\"\naddresses = [\"127.0.0.1:0\", \"[::1]:0\"]\nclient_networks = [\"10.0.0.0/8\"]\n\
+        [[channel]]\nname = \"smtp\"\nkind = \"smtp\"\n\
+        [[peer]]\nname = \"smtp\"\nchannel = \"smtp\"\naddress = \"127.0.0.1:25\"\n\
+        [[route]]\ndomain = [\"пример.рф\", \"*\"]\npeer = \"smtp\"\nclient_networks_only = true\n\
+        [qmgr]\nretry_step_s = 7\n";
+    let entries = sternpost_config::entries_from_tables(tables).unwrap();
+    slapd.add_ldif(&sternpost_config::entries_to_ldif(&entries, "", BASE_DN));
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.entries(|found| found.len() == entries.len()).await;
+    let by_tables = sternpost_config::load(&entries, "");
+    let by_directory = sternpost_config::load(&watched.entries, "switch-1");
+    assert_eq!((by_tables.problems, by_directory.problems), (vec![], vec![]));
+    assert_eq!(by_directory.configuration, by_tables.configuration);
+    assert!(by_tables.configuration.is_some());
+}
+
+#[tokio::test]
+async fn a_server_without_rfc_4533_is_polled() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start_with(dir.path(), Options { tls: false, syncprov: false });
+    slapd.add_ldif(&tree());
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.status(|status| status.connected && status.text.contains("every 200 ms")).await;
+    watched.entries(|entries| has(entries, PEER)).await;
+    let began = Instant::now();
+    slapd.modify_ldif(&format!("dn: {PEER}\nchangetype: modrdn\nnewrdn: cn=shop\ndeleteoldrdn: 1\n"));
+    watched.entries(|entries| has(entries, &peer_dn("shop")) && !has(entries, PEER)).await;
+    slapd.modify_ldif(&format!("dn: {}\nchangetype: delete\n", peer_dn("shop")));
+    watched.entries(|entries| !has(entries, &peer_dn("shop"))).await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn changes_arrive_after_each_of_twenty_deaths_of_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.entries(|entries| has(entries, PEER)).await;
+    for round in 0..20 {
+        slapd.kill();
+        slapd.restart();
+        slapd.modify_ldif(&format!(
+            "dn: {PEER}\nchangetype: modify\nreplace: sternpostAddress\nsternpostAddress: 192.0.2.1:{}\n",
+            round + 1
+        ));
+        let address = format!("192.0.2.1:{}", round + 1);
+        watched
+            .entries(|entries| {
+                entries.iter().any(|entry| entry.values("sternpostAddress") == [address.as_str()])
+            })
+            .await;
+        assert_eq!(watched.entries.len(), 9, "never a part of the set");
+    }
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_nobody_listens() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    for uri in [slapd.uri(), "ldap://127.0.0.1:1".into()] {
+        let bootstrap = Bootstrap { uris: vec![uri], ..slapd.bootstrap("switch-1") };
+        let (sender, receiver) = channel(1);
+        let task = tokio::spawn(watch(bootstrap, sender));
+        drop(receiver);
+        tokio::time::timeout(PATIENCE, task).await.expect("it ends").unwrap();
+    }
+}

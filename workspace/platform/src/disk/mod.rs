@@ -1,0 +1,204 @@
+//! Disks for the log: a file or block device, written durably by io_uring or by a thread with `RWF_DSYNC`.
+//!
+//! Owns the descriptor, its exclusive lock and the one write under way. Knows nothing of what is written.
+//! Both ways write the same octets; which is faster depends on the device, so the self test chooses.
+
+mod dsync;
+mod file;
+mod uring;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use sternpost_queue::{AlignedBuffer, Disk, DiskError};
+
+use dsync::DsyncDisk;
+use file::LogFile;
+use uring::UringDisk;
+
+/// How durable writes are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskBackend {
+    /// `RWF_DSYNC`, unless told otherwise by a measurement: it is never far behind.
+    Auto,
+    /// A write linked to an `fdatasync` on a ring.
+    IoUring,
+    /// A thread that calls `pwritev2` with `RWF_DSYNC`.
+    Dsync,
+}
+
+/// Why a log's disk was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskOpenError {
+    /// A step failed.
+    #[error("cannot {step} {path}")]
+    Step {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process holds the lock, or its last write has not ended yet.
+    #[error("{0} is in use by another store")]
+    Locked(PathBuf),
+    /// The device is too small, or its blocks are too large.
+    #[error("{path} has {octets} octets in blocks of {block}; {wanted} octets in blocks of at most 4096 are needed")]
+    Unfit {
+        /// The device.
+        path: PathBuf,
+        /// Its size.
+        octets: u64,
+        /// Its physical block.
+        block: u32,
+        /// What was asked for.
+        wanted: u64,
+    },
+    /// The ring was asked for and cannot be had.
+    #[error("io_uring cannot be used")]
+    Ring(#[source] io::Error),
+}
+
+enum Backend {
+    Uring(UringDisk),
+    Dsync(DsyncDisk),
+}
+
+/// The log's disk. Dropping it waits for the write under way, then gives up the lock.
+pub struct LogDisk {
+    backend: Backend,
+}
+
+/// Opens the disk at `path`, locks it and syncs what earlier writes left.
+///
+/// A regular file is made if it is not there, and grown to `octets` (its blocks are allocated, not yet written). A
+/// device must have `octets`. Zero octets: as large as it is.
+///
+/// # Errors
+/// `DiskOpenError` names the step; `Locked` is worth another try in a moment.
+pub fn open_log_disk(path: &Path, backend: DiskBackend, octets: u64) -> Result<LogDisk, DiskOpenError> {
+    let file = LogFile::open(path, octets)?;
+    let backend = match backend {
+        DiskBackend::IoUring => Backend::Uring(UringDisk::new(file).map_err(DiskOpenError::Ring)?),
+        DiskBackend::Auto | DiskBackend::Dsync => {
+            let step = |source| DiskOpenError::Step { step: "start the writer of", path: path.to_owned(), source };
+            Backend::Dsync(DsyncDisk::new(file).map_err(step)?)
+        }
+    };
+    Ok(LogDisk { backend })
+}
+
+impl LogDisk {
+    /// Becomes readable when the write under way has ended; `finish_write` makes it unreadable again. Fit for
+    /// `tokio::io::unix::AsyncFd`.
+    pub fn readiness(&self) -> BorrowedFd<'_> {
+        match &self.backend {
+            Backend::Uring(disk) => disk.readiness(),
+            Backend::Dsync(disk) => disk.readiness(),
+        }
+    }
+
+    /// How it writes: never `Auto`.
+    pub const fn backend(&self) -> DiskBackend {
+        match &self.backend {
+            Backend::Uring(_) => DiskBackend::IoUring,
+            Backend::Dsync(_) => DiskBackend::Dsync,
+        }
+    }
+
+    /// What is slower than it could be, in sentences: no O_DIRECT, no registered memory.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = self.file().remarks.clone();
+        if let Backend::Uring(disk) = &self.backend {
+            remarks.extend(disk.remark.clone());
+        }
+        remarks
+    }
+
+    /// Overwrites everything with zeroes, 4 MiB at a time, so that later writes change no file-system metadata. For
+    /// a fresh disk, before a log is made on it. `progress` gets octets done and in total, and ends the work by
+    /// returning false.
+    ///
+    /// # Errors
+    /// What the device said.
+    pub fn zero(&mut self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<(), DiskError> {
+        const STEP_OCTETS: usize = 4 << 20;
+        let mut zeroes = AlignedBuffer::with_capacity(STEP_OCTETS);
+        let total = self.octets() / 4096 * 4096;
+        let mut done = 0;
+        while done < total {
+            let step = usize::try_from(total - done).unwrap_or(STEP_OCTETS).min(STEP_OCTETS);
+            zeroes.resize(step).map_err(|_| DiskError::Range { offset: done, octets: step })?;
+            self.write_now(done, &zeroes)?;
+            done += step as u64;
+            if !progress(done, total) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&self) -> &LogFile {
+        match &self.backend {
+            Backend::Uring(disk) => disk.file(),
+            Backend::Dsync(disk) => disk.file(),
+        }
+    }
+}
+
+impl Disk for LogDisk {
+    fn octets(&self) -> u64 {
+        self.file().octets
+    }
+
+    fn block_octets(&self) -> u32 {
+        self.file().block_octets
+    }
+
+    fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        self.file().read(offset, into)
+    }
+
+    fn start_write(&mut self, offset: u64, buffer: AlignedBuffer) -> Result<(), DiskError> {
+        self.file().check_write(offset, &buffer)?;
+        match &mut self.backend {
+            Backend::Uring(disk) => disk.start_write(offset, buffer),
+            Backend::Dsync(disk) => disk.start_write(offset, buffer),
+        }
+    }
+
+    fn finish_write(&mut self) -> Option<(AlignedBuffer, Result<(), DiskError>)> {
+        match &mut self.backend {
+            Backend::Uring(disk) => disk.finish_write(),
+            Backend::Dsync(disk) => disk.finish_write(),
+        }
+    }
+
+    fn write_now(&mut self, offset: u64, buffer: &AlignedBuffer) -> Result<(), DiskError> {
+        let busy = match &self.backend {
+            Backend::Uring(disk) => disk.is_busy(),
+            Backend::Dsync(disk) => disk.is_busy(),
+        };
+        if busy {
+            return Err(DiskError::Busy);
+        }
+        self.file().check_write(offset, buffer)?;
+        self.file().write(offset, buffer)
+    }
+}
+
+fn device_error(action: &'static str, offset: u64, reason: impl ToString) -> DiskError {
+    DiskError::Device { action, offset, reason: reason.to_string() }
+}
+
+/// Makes a readiness descriptor unreadable again.
+fn drain(readiness: BorrowedFd<'_>) {
+    // An error means that it was not readable, which is what is wanted.
+    let _ = rustix::io::read(readiness, &mut [0; 8]);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Durable writes on a ring: a write linked to an `fdatasync`, from registered memory where that can be had.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use io_uring::{IoUring, opcode, squeue, types};
+use rustix::event::EventfdFlags;
+use sternpost_queue::{AlignedBuffer, DiskError};
+
+use super::file::LogFile;
+use super::{device_error, drain};
+
+/// Two entries for a write and its sync.
+const ENTRIES: u32 = 4;
+/// The log fills one buffer while another is written; the others are for buffers of an earlier log on this disk.
+const SLOTS: u16 = 4;
+const WRITE: u64 = 1;
+const SYNC: u64 = 2;
+
+/// One write at a time, on one ring.
+pub(super) struct UringDisk {
+    /// First, so that it is dropped before the memory and the descriptor that it was told of.
+    ring: IoUring,
+    flight: Option<Flight>,
+    /// Identities of the buffers in the registered slots.
+    slots: Vec<u64>,
+    /// Why memory is not registered.
+    pub(super) remark: Option<String>,
+    /// The ring refused a submission half-way: what it will still do is unknown, so nothing more is asked of it.
+    broken: bool,
+    readiness: OwnedFd,
+    file: LogFile,
+}
+
+struct Flight {
+    buffer: AlignedBuffer,
+    offset: u64,
+    written: Option<i32>,
+    synced: Option<i32>,
+}
+
+impl UringDisk {
+    pub(super) fn new(file: LogFile) -> io::Result<Self> {
+        let ring = IoUring::new(ENTRIES)?;
+        let readiness = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        ring.submitter().register_eventfd(readiness.as_raw_fd())?;
+        let remark = ring
+            .submitter()
+            .register_buffers_sparse(u32::from(SLOTS))
+            .err()
+            .map(|error| format!("the ring takes no registered memory: {error}"));
+        Ok(Self { ring, flight: None, slots: Vec::new(), remark, broken: false, readiness, file })
+    }
+
+    pub(super) const fn file(&self) -> &LogFile {
+        &self.file
+    }
+
+    pub(super) fn readiness(&self) -> BorrowedFd<'_> {
+        self.readiness.as_fd()
+    }
+
+    pub(super) const fn is_busy(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    /// The slot in which the buffer's memory is registered; registers it if there is room. None: it is written from
+    /// where it is, which costs the kernel a look at its pages each time.
+    fn slot(&mut self, buffer: &AlignedBuffer) -> Option<u16> {
+        if self.remark.is_some() {
+            return None;
+        }
+        if let Some(slot) = self.slots.iter().position(|known| *known == buffer.identity()) {
+            return u16::try_from(slot).ok();
+        }
+        let slot = u16::try_from(self.slots.len()).ok().filter(|slot| *slot < SLOTS)?;
+        match self.register(slot, buffer) {
+            Ok(()) => {
+                self.slots.push(buffer.identity());
+                Some(slot)
+            }
+            Err(error) => {
+                let octets = buffer.capacity();
+                self.remark =
+                    Some(format!("{octets} octets of memory cannot be registered ({error}); see RLIMIT_MEMLOCK"));
+                None
+            }
+        }
+    }
+
+    fn register(&self, slot: u16, buffer: &AlignedBuffer) -> io::Result<()> {
+        let storage = buffer.storage();
+        let vector = libc::iovec { iov_base: storage.as_ptr().cast_mut().cast(), iov_len: storage.len() };
+        // SAFETY: the vector describes memory that lives now. The kernel pins its pages, so that a slot can outlive its
+        // buffer without touching memory that was given back; a slot is used only with the buffer whose identity it
+        // has, and a buffer's pages never change.
+        unsafe { self.ring.submitter().register_buffers_update(u32::from(slot), &[vector], None) }
+    }
+
+    pub(super) fn start_write(&mut self, offset: u64, buffer: AlignedBuffer) -> Result<(), DiskError> {
+        if self.flight.is_some() {
+            return Err(DiskError::Busy);
+        }
+        if self.broken {
+            return Err(device_error("write", offset, "the ring is broken"));
+        }
+        let length = u32::try_from(buffer.len()).map_err(|_| DiskError::Range { offset, octets: buffer.len() })?;
+        let descriptor = types::Fd(self.file.as_fd().as_raw_fd());
+        let memory = buffer.as_slice().as_ptr();
+        let write = match self.slot(&buffer) {
+            Some(slot) => opcode::WriteFixed::new(descriptor, memory, length, slot).offset(offset).build(),
+            None => opcode::Write::new(descriptor, memory, length).offset(offset).build(),
+        };
+        let write = write.flags(squeue::Flags::IO_LINK).user_data(WRITE);
+        let sync = opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC).build().user_data(SYNC);
+        // From here on the buffer belongs to the kernel, until both have completed.
+        self.flight = Some(Flight { buffer, offset, written: None, synced: None });
+        let submitted = self.push(&[write, sync]).and_then(|()| self.submit(0));
+        submitted.map_err(|error| {
+            self.broken = true;
+            device_error("write", offset, error)
+        })
+    }
+
+    fn push(&mut self, entries: &[squeue::Entry]) -> io::Result<()> {
+        // SAFETY: the entries point into the buffer in `flight` and name the descriptor in `file`; both stay until the
+        // completions are seen: `finish_write` and `drop` see to it.
+        unsafe { self.ring.submission().push_multiple(entries) }.map_err(io::Error::other)
+    }
+
+    /// Hands over all entries and waits for `completions`.
+    fn submit(&mut self, completions: usize) -> io::Result<()> {
+        loop {
+            match self.ring.submit_and_wait(completions) {
+                Ok(_) if self.ring.submission().is_empty() => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Looks for completions; whether the write under way has ended.
+    fn collect(&mut self) -> bool {
+        let Some(flight) = &mut self.flight else { return false };
+        for completion in self.ring.completion() {
+            match completion.user_data() {
+                WRITE => flight.written = Some(completion.result()),
+                _ => flight.synced = Some(completion.result()),
+            }
+        }
+        flight.written.is_some() && flight.synced.is_some()
+    }
+
+    pub(super) fn finish_write(&mut self) -> Option<(AlignedBuffer, Result<(), DiskError>)> {
+        drain(self.readiness());
+        if !self.collect() {
+            return None;
+        }
+        let Flight { buffer, offset, written, synced } = self.flight.take()?;
+        let result = match (written?, synced?) {
+            (written, _) if written < 0 => Err(os_error(offset, written)),
+            (written, _) if usize::try_from(written) != Ok(buffer.len()) => {
+                Err(device_error("write", offset, format!("only {written} octets were written")))
+            }
+            (_, synced) if synced < 0 => Err(os_error(offset, synced)),
+            _ => Ok(()),
+        };
+        Some((buffer, result))
+    }
+}
+
+fn os_error(offset: u64, result: i32) -> DiskError {
+    device_error("write", offset, io::Error::from_raw_os_error(result.saturating_neg()))
+}
+
+impl Drop for UringDisk {
+    /// Waits for the write under way: the kernel reads from the buffer until then.
+    fn drop(&mut self) {
+        while self.flight.is_some() && !self.collect() {
+            if self.broken || self.submit(1).is_err() {
+                // It cannot be known whether the kernel still reads: the memory is given up rather than given back.
+                std::mem::forget(self.flight.take());
+            }
+        }
+    }
+}

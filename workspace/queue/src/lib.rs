@@ -1,0 +1,42 @@
+//! The log: one circular file or device in which mail survives the loss of power.
+//!
+//! Sets of records go in through [`Log::append`], durable facts come out of [`Log::poll`]; [`Log::drive`] moves it on.
+//! Generic over a [`Disk`]; takes `now` as an argument. The bytes are in `FORMAT.md`.
+//! Not here: files, rings and threads (`platform::disk`), who may append what (`store`), when a message is attempted
+//! (`scheduler`), what a report says (`channels`).
+#![forbid(unsafe_code)]
+
+mod append;
+mod batch;
+mod buffer;
+mod disk;
+mod event;
+mod format;
+pub mod fuzz;
+mod index;
+mod inspect;
+mod log;
+mod memory;
+mod reader;
+mod recent_ids;
+mod reclaim;
+mod recovery;
+mod runs;
+mod set;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use append::{Append, AppendError, AppendSet, Lane, Parameters};
+pub use buffer::{AlignedBuffer, BufferFull};
+pub use disk::{Disk, DiskError};
+pub use event::{
+    Alarm, LogEvent, LogStatus, MessageDetail, MessageFacts, PartialFacts, ReadError, RouteFacts,
+};
+pub use format::{
+    CHUNK_OCTETS_MAX, Geometry, HEAD_OCTETS, PAGE_OCTETS, RecipientRecord, SEGMENT_OCTETS_MAX,
+    SEGMENT_OCTETS_MIN, SEGMENTS_MIN,
+};
+pub use inspect::{Inspection, Progress, inspect};
+pub use log::{CreateError, Log};
+pub use recovery::{Damage, DamagedPart, OpenError, RecoveryReport};

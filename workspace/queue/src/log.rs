@@ -1,0 +1,291 @@
+//! The log in use: what its owner calls. Writing is in `writer`, making room in `reclaim`.
+
+use std::collections::VecDeque;
+
+use sternpost_message::{MessageId, MessageSequence, UnixMillis};
+
+use crate::append::{AppendError, AppendSet, Lane, Parameters};
+use crate::batch::Batch;
+use crate::event::{Alarm, LogEvent, LogStatus, MessageDetail, MessageFacts, PartialFacts, ReadError};
+use crate::format::{Follows, Geometry, HEADER_OCTETS, PAGE_OCTETS, SUPERBLOCK_B_OFFSET, Superblock};
+use crate::index::Index;
+use crate::reader::Shelf;
+use crate::reclaim::Space;
+use crate::recovery::{Head, OpenError, RecoveryReport, recover};
+use crate::set::WaitingSet;
+use crate::writer::Flight;
+use crate::{AlignedBuffer, Disk, DiskError};
+
+/// Why no log was made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// Out of bounds, or larger than the disk.
+    #[error("the geometry ({0:?}) is out of bounds or does not fit a disk of {1} octets")]
+    Geometry(Geometry, u64),
+    /// The disk did not write.
+    #[error("the log cannot be written")]
+    Disk(#[from] DiskError),
+}
+
+/// One log with one writer.
+///
+/// Call `append` at will, `drive` after appends, when the disk has finished a write and at `wake_at`; then drain `poll`.
+pub struct Log<D: Disk> {
+    pub(crate) shelf: Shelf<D>,
+    pub(crate) index: Index,
+    pub(crate) parameters: Parameters,
+    /// Octets of the largest batch, with the header page of a segment that it opens.
+    pub(crate) batch_octets_max: usize,
+    pub(crate) lanes: [VecDeque<WaitingSet>; 4],
+    pub(crate) waiting_octets: u64,
+    pub(crate) space: Space,
+    pub(crate) head: Option<Head>,
+    pub(crate) last: Follows,
+    pub(crate) next_use: u64,
+    pub(crate) next_sequence: u64,
+    pub(crate) next_message: u64,
+    pub(crate) filling: Option<Batch>,
+    pub(crate) flight: Option<Flight>,
+    pub(crate) buffers: Vec<AlignedBuffer>,
+    pub(crate) events: VecDeque<LogEvent>,
+    pub(crate) failures_in_row: u32,
+    /// Set while the log is closed.
+    pub(crate) probe_at: Option<UnixMillis>,
+    pub(crate) full: bool,
+    pub(crate) sweep_at: UnixMillis,
+    pub(crate) counts: Counts,
+}
+
+/// Since the log was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) batches: u64,
+    pub(crate) written_octets: u64,
+    pub(crate) moved_records: u64,
+    pub(crate) write_errors: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// Makes an empty log of a disk and gives the disk back. A log that was there is gone.
+    ///
+    /// The rest of the disk need not be zero; overwriting it with zeroes, ahead of use, is for speed alone.
+    ///
+    /// # Errors
+    /// `Geometry` before anything was written; `Disk`.
+    pub fn create(mut disk: D, geometry: Geometry, secret: [u8; 16]) -> Result<D, CreateError> {
+        if !geometry.is_sound() || geometry.octets() > disk.octets() {
+            return Err(CreateError::Geometry(geometry, disk.octets()));
+        }
+        let page = AlignedBuffer::from_octets(&Superblock::new(geometry, secret).encode());
+        disk.write_now(SUPERBLOCK_B_OFFSET, &page)?;
+        disk.write_now(0, &page)?;
+        Ok(disk)
+    }
+
+    /// Opens the log on `disk`: finds what lives and where to go on.
+    ///
+    /// # Errors
+    /// `OpenError` when this is no log, or the disk cannot be read. Damage is no error: it is in the report.
+    pub fn open(
+        mut disk: D,
+        parameters: Parameters,
+        now: UnixMillis,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        let recovered = recover(&mut disk, parameters.recent_ids_max, &mut |_, _| {})?;
+        let superblock = recovered.superblock;
+        if let Some(offset) = recovered.lost_superblock {
+            let repaired = Superblock { generation: superblock.generation.saturating_add(1), ..superblock };
+            disk.write_now(offset, &AlignedBuffer::from_octets(&repaired.encode()))?;
+        }
+        let geometry = superblock.geometry;
+        let segment_octets = geometry.segment_octets as usize;
+        let batch_octets_max =
+            parameters.batch_octets_max.clamp(128 * 1024, segment_octets) / PAGE_OCTETS * PAGE_OCTETS;
+        let mut shelf = Shelf::new(disk, geometry, superblock.secret, parameters.recent_content_octets_max);
+        let space = Space::new(geometry, recovered.ring, &recovered.uses, recovered.start_use);
+        shelf.uses = recovered.uses;
+        let log = Self {
+            shelf,
+            index: recovered.index,
+            parameters,
+            batch_octets_max,
+            lanes: Default::default(),
+            waiting_octets: 0,
+            space,
+            head: recovered.head,
+            last: recovered.last,
+            next_use: recovered.next_use,
+            next_sequence: recovered.next_sequence,
+            next_message: recovered.next_message,
+            filling: None,
+            flight: None,
+            buffers: (0..2).map(|_| AlignedBuffer::with_capacity(batch_octets_max)).collect(),
+            events: VecDeque::new(),
+            failures_in_row: 0,
+            probe_at: None,
+            full: false,
+            sweep_at: now,
+            counts: Counts::default(),
+        };
+        Ok((log, recovered.report))
+    }
+
+    /// Octets of the largest set: what fits into a batch that opens a segment.
+    #[must_use]
+    pub const fn set_octets_max(&self) -> usize {
+        self.batch_octets_max - PAGE_OCTETS - HEADER_OCTETS
+    }
+
+    /// Gives a set to the log. `Committed` or `Refused` with its ticket follows, unless an error is returned here.
+    ///
+    /// # Errors
+    /// `Full` for mail, never for outcomes; `Closed` after two failed writes; `Invalid` for what can be seen at once.
+    pub fn append(
+        &mut self,
+        now: UnixMillis,
+        lane: Lane,
+        set: AppendSet,
+        ticket: u64,
+    ) -> Result<(), AppendError> {
+        if self.probe_at.is_some() {
+            return Err(AppendError::Closed);
+        }
+        let has_envelope = |record: &crate::Append| matches!(record, crate::Append::Envelope { .. });
+        let only_content = !set.records.iter().any(has_envelope);
+        let set = WaitingSet::new(set, lane, Some(ticket), now, self.set_octets_max())?;
+        if set.accepts {
+            if !self.has_room_for(set.octets) {
+                self.tell_full();
+                return Err(AppendError::Full);
+            }
+            let total = u128::from(self.shelf.geometry.octets());
+            let partial_max = total * u128::from(self.parameters.partial_share_max_percent) / 100;
+            let partial = u128::from(self.index.partial_octets()) + set.octets as u128;
+            if only_content && partial > partial_max {
+                return Err(AppendError::Full);
+            }
+        }
+        self.waiting_octets += set.octets as u64;
+        self.lanes[lane.position()].push_back(set);
+        Ok(())
+    }
+
+    /// The next event, in log order.
+    pub fn poll(&mut self) -> Option<LogEvent> {
+        self.events.pop_front()
+    }
+
+    /// When `drive` has something to do even if nothing is appended and no write finishes.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<UnixMillis> {
+        if let Some(probe_at) = self.probe_at {
+            return Some(probe_at);
+        }
+        let staged = self.filling.iter().flat_map(|batch| &batch.sets);
+        let waiting = self.lanes[Lane::Outcome.position()].front();
+        let lazy =
+            staged.chain(waiting).map(|set| set.came_at.plus_ms(self.parameters.outcome_delay_ms_max)).min();
+        let sweep = (self.index.partials_count() > 0).then_some(self.sweep_at);
+        lazy.into_iter().chain(sweep).min()
+    }
+
+    /// Whether a write is under way.
+    #[must_use]
+    pub const fn is_writing(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    /// The living messages from `sequence` on, ascending. A message of whose content a part is lost is not among them.
+    pub fn messages_from(&self, sequence: MessageSequence) -> impl Iterator<Item = MessageFacts> + '_ {
+        self.index.facts_from(sequence.0)
+    }
+
+    /// The scheduler's view of one living message.
+    #[must_use]
+    pub fn facts(&self, sequence: MessageSequence) -> Option<MessageFacts> {
+        self.index.get(sequence).map(|living| living.facts(sequence))
+    }
+
+    /// Envelope and recipients of a living message; none when it does not live.
+    ///
+    /// # Errors
+    /// `ReadError` when its records cannot be read back.
+    pub fn message(&mut self, sequence: MessageSequence) -> Result<Option<MessageDetail>, ReadError> {
+        self.shelf.detail(&self.index, sequence)
+    }
+
+    /// The living message of this id.
+    #[must_use]
+    pub fn find(&self, id: MessageId) -> Option<MessageSequence> {
+        self.index.find(id)
+    }
+
+    /// Whether a message of this id lives, or died not long ago.
+    #[must_use]
+    pub fn knows(&self, id: MessageId) -> bool {
+        self.index.knows(id)
+    }
+
+    /// Copies content from `offset` on; gives how many octets, fewer than asked only at the end.
+    ///
+    /// # Errors
+    /// `Unknown` when the message does not live; otherwise why its content cannot be read back.
+    pub fn read_content(
+        &mut self,
+        sequence: MessageSequence,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<usize, ReadError> {
+        self.shelf.content(&self.index, sequence, offset, into)
+    }
+
+    /// Messages that have content and no envelope, in no order.
+    pub fn partials(&self) -> impl Iterator<Item = PartialFacts> + '_ {
+        self.index.partials()
+    }
+
+    /// The state of the log in numbers.
+    #[must_use]
+    pub fn status(&self) -> LogStatus {
+        LogStatus {
+            geometry: self.shelf.geometry,
+            free_segments: self.space.free_count(),
+            live_segments: self.space.live_count(),
+            living_octets: self.index.living_octets(),
+            living_messages: self.index.living_count(),
+            partials: self.index.partials_count(),
+            waiting_octets: self.waiting_octets,
+            batches: self.counts.batches,
+            written_octets: self.counts.written_octets,
+            moved_records: self.counts.moved_records,
+            write_errors: self.counts.write_errors,
+            accepts: self.probe_at.is_none() && self.has_room_for(0),
+            sequence: self.last.sequence,
+        }
+    }
+
+    /// The disk, for its driver's own calls (readiness).
+    pub const fn disk(&self) -> &D {
+        &self.shelf.disk
+    }
+
+    /// The disk, for its driver's own calls.
+    pub const fn disk_mut(&mut self) -> &mut D {
+        &mut self.shelf.disk
+    }
+
+    /// Ends the use of the log and gives the disk back. What waits is lost, what is being written may be either.
+    pub fn into_disk(self) -> D {
+        self.shelf.disk
+    }
+
+    pub(crate) fn tell_full(&mut self) {
+        if !self.full {
+            self.full = true;
+            let total = self.shelf.geometry.octets();
+            let living_percent = u8::try_from(self.index.living_octets() * 100 / total).unwrap_or(100);
+            let free_segments = self.space.free_count();
+            self.events.push_back(LogEvent::Alarm(Alarm::Full { living_percent, free_segments }));
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Making room: survivors of the oldest segment move to the head, then the log's start advances.
+//!
+//! Moves go into a batch only while no other is being written, so that a moved record holds the state of all batches
+//! before its own; a message with an outcome in the same batch waits for the next one (FORMAT.md, rule 3).
+
+use std::collections::VecDeque;
+
+use sternpost_message::{MessageId, MessageSequence, RecipientRange};
+
+use crate::event::{Alarm, LogEvent, ReadError};
+use crate::format::{CONTENT_OVERHEAD_OCTETS, Geometry, MessageHead, RecipientRecord};
+use crate::index::{Place, Resident};
+use crate::{Disk, Log};
+
+/// Segments that only moves may open. Outcomes stop before them, mail one segment earlier still.
+const RESERVE_SEGMENTS: usize = 2;
+
+/// Which segments live, which can be written, and which will be once a batch excludes them.
+pub(crate) struct Space {
+    /// Living segments, oldest first, with the numbers of their uses.
+    ring: VecDeque<(u32, u64)>,
+    free: VecDeque<u32>,
+    excluded: Vec<(u32, u64)>,
+    segments: usize,
+}
+
+impl Space {
+    pub(crate) fn new(geometry: Geometry, ring: VecDeque<u32>, uses: &[u64], start_use: u64) -> Self {
+        let ring: VecDeque<_> = ring.into_iter().map(|segment| (segment, uses[segment as usize])).collect();
+        debug_assert!(ring.iter().all(|(_, use_number)| *use_number >= start_use));
+        // Free segments in the order of the disk, from behind the head on: a circle, as long as nothing fails.
+        let after_head = ring.back().map_or(0, |(segment, _)| segment + 1);
+        let free = (0..geometry.segments)
+            .map(|step| (after_head + step) % geometry.segments)
+            .filter(|segment| ring.iter().all(|(living, _)| living != segment))
+            .collect();
+        Self { ring, free, excluded: Vec::new(), segments: geometry.segments as usize }
+    }
+
+    pub(crate) fn free_count(&self) -> u32 {
+        crate::batch::to_u32(self.free.len())
+    }
+
+    pub(crate) fn live_count(&self) -> u32 {
+        crate::batch::to_u32(self.ring.len())
+    }
+
+    pub(crate) fn next_free(&self) -> Option<u32> {
+        self.free.front().copied()
+    }
+
+    /// Whether a batch may take outcomes (mail if `accepts`), given that it opens a segment.
+    pub(crate) fn permits(&self, accepts: bool, opens: bool) -> bool {
+        self.free.len() >= RESERVE_SEGMENTS + usize::from(accepts) + usize::from(opens)
+    }
+
+    /// Whether mail will be permitted when what is excluded is free.
+    pub(crate) fn will_permit(&self, opens: bool) -> bool {
+        self.free.len() + self.excluded.len() > RESERVE_SEGMENTS + usize::from(opens)
+    }
+
+    /// The lowest living use; the next one when nothing lives.
+    pub(crate) fn start_use(&self, next_use: u64) -> u64 {
+        self.ring.front().map_or(next_use, |(_, use_number)| *use_number)
+    }
+
+    /// A segment becomes the head.
+    pub(crate) fn open(&mut self, segment: u32, use_number: u64) {
+        self.free.retain(|free| *free != segment);
+        self.ring.push_back((segment, use_number));
+    }
+
+    /// A segment whose first write failed holds nothing; it is taken again last.
+    pub(crate) fn abandon(&mut self, segment: u32) {
+        self.ring.retain(|(living, _)| *living != segment);
+        self.free.push_back(segment);
+    }
+
+    /// A durable batch names `start_use`: what is below may be written.
+    pub(crate) fn release(&mut self, start_use: u64) {
+        let free = &mut self.free;
+        self.excluded.retain(|(segment, use_number)| {
+            let stays = *use_number >= start_use;
+            if !stays {
+                free.push_back(*segment);
+            }
+            stays
+        });
+    }
+
+    /// So few segments are free that room must be made.
+    fn is_short(&self) -> bool {
+        self.free.len() + self.excluded.len() < (self.segments / 8).max(RESERVE_SEGMENTS + 3)
+    }
+
+    fn oldest_sealed(&self, head: Option<u32>) -> Option<u32> {
+        self.ring.front().map(|(segment, _)| *segment).filter(|segment| Some(*segment) != head)
+    }
+}
+
+/// What became of an attempt to move one resident.
+enum Moved {
+    /// Nothing of it is in the segment.
+    Gone,
+    /// All of it is in the batch now, or must wait for the next one.
+    Done,
+    /// The batch is full.
+    NoRoom,
+}
+
+impl<D: Disk> Log<D> {
+    /// Lets the start pass segments in which nothing lives.
+    pub(crate) fn advance_start(&mut self) {
+        let head = self.head.map(|head| head.segment);
+        while let Some(oldest) = self.space.oldest_sealed(head) {
+            let share = &mut self.index.segments[oldest as usize];
+            if share.living_octets != 0 {
+                if share.residents.is_empty() {
+                    self.index.rebuild_residents(oldest);
+                }
+                return;
+            }
+            share.residents.clear();
+            self.space.excluded.extend(self.space.ring.pop_front());
+        }
+    }
+
+    /// A batch is needed for no other reason than to say that the start advanced.
+    pub(crate) fn start_waits(&self) -> bool {
+        !self.space.excluded.is_empty() && self.space.free.len() <= RESERVE_SEGMENTS + 2
+    }
+
+    /// Whether survivors should move: room is short or the living are strewn thin, and there is something to gain.
+    pub(crate) fn reclaim_is_wanted(&self) -> bool {
+        let head = self.head.map(|head| head.segment);
+        if self.space.oldest_sealed(head).is_none() {
+            return false;
+        }
+        let segment_octets = u64::from(self.shelf.geometry.segment_octets);
+        let sealed = self.space.ring.iter().filter(|(segment, _)| Some(*segment) != head);
+        let dead: u64 = sealed
+            .map(|(segment, _)| {
+                segment_octets.saturating_sub(self.index.segments[*segment as usize].living_octets)
+            })
+            .sum();
+        let range = self.space.ring.len() as u64 * segment_octets;
+        let is_thin = range > (4 * self.index.living_octets()).max(16 * segment_octets);
+        (self.space.is_short() || is_thin) && dead >= segment_octets.max(range / 8)
+    }
+
+    /// Puts survivors of the oldest segment into the batch. Whether there were any.
+    pub(crate) fn stage_moves(&mut self) -> bool {
+        if !self.reclaim_is_wanted() || !self.plan(0) {
+            return false;
+        }
+        let head = self.head.map(|head| head.segment);
+        let Some(oldest) = self.space.oldest_sealed(head) else { return false };
+        let Some(batch) = &self.filling else { return false };
+        // A batch that others wait for carries a share of moves; one of its own carries as many as fit.
+        let share = if batch.sets.is_empty() { self.batch_octets_max } else { self.batch_octets_max / 4 };
+        let floor = batch.room().saturating_sub(share);
+        let before = batch.records();
+        let mut residents = std::mem::take(&mut self.index.segments[oldest as usize].residents);
+        let mut at = 0;
+        while let Some(resident) = residents.get(at).copied() {
+            match self.move_resident(resident, oldest, floor) {
+                Moved::Gone if at == 0 => drop(residents.pop_front()),
+                Moved::Gone | Moved::Done => at += 1,
+                Moved::NoRoom => break,
+            }
+        }
+        self.index.segments[oldest as usize].residents = residents;
+        self.filling.as_ref().is_some_and(|batch| batch.records() > before)
+    }
+
+    fn move_resident(&mut self, resident: Resident, segment: u32, floor: usize) -> Moved {
+        let here = |place: &Place| place.segment == segment && !place.is_missing();
+        match resident {
+            Resident::Message(sequence) => {
+                let Some(living) = self.index.get(MessageSequence(sequence)) else { return Moved::Gone };
+                let envelope_is_here = here(&living.place);
+                let chunks = living.chunks.iter().zip(0..).filter(|(place, _)| here(place));
+                let chunks: Vec<(u32, Place)> = chunks.map(|(place, index)| (index, *place)).collect();
+                let id = living.id;
+                if !envelope_is_here && chunks.is_empty() {
+                    return Moved::Gone;
+                }
+                if self.filling.as_ref().is_some_and(|batch| batch.touched.contains(&sequence)) {
+                    return Moved::Done;
+                }
+                let sequence = MessageSequence(sequence);
+                if envelope_is_here && !self.move_envelope(sequence, floor) {
+                    return Moved::NoRoom;
+                }
+                self.move_chunks(sequence, id, &chunks, floor)
+            }
+            Resident::Partial(id) => {
+                let Some(partial) = self.index.partial(id) else { return Moved::Gone };
+                let chunks = partial.chunks.iter().filter(|(_, place)| here(place));
+                let chunks: Vec<(u32, Place)> = chunks.map(|(index, place)| (*index, *place)).collect();
+                if chunks.is_empty() {
+                    return Moved::Gone;
+                }
+                let ends = |batch: &crate::batch::Batch| {
+                    batch.discarded.contains(&id) || batch.accepted.contains(&id)
+                };
+                if self.filling.as_ref().is_some_and(ends) {
+                    return Moved::Done;
+                }
+                self.move_chunks(MessageSequence(0), id, &chunks, floor)
+            }
+        }
+    }
+
+    /// Makes sure that `octets` fit into the batch, above what is kept for others.
+    fn has_room_to_move(&mut self, octets: usize, floor: usize) -> bool {
+        let is_empty = self.filling.as_ref().is_none_or(crate::batch::Batch::is_empty);
+        if is_empty {
+            return self.plan(octets);
+        }
+        self.filling.as_ref().is_some_and(|batch| batch.room() >= floor + octets)
+    }
+
+    fn move_chunks(
+        &mut self,
+        owner: MessageSequence,
+        id: MessageId,
+        chunks: &[(u32, Place)],
+        floor: usize,
+    ) -> Moved {
+        for (index, place) in chunks {
+            let record_octets = (place.octets as usize).max(CONTENT_OVERHEAD_OCTETS).next_multiple_of(8);
+            if !self.has_room_to_move(record_octets, floor) {
+                return Moved::NoRoom;
+            }
+            match self.shelf.chunk(owner, id, *index, *place) {
+                Ok(octets) => {
+                    let Some(batch) = &mut self.filling else { return Moved::NoRoom };
+                    if batch.add_content(id, *index, owner.0, &octets).is_err() {
+                        return Moved::NoRoom;
+                    }
+                    batch.moved += 1;
+                }
+                Err(ReadError::Disk(_)) => return Moved::NoRoom,
+                Err(error) => {
+                    self.events.push_back(unreadable(id, &error));
+                    self.index.lose_chunk(owner, id, *index);
+                }
+            }
+        }
+        Moved::Done
+    }
+
+    fn move_envelope(&mut self, sequence: MessageSequence, floor: usize) -> bool {
+        let (chunks, id) = match self.index.get(sequence) {
+            Some(living) => (crate::batch::to_u32(living.chunks.len()), living.id),
+            None => return true,
+        };
+        let detail = match self.shelf.detail(&self.index, sequence) {
+            Ok(Some(detail)) => detail,
+            Ok(None) => return true,
+            Err(ReadError::Disk(_)) => return false,
+            Err(error) => {
+                self.events.push_back(unreadable(id, &error));
+                self.index.lose_message(sequence);
+                return true;
+            }
+        };
+        let Ok(envelope) = postcard::to_stdvec(detail.envelope.as_ref()) else { return false };
+        let mut states = pack(&detail.states);
+        let fits = |states: &[u8]| {
+            crate::batch::envelope_record_octets(envelope.len() + states.len()) <= self.set_octets_max()
+        };
+        let mut encoded = postcard::to_stdvec(&states).unwrap_or_default();
+        if !fits(&encoded) {
+            // Thousands of long diagnostics: their words are given up, the states never.
+            states.iter_mut().for_each(|(_, record)| record.last = None);
+            encoded = postcard::to_stdvec(&pack_again(states)).unwrap_or_default();
+        }
+        let octets = crate::batch::envelope_record_octets(envelope.len() + encoded.len());
+        if !self.has_room_to_move(octets, floor) {
+            return false;
+        }
+        let head = MessageHead {
+            message: detail.id.0,
+            sequence: sequence.0.into(),
+            content_octets: detail.content_octets.into(),
+            chunks: chunks.into(),
+            envelope_octets: crate::batch::to_u32(envelope.len()).into(),
+            states_octets: crate::batch::to_u32(encoded.len()).into(),
+            reserved: 0.into(),
+            content_sha256: detail.content_sha256,
+        };
+        self.filling.as_mut().is_some_and(|batch| batch.add_moved(&head, &envelope, &encoded).is_ok())
+    }
+}
+
+fn unreadable(message: MessageId, error: &ReadError) -> LogEvent {
+    LogEvent::Alarm(Alarm::Unreadable { message, reason: error.to_string() })
+}
+
+/// Equal neighbours as one.
+fn pack(states: &[RecipientRecord]) -> Vec<(RecipientRange, RecipientRecord)> {
+    let ranges =
+        (0..).zip(states).map(|(first, record)| (RecipientRange { first, count: 1 }, record.clone()));
+    pack_again(ranges.collect())
+}
+
+fn pack_again(states: Vec<(RecipientRange, RecipientRecord)>) -> Vec<(RecipientRange, RecipientRecord)> {
+    let mut packed: Vec<(RecipientRange, RecipientRecord)> = Vec::new();
+    for (range, record) in states {
+        match packed.last_mut() {
+            Some((last, same)) if *same == record && last.end() == range.first => last.count += range.count,
+            _ => packed.push((range, record)),
+        }
+    }
+    packed
+}

@@ -1,0 +1,137 @@
+//! A set on its way into a batch: checked for what can be checked alone, encoded, measured.
+
+use std::sync::Arc;
+
+use sternpost_message::{Envelope, MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis};
+
+use crate::append::{Append, AppendError, AppendSet, Lane};
+use crate::batch::{
+    DISCARDED_RECORD_OCTETS, content_record_octets, envelope_record_octets, outcome_record_octets,
+};
+use crate::format::CHUNK_OCTETS_MAX;
+
+/// What a recipient's state takes in a moved record when its diagnostic is left out: range, state, counters.
+const STATE_OCTETS_MAX: usize = 24;
+
+/// A set that waits, or is being written.
+pub(crate) struct WaitingSet {
+    /// None: the log's own.
+    pub(crate) ticket: Option<u64>,
+    pub(crate) lane: Lane,
+    pub(crate) records: Vec<WaitingRecord>,
+    /// What it takes in a batch.
+    pub(crate) octets: usize,
+    pub(crate) came_at: UnixMillis,
+    /// It may wait for others: it holds nothing but outcomes whose loss costs a duplicate.
+    pub(crate) lazy: bool,
+    /// It brings mail or content into the log.
+    pub(crate) accepts: bool,
+}
+
+/// One record of a waiting set.
+pub(crate) enum WaitingRecord {
+    Content { message: MessageId, index: u32, octets: Arc<[u8]> },
+    Envelope(Box<WaitingEnvelope>),
+    Outcome { message: MessageSequence, outcomes: Arc<[(RecipientRange, Outcome)]>, encoded: Vec<u8> },
+    Discard { message: MessageId },
+}
+
+pub(crate) struct WaitingEnvelope {
+    pub(crate) message: MessageId,
+    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) encoded: Vec<u8>,
+    pub(crate) content_octets: u64,
+    pub(crate) content_sha256: [u8; 32],
+}
+
+impl WaitingSet {
+    /// Checks and encodes.
+    pub(crate) fn new(
+        set: AppendSet,
+        lane: Lane,
+        ticket: Option<u64>,
+        now: UnixMillis,
+        octets_max: usize,
+    ) -> Result<Self, AppendError> {
+        let mut waiting = Self {
+            ticket,
+            lane,
+            records: Vec::with_capacity(set.records.len()),
+            octets: 0,
+            came_at: now,
+            lazy: !set.records.is_empty(),
+            accepts: false,
+        };
+        for record in set.records {
+            let (record, octets) = waiting.encode(record, octets_max)?;
+            waiting.octets += octets;
+            waiting.records.push(record);
+        }
+        if waiting.octets > octets_max {
+            return Err(AppendError::Invalid("it does not fit into one batch"));
+        }
+        // What belongs to an outcome (a report, say) is written from the same reserve.
+        waiting.accepts &= lane != Lane::Outcome;
+        Ok(waiting)
+    }
+
+    fn encode(&mut self, record: Append, octets_max: usize) -> Result<(WaitingRecord, usize), AppendError> {
+        match record {
+            Append::Content { message, index, octets } => {
+                if octets.is_empty() || octets.len() > CHUNK_OCTETS_MAX {
+                    return Err(AppendError::Invalid("a chunk has 1 to 65,536 octets"));
+                }
+                (self.lazy, self.accepts) = (false, true);
+                let length = content_record_octets(octets.len());
+                Ok((WaitingRecord::Content { message, index, octets }, length))
+            }
+            Append::Envelope { message, envelope, content_octets, content_sha256 } => {
+                check(&envelope)?;
+                (self.lazy, self.accepts) = (false, true);
+                let encoded = encode(&envelope)?;
+                let length = envelope_record_octets(encoded.len());
+                if length + envelope.recipients.len() * STATE_OCTETS_MAX > octets_max {
+                    return Err(AppendError::Invalid("the envelope does not fit into one batch"));
+                }
+                let envelope = Arc::new(envelope);
+                let waiting = WaitingEnvelope { message, envelope, encoded, content_octets, content_sha256 };
+                Ok((WaitingRecord::Envelope(Box::new(waiting)), length))
+            }
+            Append::Outcome { message, outcomes } => {
+                self.lazy &= outcomes.iter().all(|(_, outcome)| may_wait(outcome));
+                let encoded = encode(&outcomes)?;
+                let length = outcome_record_octets(encoded.len());
+                Ok((WaitingRecord::Outcome { message, outcomes: outcomes.into(), encoded }, length))
+            }
+            Append::DiscardPartial { message } => {
+                self.lazy = false;
+                Ok((WaitingRecord::Discard { message }, DISCARDED_RECORD_OCTETS))
+            }
+        }
+    }
+}
+
+/// Losing one of these costs a duplicate or an attempt, never a message.
+const fn may_wait(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Delivered(_) | Outcome::Transferred(_) | Outcome::Deferred { .. })
+}
+
+fn check(envelope: &Envelope) -> Result<(), AppendError> {
+    if envelope.recipients.is_empty() {
+        return Err(AppendError::Invalid("an envelope has a recipient"));
+    }
+    if envelope.routes.is_empty()
+        || envelope.routes.len() >= usize::from(sternpost_message::ROUTE_DELAY_REPORT.0)
+    {
+        return Err(AppendError::Invalid("an envelope has a route, and not too many"));
+    }
+    let known = |route: sternpost_message::RouteIndex| usize::from(route.0) < envelope.routes.len();
+    if !envelope.recipients.iter().all(|recipient| known(recipient.route)) {
+        return Err(AppendError::Invalid("a recipient's route stands in its envelope"));
+    }
+    Ok(())
+}
+
+pub(crate) fn encode(body: &impl serde::Serialize) -> Result<Vec<u8>, AppendError> {
+    postcard::to_stdvec(body).map_err(|_| AppendError::Invalid("it cannot be encoded"))
+}

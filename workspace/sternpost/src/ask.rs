@@ -1,0 +1,259 @@
+//! The operator's end of a link: one question to a running process, and its answer, in a bounded time.
+
+use crate::bootstrap::{Bootstrap, BootstrapError, RUN_DIRECTORY_DEFAULT};
+use crate::supervisor::{QMGR_SOCKET, STORE_SOCKET, SUPERVISOR_SOCKET};
+use serde::Serialize;
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+use sternpost_link::qmgr::{FromQmgr, Question, ToQmgr};
+use sternpost_link::store::{FromStore, ToStore};
+use sternpost_link::supervisor::{FromSupervisor, ListeningSocket, Running, ToSupervisor};
+use sternpost_link::{DATAGRAM_OCTETS_MAX, DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
+use sternpost_platform::link::Link;
+use sternpost_platform::memory;
+
+/// Time for one answer: a process that restarts is back in less.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// The environment variable that names the run directory.
+const RUN_DIRECTORY: &str = "STERNPOST_RUN_DIRECTORY";
+
+/// Which switch is asked.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Which {
+    /// The folder of the switch's sockets [default: that of --bootstrap, else $STERNPOST_RUN_DIRECTORY, else
+    /// /run/sternpost]
+    #[arg(long, value_name = "FOLDER")]
+    run_directory: Option<PathBuf>,
+    /// The bootstrap that the switch was started with
+    #[arg(long, value_name = "FILE", conflicts_with = "run_directory")]
+    bootstrap: Option<PathBuf>,
+}
+
+impl Which {
+    fn run_directory(&self) -> Result<PathBuf, BootstrapError> {
+        Ok(match (&self.run_directory, &self.bootstrap) {
+            (Some(folder), _) => folder.clone(),
+            (None, Some(bootstrap)) => Bootstrap::read(bootstrap)?.run_directory,
+            (None, None) => {
+                std::env::var_os(RUN_DIRECTORY).map_or_else(|| RUN_DIRECTORY_DEFAULT.into(), PathBuf::from)
+            }
+        })
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    /// The bootstrap.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// No socket, or nobody behind it.
+    #[error(
+        "the switch is not running (no socket at {}); start it with sternpost run --bootstrap FILE",
+        path.display()
+    )]
+    NotRunning {
+        /// Where the socket should be.
+        path: PathBuf,
+    },
+    /// The socket is there and cannot be used.
+    #[error("{} cannot be asked", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The link ended before the answer.
+    #[error("{who} ended the link before it answered")]
+    Ended {
+        /// Which process.
+        who: &'static str,
+        /// How.
+        source: io::Error,
+    },
+    /// The process does not speak our protocol.
+    #[error("{who} was not understood")]
+    NotUnderstood {
+        /// Which process.
+        who: &'static str,
+        /// Why.
+        source: DatagramError,
+    },
+    /// An answer that should have come with shared memory, or JSON that is none.
+    #[error("{who} sent an answer that cannot be read")]
+    Answer {
+        /// Which process.
+        who: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing came.
+    #[error("{who} did not answer within {} s; sternpost status shows what runs", ANSWER_MAX.as_secs())]
+    Silent {
+        /// Which process.
+        who: &'static str,
+    },
+    /// The process answered that it cannot.
+    #[error("{who}: {why}")]
+    Refused {
+        /// Which process.
+        who: &'static str,
+        /// In its words.
+        why: String,
+    },
+    /// This process cannot start its event loop.
+    #[error("this command cannot start its event loop")]
+    Runtime {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Does the asking on an event loop of its own.
+///
+/// # Errors
+/// `Runtime`, and those of what is asked.
+pub(crate) fn on_loop<T>(asking: impl Future<Output = Result<T, AskError>>) -> Result<T, AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AskError::Runtime { source })?;
+    tokio::task::LocalSet::new().block_on(&runtime, asking)
+}
+
+/// A link to one process, after the Hello.
+pub(crate) struct Asking {
+    link: Rc<Link>,
+    buffer: Vec<u8>,
+    who: &'static str,
+}
+
+impl Asking {
+    fn connect<F: Serialize>(
+        which: &Which,
+        socket: &str,
+        who: &'static str,
+        hello: impl Fn(Hello) -> F,
+    ) -> Result<Self, AskError> {
+        let path = which.run_directory()?.join(socket);
+        let socket = match sternpost_platform::link::connect(&path) {
+            Ok(socket) => socket,
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                return Err(AskError::NotRunning { path });
+            }
+            Err(source) => return Err(AskError::Connect { path, source }),
+        };
+        let link = Link::new(socket).map_err(|source| AskError::Connect { path, source })?;
+        let asking = Self { link, buffer: vec![0; DATAGRAM_OCTETS_MAX], who };
+        asking.say(&hello(Hello {
+            version: PROTOCOL_VERSION,
+            role: Role::Operator,
+            pid: std::process::id(),
+            process: 0,
+            channel: String::new(),
+            capacity: 0,
+        }))?;
+        Ok(asking)
+    }
+
+    fn say<F: Serialize>(&self, frame: &F) -> Result<(), AskError> {
+        self.link.push(frame).map_err(|error| AskError::Refused { who: self.who, why: error.to_string() })
+    }
+
+    /// Receives frames until `wanted` takes one; others (the Welcome) are passed over.
+    async fn answer<F, T>(
+        &mut self,
+        mut wanted: impl FnMut(F, Option<OwnedFd>) -> Option<Result<T, AskError>>,
+    ) -> Result<T, AskError>
+    where
+        F: for<'a> serde::Deserialize<'a>,
+    {
+        let who = self.who;
+        let receiving = async {
+            loop {
+                let mut received = self
+                    .link
+                    .receive(&mut self.buffer)
+                    .await
+                    .map_err(|source| AskError::Ended { who, source })?;
+                let not_understood = |source| AskError::NotUnderstood { who, source };
+                let mut frames = Frames::open(&self.buffer[..received.octets]).map_err(not_understood)?;
+                while let Some(frame) = frames.next_frame::<F>().map_err(not_understood)? {
+                    if let Some(answer) = wanted(frame, received.attached.take()) {
+                        return answer;
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(ANSWER_MAX, receiving).await.unwrap_or(Err(AskError::Silent { who }))
+    }
+}
+
+/// What the supervisor runs, and where it listens.
+///
+/// # Errors
+/// See [`AskError`].
+pub(crate) async fn supervisor(which: &Which) -> Result<(Vec<Running>, Vec<ListeningSocket>), AskError> {
+    // The answer to the Hello is all that is wanted.
+    let mut asking = Asking::connect(which, SUPERVISOR_SOCKET, "the supervisor", ToSupervisor::Hello)?;
+    asking
+        .answer(|frame, _| match frame {
+            FromSupervisor::Running { processes, listening } => Some(Ok((processes, listening))),
+            _ => None,
+        })
+        .await
+}
+
+/// QMGR's answer to a question.
+///
+/// # Errors
+/// See [`AskError`].
+pub(crate) async fn qmgr(which: &Which, question: Question) -> Result<serde_json::Value, AskError> {
+    let who = "QMGR";
+    let mut asking = Asking::connect(which, QMGR_SOCKET, who, ToQmgr::Hello)?;
+    asking.say(&ToQmgr::Ask(question))?;
+    asking
+        .answer(|frame, attached| match frame {
+            FromQmgr::Answer => Some(read_json(attached).map_err(|source| AskError::Answer { who, source })),
+            FromQmgr::NoAnswer { why } => Some(Err(AskError::Refused { who, why })),
+            _ => None,
+        })
+        .await
+}
+
+fn read_json(attached: Option<OwnedFd>) -> io::Result<serde_json::Value> {
+    let memory =
+        attached.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no memory came with it"))?;
+    Ok(serde_json::from_slice(&memory::unseal(memory)?)?)
+}
+
+/// A link to the store, for one question after the other.
+///
+/// # Errors
+/// See [`AskError`].
+pub(crate) fn store(which: &Which) -> Result<Asking, AskError> {
+    Asking::connect(which, STORE_SOCKET, "the store", ToStore::Hello)
+}
+
+impl Asking {
+    /// Asks the store.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub(crate) async fn store_answer<T>(
+        &mut self,
+        question: &ToStore<'_>,
+        mut wanted: impl FnMut(FromStore) -> Option<T>,
+    ) -> Result<T, AskError> {
+        self.say(question)?;
+        self.answer(|frame, _| wanted(frame).map(Ok)).await
+    }
+}

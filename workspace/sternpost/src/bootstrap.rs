@@ -1,0 +1,397 @@
+//! The bootstrap: one small TOML file with what must be known before the directory is reachable.
+//!
+//! | key | value | default | bounds |
+//! |---|---|---|---|
+//! | `run_directory` | folder of the sockets between the processes | `/run/sternpost` | |
+//! | `state_directory` | folder of the last known good configuration | `/var/lib/sternpost` | |
+//! | `node` | the node's identity in the directory | SMBIOS serial, else the host name; for tables their only node | |
+//! | `[queue]` `path` | file or block device of the log | required | |
+//! | `[queue]` `segment_octets` | octets of a segment | 67,108,864 | 1,048,576 … 67,108,864, whole pages of 4,096 |
+//! | `[queue]` `segments` | segments of the log | 16 (1 GiB in all) | 8 … 65,536 |
+//! | `[queue]` `backend` | how the disk is written | `"auto"` | `"auto"`, `"io_uring"`, `"dsync"` |
+//! | `[tables]` `path` | the configuration as a TOML file | one of the two | |
+//! | `[directory]` | the configuration directory (see `sternpost-directory`) | one of the two | |
+//!
+//! Relative paths start at the folder of the file. Not here: the configuration itself (`sternpost-config`).
+
+use serde::Deserialize;
+use std::io;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+
+/// Where the sockets are when nobody says otherwise.
+pub(crate) const RUN_DIRECTORY_DEFAULT: &str = "/run/sternpost";
+const STATE_DIRECTORY_DEFAULT: &str = "/var/lib/sternpost";
+const SEGMENT_OCTETS_MIN: u32 = 1 << 20;
+const SEGMENT_OCTETS_MAX: u32 = 64 << 20;
+const SEGMENT_OCTETS_DEFAULT: u32 = SEGMENT_OCTETS_MAX;
+/// The log is written, read and aligned in pages. queue/FORMAT.md.
+const PAGE_OCTETS: u32 = 4_096;
+const SEGMENTS_MIN: u32 = 8;
+const SEGMENTS_MAX: u32 = 65_536;
+/// 16 × 64 MiB = 1 GiB: fits the smallest disk of a device, and holds a day of a small site's mail.
+const SEGMENTS_DEFAULT: u32 = 16;
+
+/// Why a bootstrap cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BootstrapError {
+    /// The file could not be read.
+    #[error("the bootstrap {} cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A key is wrong, missing or unknown, or the text is no TOML.
+    #[error("{}:{line}: {}{what}. {what_to_do}", path.display(), KeyPrefix(key))]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// The key with its table; empty when the text has none there.
+        key: String,
+        /// What is wrong.
+        what: String,
+        /// What to do, a sentence.
+        what_to_do: String,
+    },
+}
+
+/// A key and a colon, or nothing.
+struct KeyPrefix<'a>(&'a str);
+
+impl std::fmt::Display for KeyPrefix<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "{}: ", self.0) }
+    }
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// A TOML file.
+    Tables(PathBuf),
+    /// The configuration directory.
+    Directory(Box<sternpost_directory::Bootstrap>),
+}
+
+/// The log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Queue {
+    /// File or block device.
+    pub(crate) path: PathBuf,
+    /// Octets of a segment.
+    pub(crate) segment_octets: u32,
+    /// Segments.
+    pub(crate) segments: u32,
+    /// How it is written.
+    pub(crate) backend: Backend,
+}
+
+/// How the log's disk is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Backend {
+    /// The better one of the two.
+    #[default]
+    Auto,
+    /// io_uring.
+    IoUring,
+    /// `pwritev2` with `RWF_DSYNC`.
+    Dsync,
+}
+
+/// What the file says, with the defaults filled in.
+#[derive(Clone, Debug)]
+pub(crate) struct Bootstrap {
+    /// The sockets.
+    pub(crate) run_directory: PathBuf,
+    /// The last known good configuration.
+    pub(crate) state_directory: PathBuf,
+    /// The log.
+    pub(crate) queue: Queue,
+    /// The configuration.
+    pub(crate) source: Source,
+    /// The node's identity in the configuration; empty stands for the only node of the tables.
+    pub(crate) node: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    run_directory: Option<PathBuf>,
+    state_directory: Option<PathBuf>,
+    node: Option<Spanned<String>>,
+    queue: Spanned<QueueSection>,
+    tables: Option<Spanned<TablesSection>>,
+    directory: Option<Spanned<sternpost_directory::Bootstrap>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueueSection {
+    path: PathBuf,
+    segment_octets: Option<Spanned<u64>>,
+    segments: Option<Spanned<u64>>,
+    #[serde(default)]
+    backend: Backend,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TablesSection {
+    path: PathBuf,
+}
+
+impl Bootstrap {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// `Read`, or `Wrong` with the first thing that is.
+    pub(crate) fn read(path: &Path) -> Result<Self, BootstrapError> {
+        let failed = |source| BootstrapError::Read { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(failed)?;
+        let folder = std::path::absolute(path).map_err(failed)?;
+        Self::parse(&text, path, folder.parent().unwrap_or(Path::new("/")))
+    }
+
+    fn parse(text: &str, path: &Path, folder: &Path) -> Result<Self, BootstrapError> {
+        let reading = Reading { text, path };
+        let document: Document = toml::from_str(text).map_err(|error| {
+            let what = error.message().to_owned();
+            reading.wrong(
+                error.span(),
+                "",
+                &what,
+                "Correct the line; the keys stand in the installation guide.",
+            )
+        })?;
+        let source = match (document.tables, document.directory) {
+            (Some(tables), None) => Source::Tables(folder.join(tables.into_inner().path)),
+            (None, Some(directory)) => {
+                let mut directory = directory.into_inner();
+                place(&mut directory, folder);
+                Source::Directory(Box::new(directory))
+            }
+            (Some(tables), Some(_)) => {
+                return Err(reading.wrong(
+                    Some(tables.span()),
+                    "[tables]",
+                    "there is a [directory] too",
+                    "Keep the one from which this node gets its configuration.",
+                ));
+            }
+            (None, None) => {
+                return Err(reading.wrong(
+                    None,
+                    "",
+                    "neither [tables] nor [directory]",
+                    "Add [tables] with a path, or [directory], so that the node has a configuration.",
+                ));
+            }
+        };
+        let node = match (document.node, &source) {
+            (Some(node), _) if node.get_ref().trim().is_empty() => {
+                return Err(reading.wrong(
+                    Some(node.span()),
+                    "node",
+                    "is empty",
+                    "Name the node, or leave the key out: then it is the machine's serial number or host name.",
+                ));
+            }
+            (Some(node), _) => node.into_inner(),
+            (None, Source::Tables(_)) => String::new(),
+            (None, Source::Directory(directory)) if !directory.node.is_empty() => directory.node.clone(),
+            (None, Source::Directory(_)) => machine_identity(),
+        };
+        let source = match source {
+            Source::Directory(mut directory) => {
+                directory.node.clone_from(&node);
+                Source::Directory(directory)
+            }
+            tables @ Source::Tables(_) => tables,
+        };
+        let absolute =
+            |path: Option<PathBuf>, default: &str| folder.join(path.unwrap_or_else(|| default.into()));
+        Ok(Self {
+            run_directory: absolute(document.run_directory, RUN_DIRECTORY_DEFAULT),
+            state_directory: absolute(document.state_directory, STATE_DIRECTORY_DEFAULT),
+            queue: reading.queue(document.queue.into_inner(), folder)?,
+            source,
+            node,
+        })
+    }
+}
+
+/// Lets relative paths of the section start at `folder`.
+fn place(directory: &mut sternpost_directory::Bootstrap, folder: &Path) {
+    let place = |path: &mut PathBuf| *path = folder.join(&*path);
+    directory.trust_anchor.iter_mut().for_each(place);
+    match &mut directory.bind {
+        sternpost_directory::Bind::Simple { password_file, .. } => place(password_file),
+        sternpost_directory::Bind::External { certificate, key } => {
+            place(certificate);
+            place(key);
+        }
+    }
+}
+
+/// A text with its name, for errors that say where they are.
+struct Reading<'a> {
+    text: &'a str,
+    path: &'a Path,
+}
+
+impl Reading<'_> {
+    fn queue(&self, section: QueueSection, folder: &Path) -> Result<Queue, BootstrapError> {
+        let segment_octets = self.number(
+            section.segment_octets,
+            "queue.segment_octets",
+            SEGMENT_OCTETS_DEFAULT,
+            SEGMENT_OCTETS_MIN..=SEGMENT_OCTETS_MAX,
+            PAGE_OCTETS,
+        )?;
+        let segments = self.number(
+            section.segments,
+            "queue.segments",
+            SEGMENTS_DEFAULT,
+            SEGMENTS_MIN..=SEGMENTS_MAX,
+            1,
+        )?;
+        Ok(Queue { path: folder.join(section.path), segment_octets, segments, backend: section.backend })
+    }
+
+    /// A number within its bounds and a multiple of `step`.
+    fn number(
+        &self,
+        value: Option<Spanned<u64>>,
+        key: &str,
+        default: u32,
+        bounds: std::ops::RangeInclusive<u32>,
+        step: u32,
+    ) -> Result<u32, BootstrapError> {
+        let Some(value) = value else { return Ok(default) };
+        let number = u32::try_from(*value.get_ref()).ok().filter(|number| bounds.contains(number));
+        number.filter(|number| number % step == 0).ok_or_else(|| {
+            let multiple = if step == 1 { String::new() } else { format!(", a multiple of {step}") };
+            let what_to_do = format!("Write a number from {} to {}{multiple}.", bounds.start(), bounds.end());
+            let what = format!("{} is out of bounds", value.get_ref());
+            self.wrong(Some(value.span()), key, &what, &what_to_do)
+        })
+    }
+
+    fn wrong(
+        &self,
+        span: Option<std::ops::Range<usize>>,
+        key: &str,
+        what: &str,
+        what_to_do: &str,
+    ) -> BootstrapError {
+        let before = self.text.as_bytes().iter().take(span.map_or(0, |span| span.start));
+        BootstrapError::Wrong {
+            path: self.path.to_owned(),
+            line: before.filter(|octet| **octet == b'\n').count() + 1,
+            key: key.to_owned(),
+            what: what.trim_end_matches('.').replace('\n', ", "),
+            what_to_do: what_to_do.to_owned(),
+        }
+    }
+}
+
+/// What the firmware says when the maker of a board wrote no serial number into it.
+const NO_SERIALS: [&str; 6] =
+    ["", "0", "none", "not specified", "system serial number", "to be filled by o.e.m."];
+
+/// The SMBIOS serial number if this process may read it, else the host name.
+fn machine_identity() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let serial = read("/sys/class/dmi/id/product_serial");
+    if NO_SERIALS.contains(&serial.to_ascii_lowercase().as_str()) {
+        read("/proc/sys/kernel/hostname")
+    } else {
+        serial
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Bootstrap, BootstrapError> {
+        Bootstrap::parse(text, Path::new("boot.toml"), Path::new("/etc/sternpost"))
+    }
+
+    const SMALL: &str = "[queue]\npath = \"log\"\n[tables]\npath = \"tables.toml\"\n";
+
+    const QUEUE: &str = "[queue]\npath = \"/dev/vdb\"\n";
+    const DIRECTORY: &str = "[directory]\nuris = [\"ldaps://ldap.example\"]\ntrust_anchor = \"ca.pem\"\nbind = { simple = { dn = \"cn=n\", password_file = \"password\" } }\nbase_dn = \"dc=example\"\n";
+
+    #[test]
+    fn a_small_bootstrap_gets_its_defaults_and_paths_from_its_own_folder() {
+        let bootstrap = parse(SMALL).unwrap();
+        assert_eq!(bootstrap.run_directory, Path::new("/run/sternpost"));
+        assert_eq!(bootstrap.state_directory, Path::new("/var/lib/sternpost"));
+        let queue = Queue {
+            path: "/etc/sternpost/log".into(),
+            segment_octets: 64 << 20,
+            segments: 16,
+            backend: Backend::Auto,
+        };
+        assert_eq!(bootstrap.queue, queue);
+        assert!(
+            matches!(bootstrap.source, Source::Tables(path) if path == Path::new("/etc/sternpost/tables.toml"))
+        );
+        assert_eq!(bootstrap.node, "", "tables have one node, whatever it is called");
+    }
+
+    #[test]
+    fn a_node_of_the_directory_has_an_identity_without_being_named() {
+        let bootstrap = parse(&format!("{QUEUE}{DIRECTORY}")).unwrap();
+        assert!(!bootstrap.node.is_empty());
+        let Source::Directory(directory) = bootstrap.source else { panic!("not a directory") };
+        assert_eq!(directory.node, bootstrap.node);
+        assert_eq!(directory.trust_anchor.as_deref(), Some(Path::new("/etc/sternpost/ca.pem")));
+        let named = parse(&format!("node = \"north\"\n{QUEUE}{DIRECTORY}")).unwrap();
+        assert_eq!(named.node, "north");
+        let named = parse(&format!("{QUEUE}{DIRECTORY}node = \"south\"\n")).unwrap();
+        assert_eq!(named.node, "south");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_file_line_key_and_what_to_do() {
+        let rows = [
+            ("run_directory = 1\n", "boot.toml:1: invalid type"),
+            ("[queue\n", "boot.toml:1: "),
+            (&SMALL.replace("\"log\"", "\"log\"\nsegmets = 3"), "boot.toml:3: unknown field `segmets`"),
+            (
+                &SMALL.replace("\"log\"", "\"log\"\nsegments = 7"),
+                "boot.toml:3: queue.segments: 7 is out of bounds. Write a number from 8 to 65536.",
+            ),
+            (
+                &SMALL.replace("\"log\"", "\"log\"\nsegment_octets = 1048577"),
+                "boot.toml:3: queue.segment_octets: 1048577 is out of bounds. Write a number from 1048576 to 67108864, a multiple of 4096.",
+            ),
+            (
+                &SMALL.replace("\"log\"", "\"log\"\nbackend = \"aio\""),
+                "boot.toml:3: unknown variant `aio`, expected one of `auto`, `io_uring`, `dsync`",
+            ),
+            (&format!("node = \" \"\n{SMALL}"), "boot.toml:1: node: is empty."),
+            (&format!("{SMALL}[directory]\n"), "boot.toml:5: missing field `uris`"),
+            (&format!("{SMALL}{DIRECTORY}"), "boot.toml:3: [tables]: there is a [directory] too. Keep"),
+            ("[queue]\npath = \"log\"\n", "boot.toml:1: neither [tables] nor [directory]. Add"),
+            ("[tables]\npath = \"t\"\n", "missing field `queue`"),
+        ];
+        for (text, message) in rows {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(message), "{text}\n{error}");
+        }
+    }
+
+    #[test]
+    fn a_bootstrap_that_is_not_there_is_named() {
+        let error = Bootstrap::read(Path::new("/nowhere/boot.toml")).unwrap_err();
+        assert_eq!(error.to_string(), "the bootstrap /nowhere/boot.toml cannot be read");
+    }
+}

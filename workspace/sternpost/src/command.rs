@@ -1,0 +1,76 @@
+//! The commands, one module each. A command prints what it found and gives its exit status.
+
+pub(crate) mod check_config;
+pub(crate) mod config;
+pub(crate) mod provision;
+pub(crate) mod queue;
+pub(crate) mod status;
+
+use crate::ask::AskError;
+use crate::bootstrap::BootstrapError;
+use crate::role::RoleError;
+use crate::supervisor::SupervisorError;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// Nobody answered.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The bootstrap.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The supervisor could not start.
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    /// A role has ended in an error.
+    #[error(transparent)]
+    Role(#[from] RoleError),
+    /// A file could not be read.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Tables that are not of the right form.
+    #[error("{} cannot be used", path.display())]
+    Tables {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: sternpost_config::TableError,
+    },
+    /// The configuration is in the directory and not in a file.
+    #[error(
+        "the bootstrap {} names a directory, not tables; a running switch shows its problems with sternpost status",
+        path.display()
+    )]
+    NotTables {
+        /// The bootstrap.
+        path: PathBuf,
+    },
+    /// A value that cannot be shown.
+    #[error("what was found cannot be written as JSON")]
+    Json(#[from] serde_json::Error),
+    /// The log could not be inspected.
+    #[error("the log {} cannot be inspected", path.display())]
+    Log {
+        /// File or device.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error>,
+    },
+}
+
+/// What every command gives.
+pub(crate) type CommandResult = Result<ExitCode, CommandError>;
+
+/// 0 when nothing is wrong, else 1.
+fn exit_code(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,64 @@
+//! `sternpost config show` and `sternpost config confirm`.
+
+use super::{CommandResult, check_config, exit_code};
+use crate::ask::{self, Which};
+use crate::output;
+use std::path::PathBuf;
+use sternpost_link::qmgr::Question;
+
+/// What is done with the configuration.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Show the configuration in force, or the one that tables would give
+    #[command(
+        after_help = "Examples:\n  sternpost config show --json\n  sternpost config show --tables tables.toml"
+    )]
+    Show {
+        #[command(flatten)]
+        which: Which,
+        /// Read these tables instead of asking a switch
+        #[arg(long, value_name = "FILE")]
+        tables: Option<PathBuf>,
+        /// With --tables: the node [default: the only one]
+        #[arg(long, default_value = "", requires = "tables", hide_default_value = true)]
+        node: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put a change into force that is held because it removes much
+    #[command(after_help = "Example:\n  sternpost config confirm --bootstrap /etc/sternpost/bootstrap.toml")]
+    Confirm {
+        #[command(flatten)]
+        which: Which,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Asks or reads, and prints.
+///
+/// # Errors
+/// When nobody answers, or the tables cannot be read.
+pub(crate) fn run(command: &Command) -> CommandResult {
+    let (answer, json, is_good) = match command {
+        Command::Show { tables: Some(tables), node, json, .. } => {
+            let loaded = check_config::read_tables(tables, node)?;
+            let is_good = loaded.configuration.is_some() && loaded.problems.is_empty();
+            (serde_json::to_value(&loaded.configuration)?, *json, is_good)
+        }
+        Command::Show { which, json, .. } => {
+            (ask::on_loop(ask::qmgr(which, Question::Configuration))?, *json, true)
+        }
+        Command::Confirm { which, json } => {
+            (ask::on_loop(ask::qmgr(which, Question::ConfirmConfiguration))?, *json, true)
+        }
+    };
+    if json {
+        output::print_json(&answer);
+    } else {
+        output::print(&output::indented(&answer));
+    }
+    Ok(exit_code(is_good))
+}

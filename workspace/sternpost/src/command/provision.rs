@@ -1,0 +1,103 @@
+//! `sternpost provision`: what an installer loads into the directory.
+
+use super::CommandResult;
+use crate::output;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use sternpost_config::{DomainPattern, ExampleParameters, SCHEMA_LDIF, example_tree};
+
+/// What is written.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Write the schema as LDIF for OpenLDAP's cn=config
+    #[command(after_help = "Example:\n  sternpost provision schema | ldapadd -H ldapi:/// -Y EXTERNAL")]
+    Schema {
+        /// Print {"ldif": …}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write an example tree as LDIF: one node, one listener, an SMTP and an LMTP peer, their routes
+    #[command(
+        after_help = "Example:\n  sternpost provision init --base-dn dc=example,dc=org --node north --hostname mx.example.org \\\n    --smtp-peer 192.0.2.1:25 --smtp-domain example.net --lmtp-peer 127.0.0.1:24 --lmtp-domain example.org"
+    )]
+    Init(Box<Init>),
+}
+
+/// The example's values.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Init {
+    /// The entry below which the tree is made; it must exist
+    #[arg(long, value_name = "DN")]
+    base_dn: String,
+    /// The node's name
+    #[arg(long, value_parser = node_name)]
+    node: String,
+    /// The node's domain name
+    #[arg(long, value_parser = domain_name)]
+    hostname: String,
+    /// Where clients connect
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:25")]
+    listener: SocketAddr,
+    /// Where mail for the SMTP domains goes
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    smtp_peer: SocketAddr,
+    /// Where mail for the LMTP domains goes
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    lmtp_peer: SocketAddr,
+    /// A domain of the SMTP peer; may be repeated
+    #[arg(long, value_name = "DOMAIN", required = true)]
+    smtp_domain: Vec<DomainPattern>,
+    /// A domain of the LMTP peer; may be repeated
+    #[arg(long, value_name = "DOMAIN", required = true)]
+    lmtp_domain: Vec<DomainPattern>,
+    /// Print {"ldif": …}
+    #[arg(long)]
+    json: bool,
+}
+
+/// Only what needs no escape in a DN.
+fn node_name(text: &str) -> Result<String, String> {
+    let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_');
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("a node's name has letters, digits, dots, hyphens and underscores".to_owned())
+    }
+}
+
+fn domain_name(text: &str) -> Result<String, String> {
+    match text.parse() {
+        Ok(DomainPattern::Exact(name)) => Ok(name),
+        _ => Err("write a domain name, for example mx.example.org".to_owned()),
+    }
+}
+
+/// Prints the LDIF.
+///
+/// # Errors
+/// None so far.
+pub(crate) fn run(command: Command) -> CommandResult {
+    let (ldif, json) = match command {
+        Command::Schema { json } => (SCHEMA_LDIF.to_owned(), json),
+        Command::Init(init) => {
+            let init = *init;
+            let parameters = ExampleParameters {
+                node: init.node,
+                hostname: init.hostname,
+                listener: init.listener,
+                smtp_peer: init.smtp_peer,
+                lmtp_peer: init.lmtp_peer,
+                smtp_domains: init.smtp_domain,
+                lmtp_domains: init.lmtp_domain,
+            };
+            (example_tree(&init.base_dn, &parameters), init.json)
+        }
+    };
+    if json {
+        output::print_json(&json!({ "ldif": ldif }));
+    } else {
+        output::print(&ldif);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,149 @@
+//! `sternpost status`: what runs, where it listens, and how QMGR and the store are.
+
+use super::{CommandResult, exit_code};
+use crate::ask::{self, AskError, Which};
+use crate::output;
+use serde_json::{Value, json};
+use sternpost_link::Role;
+use sternpost_link::qmgr::Question;
+use sternpost_link::store::{FromStore, StoreStatus, ToStore};
+use sternpost_link::supervisor::{ListeningSocket, Running};
+
+/// Which switch, and how it is printed.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 every part has answered, 1 one has not."
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    which: Which,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the three and prints.
+///
+/// # Errors
+/// When the supervisor does not answer. A QMGR or store that does not is shown as such.
+pub(crate) fn run(arguments: &Arguments) -> CommandResult {
+    let which = &arguments.which;
+    let (running, qmgr, store) = ask::on_loop(async {
+        let running = ask::supervisor(which).await?;
+        let (qmgr, store) = tokio::join!(ask::qmgr(which, Question::Status), store_status(which));
+        Ok((running, qmgr, store))
+    })?;
+    let is_good = qmgr.is_ok() && store.is_ok();
+    let part = |result: Result<Value, AskError>| match result {
+        Ok(value) => value,
+        Err(error) => json!({ "error": output::chain(&error) }),
+    };
+    let status = json!({
+        "roles": running.0.iter().map(role).collect::<Vec<_>>(),
+        "listeners": running.1.iter().map(listener).collect::<Vec<_>>(),
+        "qmgr": part(qmgr),
+        "store": part(store.map(|status| store_value(&status))),
+    });
+    if arguments.json {
+        output::print_json(&status);
+    } else {
+        output::print(&text(&status));
+    }
+    Ok(exit_code(is_good))
+}
+
+async fn store_status(which: &Which) -> Result<StoreStatus, AskError> {
+    ask::store(which)?
+        .store_answer(&ToStore::Status, |frame| match frame {
+            FromStore::Status(status) => Some(status),
+            _ => None,
+        })
+        .await
+}
+
+/// A channel process is named by its channel, in `role` too.
+fn role(running: &Running) -> Value {
+    let role = if running.role == Role::Channel { &running.name } else { running.role.name() };
+    json!({
+        "role": role,
+        "name": running.name,
+        "pid": running.pid,
+        "starts": running.starts_count,
+        "process": running.process,
+    })
+}
+
+fn listener(socket: &ListeningSocket) -> Value {
+    json!({
+        "name": socket.listener,
+        "address": socket.bound.to_string(),
+        "configured": socket.configured.to_string(),
+    })
+}
+
+fn store_value(status: &StoreStatus) -> Value {
+    json!({
+        "messages": status.messages_count,
+        "living_octets": status.living_octets,
+        "log_octets": status.log_octets,
+        "segments": status.segments_count,
+        "segments_free": status.segments_free_count,
+        "partials": status.partials_count,
+        "full": status.is_full,
+        "batches": status.batches_count,
+        "write_errors": status.write_errors_count,
+        "backend": status.backend,
+    })
+}
+
+fn text(status: &Value) -> String {
+    let cell = |row: &Value, key: &str| match &row[key] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let rows = |part: &str, keys: &[&str]| -> Vec<Vec<String>> {
+        let rows = status[part].as_array().map_or(&[] as &[Value], Vec::as_slice);
+        rows.iter().map(|row| keys.iter().map(|key| cell(row, key)).collect()).collect()
+    };
+    let mut out = output::table(
+        &["ROLE", "PID", "STARTS", "PROCESS"],
+        &rows("roles", &["role", "pid", "starts", "process"]),
+    );
+    out.push('\n');
+    out.push_str(&output::table(&["LISTENER", "ADDRESS"], &rows("listeners", &["name", "address"])));
+    for part in ["store", "qmgr"] {
+        out.push_str(&format!("\n{part}\n"));
+        for line in output::indented(&status[part]).lines() {
+            out.push_str(&format!("  {line}\n"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_process_has_its_channel_as_role() {
+        let running =
+            |role, name: &str, process| Running { role, name: name.into(), process, pid: 9, starts_count: 2 };
+        assert_eq!(
+            role(&running(Role::Channel, "out", 7)),
+            json!({"role": "out", "name": "out", "pid": 9, "starts": 2, "process": 7})
+        );
+        assert_eq!(role(&running(Role::Store, "store", 0))["role"], "store");
+    }
+
+    #[test]
+    fn people_get_tables_and_then_the_store_and_qmgr() {
+        let status = json!({
+            "roles": [{"role": "store", "name": "store", "pid": 1, "starts": 1, "process": 0}],
+            "listeners": [{"name": "in", "address": "127.0.0.1:25"}],
+            "qmgr": {"error": "no answer"},
+            "store": {"messages": 3},
+        });
+        let wanted = "ROLE   PID  STARTS  PROCESS\nstore  1    1       0\n\nLISTENER  ADDRESS\nin        127.0.0.1:25\n\nstore\n  messages: 3\n\nqmgr\n  error: no answer\n";
+        assert_eq!(text(&status), wanted);
+    }
+}

@@ -1,0 +1,79 @@
+//! `sternpost`: the one executable of the switch. A command for people, or a role that the supervisor starts.
+//!
+//! Exit status: 0 all is well, 1 a problem was found or something failed, 2 the command line was wrong.
+//! Not here: what a role does (`sternpost-store`, `-qmgr`, `-directory`, `-channels`). This is the edge, where an
+//! error is printed, with its causes, once.
+#![forbid(unsafe_code)]
+
+mod ask;
+mod bootstrap;
+mod command;
+mod logging;
+mod output;
+mod role;
+mod supervisor;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A message switch.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sternpost",
+    version,
+    about = "A message switch for the boundary between organisations",
+    after_help = "Examples:\n  sternpost run --bootstrap /etc/sternpost/bootstrap.toml\n  sternpost check-config --tables tables.toml\n  sternpost status --json\n  sternpost queue list --limit 20\n\nExit status: 0 all is well, 1 a problem was found or something failed, 2 the command line was wrong."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the switch until it is told to stop (SIGTERM or SIGINT)
+    #[command(
+        after_help = "Examples:\n  sternpost run --bootstrap /etc/sternpost/bootstrap.toml\n  STERNPOST_LOG=debug sternpost run --bootstrap ./bootstrap.toml"
+    )]
+    Run {
+        /// The bootstrap: where the sockets, the log and the configuration are
+        #[arg(long, value_name = "FILE")]
+        bootstrap: PathBuf,
+    },
+    /// Check a configuration without a switch, and say what is wrong with it
+    CheckConfig(command::check_config::Arguments),
+    /// Show the configuration in force, or confirm one that is held
+    #[command(subcommand)]
+    Config(command::config::Command),
+    /// Show what runs, where it listens, and what waits
+    Status(command::status::Arguments),
+    /// Look into the queue
+    #[command(subcommand)]
+    Queue(command::queue::Command),
+    /// Write what the directory needs: the schema, an example tree
+    #[command(subcommand)]
+    Provision(command::provision::Command),
+    /// What the supervisor starts
+    #[command(subcommand, hide = true)]
+    Role(role::Role),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run { bootstrap } => {
+            logging::start("supervisor");
+            supervisor::run(&bootstrap).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+        Command::CheckConfig(arguments) => command::check_config::run(&arguments),
+        Command::Config(command) => command::config::run(&command),
+        Command::Status(arguments) => command::status::run(&arguments),
+        Command::Queue(command) => command::queue::run(&command),
+        Command::Provision(command) => command::provision::run(command),
+        Command::Role(role) => role::run(role).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {}", output::chain(&error));
+        ExitCode::FAILURE
+    })
+}

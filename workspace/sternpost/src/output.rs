@@ -1,0 +1,146 @@
+//! What commands print: aligned tables and indented values for people, JSON for programs, and the chain of an error.
+
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+/// The error and its causes, each said once.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Prints to stdout. A reader that went away (`| head`) is no error.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    if !text.ends_with('\n') {
+        let _ = out.write_all(b"\n");
+    }
+}
+
+/// Prints a value as JSON.
+pub(crate) fn print_json(value: &Value) {
+    print(&format!("{value:#}"));
+}
+
+/// Rows below a header, in columns as wide as their widest cell. Control characters are shown as `\u{…}`: what came
+/// from outside must not drive a terminal.
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([header[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let mut out = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    };
+    line(&mut header.iter().copied());
+    rows.iter().for_each(|row| line(&mut row.iter().map(String::as_str)));
+    out
+}
+
+/// A value as indented lines `key: value`.
+pub(crate) fn indented(value: &Value) -> String {
+    let mut out = String::new();
+    push_value(&mut out, value, 0);
+    out
+}
+
+fn push_value(out: &mut String, value: &Value, depth: usize) {
+    let pad = "  ".repeat(depth);
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                push_pair(out, &format!("{pad}{}:", printable(key)), value, depth);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| push_pair(out, &format!("{pad}-"), item, depth)),
+        scalar => {
+            let _ = writeln!(out, "{pad}{}", scalar_text(scalar));
+        }
+    }
+}
+
+fn push_pair(out: &mut String, label: &str, value: &Value, depth: usize) {
+    let is_empty = match value {
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        scalar => {
+            let _ = writeln!(out, "{label} {}", scalar_text(scalar));
+            return;
+        }
+    };
+    if is_empty {
+        let _ = writeln!(out, "{label} none");
+    } else {
+        let _ = writeln!(out, "{label}");
+        push_value(out, value, depth + 1);
+    }
+}
+
+fn scalar_text(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => printable(text),
+        other => other.to_string(),
+    }
+}
+
+/// The text without control characters.
+pub(crate) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            out.extend(character.escape_unicode());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [vec!["store".into(), "1".into()], vec!["x".into(), "2345".into()]];
+        assert_eq!(table(&["ROLE", "PID"], &rows), "ROLE   PID\nstore  1\nx      2345\n");
+    }
+
+    #[test]
+    fn what_came_from_outside_does_not_drive_the_terminal() {
+        assert_eq!(table(&["A"], &[vec!["\u{1b}[2J".into()]]), "A\n\\u{1b}[2J\n");
+        assert_eq!(indented(&json!({"a": "x\ny"})), "a: x\\u{a}y\n");
+    }
+
+    #[test]
+    fn nested_values_are_indented() {
+        let value = json!({"a": 1, "b": {"c": [true, {"d": null}], "e": []}});
+        assert_eq!(indented(&value), "a: 1\nb:\n  c:\n    - true\n    -\n      d: none\n  e: none\n");
+    }
+
+    #[test]
+    fn an_error_is_said_with_each_of_its_causes_once() {
+        let cause = std::io::Error::from_raw_os_error(2);
+        let error = crate::supervisor::SupervisorError::Folder { path: "/x".into(), source: cause };
+        let text = chain(&error);
+        assert_eq!(text, "the folder /x cannot be used: No such file or directory (os error 2)");
+    }
+}

@@ -1,0 +1,258 @@
+//! What the supervisor starts: one role in this process, until it ends. The adapters between the command line and the
+//! crates of the roles; nothing is decided here.
+
+mod directory;
+
+use crate::bootstrap::{Backend, Bootstrap, BootstrapError};
+use crate::logging;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::PathBuf;
+use sternpost_config::ChannelKind;
+use sternpost_platform::disk::DiskBackend;
+use sternpost_platform::process;
+
+/// A role and what it is given.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Role {
+    /// The one writer of the log
+    Store(Serving),
+    /// The queue manager
+    Qmgr(Serving),
+    /// The client of the configuration directory
+    Directory(Reading),
+    /// The SMTP server
+    SmtpServer(SmtpServer),
+    /// A channel process
+    Channel(Channel),
+}
+
+/// What every role is given.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    /// The supervisor's process id: a role whose parent is another one ends at once
+    #[arg(long)]
+    supervisor: Option<u32>,
+    /// The folder of the sockets
+    #[arg(long)]
+    run_directory: PathBuf,
+}
+
+/// A role that listens to the other processes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serving {
+    #[command(flatten)]
+    common: Common,
+    /// The bootstrap
+    #[arg(long)]
+    bootstrap: PathBuf,
+    /// The inherited listening socket
+    #[arg(long)]
+    listen_fd: RawFd,
+}
+
+/// A role that reads the bootstrap.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Reading {
+    #[command(flatten)]
+    common: Common,
+    /// The bootstrap
+    #[arg(long)]
+    bootstrap: PathBuf,
+}
+
+/// The SMTP server's sockets.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SmtpServer {
+    #[command(flatten)]
+    common: Common,
+    /// An inherited listening socket: LISTENER=DESCRIPTOR
+    #[arg(long, value_parser = listener)]
+    listen: Vec<(String, RawFd)>,
+}
+
+/// A channel process.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Channel {
+    #[command(flatten)]
+    common: Common,
+    /// The channel's name
+    #[arg(long)]
+    name: String,
+    /// smtp, lmtp or housekeeper
+    #[arg(long, value_parser = kind)]
+    kind: ChannelKind,
+    /// The scheduler's number
+    #[arg(long)]
+    process: u64,
+    /// Mlists at a time
+    #[arg(long)]
+    capacity: u32,
+}
+
+fn kind(text: &str) -> Result<ChannelKind, String> {
+    match text {
+        "smtp" => Ok(ChannelKind::Smtp),
+        "lmtp" => Ok(ChannelKind::Lmtp),
+        "housekeeper" => Ok(ChannelKind::Housekeeper),
+        _ => Err("write smtp, lmtp or housekeeper".to_owned()),
+    }
+}
+
+/// A listener's name may hold any character, also `=`.
+fn listener(text: &str) -> Result<(String, RawFd), String> {
+    text.rsplit_once('=')
+        .and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)))
+        .ok_or_else(|| "write LISTENER=DESCRIPTOR".to_owned())
+}
+
+/// Why a role has ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoleError {
+    /// The bootstrap.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The parent is gone, or never was.
+    #[error("the supervisor that started this role is gone")]
+    Orphan,
+    /// The process could not be set up.
+    #[error("this role cannot be tied to its supervisor")]
+    Tie {
+        /// Why.
+        source: io::Error,
+    },
+    /// A descriptor that the supervisor should have left open.
+    #[error("descriptor {number} was not inherited")]
+    Inherited {
+        /// Its number.
+        number: RawFd,
+        /// Why.
+        source: io::Error,
+    },
+    /// The directory role could not start.
+    #[error("the directory role cannot run")]
+    Directory {
+        /// Why.
+        source: io::Error,
+    },
+    /// The role itself.
+    #[error("{role} has ended")]
+    Ended {
+        /// Which.
+        role: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error>,
+    },
+}
+
+/// Runs a role until it ends.
+///
+/// # Errors
+/// Why it ended.
+pub(crate) fn run(role: Role) -> Result<(), RoleError> {
+    match role {
+        Role::Store(arguments) => store(&arguments),
+        Role::Qmgr(arguments) => qmgr(arguments),
+        Role::Directory(arguments) => {
+            begin(&arguments.common, "directory")?;
+            directory::run(Bootstrap::read(&arguments.bootstrap)?, &arguments.common.run_directory)
+                .map_err(|source| RoleError::Directory { source })
+        }
+        Role::SmtpServer(arguments) => smtp_server(arguments),
+        Role::Channel(arguments) => channel(arguments),
+    }
+}
+
+/// Names the process, starts its log, and ties its life to the supervisor's.
+fn begin(common: &Common, name: &str) -> Result<(), RoleError> {
+    process::set_name(&format!("sp-{name}"));
+    logging::start(name);
+    process::end_with_parent().map_err(|source| RoleError::Tie { source })?;
+    // The supervisor may have died before the line above took effect: then the parent is another process by now.
+    if common.supervisor.is_some_and(|supervisor| std::os::unix::process::parent_id() != supervisor) {
+        return Err(RoleError::Orphan);
+    }
+    Ok(())
+}
+
+fn inherited(number: RawFd) -> Result<OwnedFd, RoleError> {
+    process::inherited(number).map_err(|source| RoleError::Inherited { number, source })
+}
+
+fn ended<E: std::error::Error + 'static>(role: &'static str) -> impl Fn(E) -> RoleError {
+    move |error| RoleError::Ended { role, source: Box::new(error) }
+}
+
+fn store(arguments: &Serving) -> Result<(), RoleError> {
+    // The number is taken before anything else is opened.
+    let listening = inherited(arguments.listen_fd)?;
+    begin(&arguments.common, "store")?;
+    let queue = Bootstrap::read(&arguments.bootstrap)?.queue;
+    let backend = match queue.backend {
+        Backend::Auto => DiskBackend::Auto,
+        Backend::IoUring => DiskBackend::IoUring,
+        Backend::Dsync => DiskBackend::Dsync,
+    };
+    sternpost_store::run(sternpost_store::Options {
+        listening,
+        disk_path: queue.path,
+        backend,
+        segment_octets: queue.segment_octets,
+        segments: queue.segments,
+    })
+    .map_err(ended("store"))
+}
+
+fn qmgr(arguments: Serving) -> Result<(), RoleError> {
+    let listening = inherited(arguments.listen_fd)?;
+    begin(&arguments.common, "qmgr")?;
+    let bootstrap = Bootstrap::read(&arguments.bootstrap)?;
+    sternpost_qmgr::run(sternpost_qmgr::Options {
+        listening,
+        run_directory: arguments.common.run_directory,
+        state_directory: bootstrap.state_directory,
+        node: bootstrap.node,
+    })
+    .map_err(ended("qmgr"))
+}
+
+fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {
+    let listeners = arguments
+        .listen
+        .into_iter()
+        .map(|(name, number)| Ok((name, inherited(number)?)))
+        .collect::<Result<Vec<_>, RoleError>>()?;
+    begin(&arguments.common, "smtp-server")?;
+    let run_directory = arguments.common.run_directory;
+    sternpost_channels::smtp_server::run(sternpost_channels::smtp_server::Options {
+        run_directory,
+        listeners,
+    })
+    .map_err(ended("smtp-server"))
+}
+
+fn channel(arguments: Channel) -> Result<(), RoleError> {
+    begin(&arguments.common, &arguments.name)?;
+    let options = sternpost_channels::ChannelOptions {
+        run_directory: arguments.common.run_directory,
+        channel: arguments.name,
+        process: arguments.process,
+        capacity: arguments.capacity,
+    };
+    let run = match arguments.kind {
+        ChannelKind::Smtp | ChannelKind::Lmtp => sternpost_channels::relay::run,
+        ChannelKind::Housekeeper => sternpost_channels::housekeeper::run,
+    };
+    run(&options).map_err(ended("channel"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_may_have_any_name() {
+        assert_eq!(listener("a=b, c=9").unwrap(), ("a=b, c".to_owned(), 9));
+        assert!(listener("in").is_err() && listener("in=x").is_err());
+    }
+}

@@ -1,0 +1,293 @@
+//! `sternpost run`: the small parent of all processes of the switch. One thread, never busy, and it outlives them all.
+//!
+//! It owns the run directory: the lock, the socket files `store.sock`, `qmgr.sock` and `supervisor.sock`, and the
+//! listening sockets behind them and behind `smtp-server`. They stay open while a role restarts, so that a client
+//! which connects meanwhile waits in the backlog instead of being refused.
+//! [`Family`] decides what is started and stopped; this file carries it out. It never reads mail, the log or the
+//! configuration, and never waits for a process.
+
+mod family;
+mod limits;
+mod listening;
+mod paths;
+mod session;
+mod spawn;
+
+pub(crate) use paths::{QMGR_SOCKET, STORE_SOCKET, SUPERVISOR_SOCKET};
+
+use crate::bootstrap::{Bootstrap, BootstrapError};
+use family::{Action, ChannelOrder, Event, Family, Start};
+use listening::{Change, Listening};
+use paths::RunDirectory;
+use session::{FromSession, SessionId};
+use spawn::{Signal, Spawner};
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
+use sternpost_link::Role;
+use sternpost_link::supervisor::{FromSupervisor, ToSupervisor};
+use sternpost_platform::link::{Link, Listener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Why the supervisor could not start. Once it runs, nothing that a role does ends it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SupervisorError {
+    /// The bootstrap.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// A folder could not be made or is open to others.
+    #[error("the folder {} cannot be used", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another supervisor has the lock.
+    #[error(
+        "a switch already runs in {}; stop it, or give this one a run_directory of its own",
+        run_directory.display()
+    )]
+    AlreadyRunning {
+        /// The folder of both.
+        run_directory: PathBuf,
+    },
+    /// A socket could not be opened.
+    #[error("the socket {} cannot be opened", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process itself cannot go on.
+    #[error("the supervisor cannot {what}")]
+    Process {
+        /// What it cannot do.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Runs the switch until SIGTERM or SIGINT has stopped it.
+///
+/// # Errors
+/// What keeps the supervisor from starting, see [`SupervisorError`].
+pub(crate) fn run(bootstrap_path: &Path) -> Result<(), SupervisorError> {
+    let bootstrap = Bootstrap::read(bootstrap_path)?;
+    let process = |what| move |source| SupervisorError::Process { what, source };
+    let bootstrap_path = std::path::absolute(bootstrap_path).map_err(process("name its bootstrap"))?;
+    let run_directory = RunDirectory::take(&bootstrap)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(process("start its event loop"))?;
+    let result = tokio::task::LocalSet::new().block_on(&runtime, supervise(&run_directory, bootstrap_path));
+    run_directory.remove_sockets();
+    result
+}
+
+/// What the driver waits for.
+#[derive(Debug)]
+enum Input {
+    /// A process or the clock.
+    Family(Event),
+    /// A link to QMGR or an operator.
+    Session(SessionId, FromSession),
+}
+
+async fn supervise(run_directory: &RunDirectory, bootstrap: PathBuf) -> Result<(), SupervisorError> {
+    let process = |what| move |source| SupervisorError::Process { what, source };
+    let on = |kind| signal(kind).map_err(process("wait for signals"));
+    let (mut terminate, mut interrupt, mut hangup) =
+        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    let sockets = run_directory.listen()?;
+    let listener = Listener::new(sockets.supervisor).map_err(process("listen to QMGR"))?;
+    let (inputs, mut input) = mpsc::channel(64);
+    let spawner = Spawner {
+        bootstrap,
+        run_directory: run_directory.path().to_owned(),
+        store: sockets.store,
+        qmgr: sockets.qmgr,
+    };
+    tokio::task::spawn_local(session::accept(listener, inputs.clone()));
+    let mut supervisor = Supervisor {
+        family: Family::new(Instant::now()),
+        spawner,
+        listening: Listening::default(),
+        listen_retry_at: None,
+        children: HashMap::new(),
+        links: HashMap::new(),
+        qmgr: None,
+        inputs,
+    };
+    tracing::info!(run_directory = %run_directory.path().display(), "running");
+    while !supervisor.carry_out() {
+        let wake_at = supervisor.wake_at();
+        let wake = async {
+            match wake_at {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let next = tokio::select! {
+            Some(next) = input.recv() => next,
+            _ = terminate.recv() => Input::Family(Event::Stop),
+            _ = interrupt.recv() => Input::Family(Event::Stop),
+            // A terminal that goes away does not stop the switch.
+            _ = hangup.recv() => continue,
+            () = wake => Input::Family(Event::Wake),
+        };
+        supervisor.apply(next);
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Everything that the supervisor knows.
+struct Supervisor {
+    family: Family,
+    spawner: Spawner,
+    listening: Listening,
+    listen_retry_at: Option<Instant>,
+    /// How to signal each child, by process id.
+    children: HashMap<u32, mpsc::UnboundedSender<Signal>>,
+    links: HashMap<SessionId, Rc<Link>>,
+    /// The session that has said that it is QMGR.
+    qmgr: Option<SessionId>,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Supervisor {
+    fn wake_at(&self) -> Option<Instant> {
+        self.family.wake_at().into_iter().chain(self.listen_retry_at).min()
+    }
+
+    fn apply(&mut self, input: Input) {
+        let now = Instant::now();
+        match input {
+            Input::Family(event) => {
+                if let Event::Ended { pid, .. } = &event {
+                    self.children.remove(pid);
+                }
+                self.family.apply(now, event);
+            }
+            Input::Session(id, FromSession::Opened(link)) => {
+                self.links.insert(id, link);
+            }
+            Input::Session(id, FromSession::Frame(frame)) => self.frame(id, frame),
+            Input::Session(id, FromSession::Closed) => {
+                self.links.remove(&id);
+                if self.qmgr == Some(id) {
+                    self.qmgr = None;
+                }
+            }
+        }
+        if self.listen_retry_at.is_some_and(|at| at <= now) {
+            let change = self.listening.retry();
+            self.listening_changed(now, change);
+        }
+    }
+
+    fn frame(&mut self, id: SessionId, frame: ToSupervisor) {
+        let now = Instant::now();
+        match frame {
+            ToSupervisor::Hello(hello) => {
+                if hello.role == Role::Qmgr {
+                    self.qmgr = Some(id);
+                }
+                self.report(id);
+            }
+            ToSupervisor::Status => self.report(id),
+            _ if self.qmgr != Some(id) => {
+                tracing::warn!("a process that is not QMGR gave an order; its link is closed");
+                if let Some(link) = self.links.remove(&id) {
+                    link.close();
+                }
+            }
+            ToSupervisor::StartChannel { process, channel, kind, capacity } => {
+                let order = ChannelOrder { process, channel, kind, capacity };
+                self.family.apply(now, Event::StartChannel(order));
+            }
+            ToSupervisor::KillChannel { process } => {
+                self.family.apply(now, Event::KillChannel { process });
+            }
+            ToSupervisor::Listen { listeners } => {
+                let change = self.listening.set(listeners);
+                self.listening_changed(now, change);
+            }
+        }
+    }
+
+    fn listening_changed(&mut self, now: Instant, change: Change) {
+        self.listen_retry_at = self.listening.has_failures().then(|| now + limits::LISTEN_RETRY);
+        for (listener, why) in change.failures {
+            tracing::error!(listener, why, "cannot listen; tried again every second");
+            self.tell(&FromSupervisor::ListenFailed { listener, why });
+        }
+        if change.changed {
+            for socket in self.listening.report() {
+                tracing::info!(listener = socket.listener, address = %socket.bound, "listening");
+            }
+            self.family.apply(now, Event::ListeningChanged { is_empty: self.listening.is_empty() });
+        }
+    }
+
+    /// Carries out what the family wants; true when nothing is left to do, ever.
+    fn carry_out(&mut self) -> bool {
+        while let Some(action) = self.family.poll() {
+            match action {
+                Action::Start(start) => self.start(start),
+                Action::Terminate { pid } => self.signal(pid, Signal::Terminate),
+                Action::Kill { pid } => self.signal(pid, Signal::Kill),
+                Action::Tell(frame) => self.tell(&frame),
+                Action::Finish => return true,
+            }
+        }
+        false
+    }
+
+    fn start(&mut self, start: Start) {
+        let event = match self.spawner.spawn(&start, &self.listening) {
+            Ok((pid, child)) => {
+                let (signals, receiver) = mpsc::unbounded_channel();
+                self.children.insert(pid, signals);
+                tokio::task::spawn_local(spawn::reap(pid, child, receiver, self.inputs.clone()));
+                Event::Started { start, pid }
+            }
+            Err(error) => Event::StartFailed { start, why: error.to_string() },
+        };
+        self.family.apply(Instant::now(), event);
+    }
+
+    fn signal(&self, pid: u32, signal: Signal) {
+        if let Some(child) = self.children.get(&pid) {
+            // The receiver is gone when the child has just been reaped: then it needs no signal.
+            let _ = child.send(signal);
+        }
+    }
+
+    fn tell(&self, frame: &FromSupervisor) {
+        if let Some(link) = self.qmgr.and_then(|qmgr| self.links.get(&qmgr))
+            && let Err(error) = link.push(frame)
+        {
+            tracing::error!(%error, "QMGR could not be told");
+        }
+    }
+
+    /// Answers a Hello or a question, and nothing else: QMGR takes what is absent from `Running` for gone, and an answer
+    /// that it did not ask for could cross with its own `StartChannel`.
+    fn report(&self, id: SessionId) {
+        let running =
+            FromSupervisor::Running { processes: self.family.running(), listening: self.listening.report() };
+        if let Some(link) = self.links.get(&id)
+            && let Err(error) = link.push(&running)
+        {
+            tracing::error!(%error, "what runs does not fit a frame");
+        }
+    }
+}

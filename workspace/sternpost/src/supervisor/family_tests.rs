@@ -1,0 +1,229 @@
+//! What the family does when its members are born and die, with processes that exist only here.
+
+use super::*;
+
+/// A family with processes that exist only here: starting one gives it the next number.
+struct Play {
+    family: Family,
+    now: Instant,
+    next_pid: u32,
+    told: Vec<FromSupervisor>,
+    signals: Vec<(u32, &'static str)>,
+    is_finished: bool,
+}
+
+impl Play {
+    fn new() -> Self {
+        let now = Instant::now();
+        let family = Family::new(now);
+        let mut play = Self { family, now, next_pid: 100, told: vec![], signals: vec![], is_finished: false };
+        play.drain();
+        play
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.family.apply(self.now, event);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.family.poll() {
+            match action {
+                Action::Start(start) => {
+                    let pid = self.next_pid;
+                    self.next_pid += 1;
+                    self.family.apply(self.now, Event::Started { start, pid });
+                }
+                Action::Terminate { pid } => self.signals.push((pid, "term")),
+                Action::Kill { pid } => self.signals.push((pid, "kill")),
+                Action::Tell(frame) => self.told.push(frame),
+                Action::Finish => self.is_finished = true,
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.apply(Event::Wake);
+    }
+
+    fn end(&mut self, pid: u32) {
+        self.apply(Event::Ended { pid, status: "exit status: 0".into() });
+    }
+
+    fn pid(&self, name: &str) -> Option<u32> {
+        self.family.running().iter().find(|running| running.name == name).map(|running| running.pid)
+    }
+
+    fn order(&mut self, process: u64) {
+        let order = ChannelOrder { process, channel: "smtp".into(), kind: "smtp".into(), capacity: 64 };
+        self.apply(Event::StartChannel(order));
+    }
+}
+
+#[test]
+fn store_qmgr_and_directory_run_from_the_start_and_the_server_does_not() {
+    let play = Play::new();
+    let names: Vec<_> = play.family.running().into_iter().map(|running| running.name).collect();
+    assert_eq!(names, ["store", "qmgr", "directory"]);
+    assert_eq!(play.family.wake_at(), None);
+}
+
+#[test]
+fn a_role_that_dies_young_is_held_off_and_one_that_dies_old_is_not() {
+    let mut play = Play::new();
+    play.end(play.pid("store").unwrap());
+    assert_eq!(play.pid("store"), None);
+    assert_eq!(play.family.wake_at(), Some(play.now + Duration::from_millis(100)));
+    play.pass(Duration::from_millis(99));
+    assert_eq!(play.pid("store"), None);
+    play.pass(Duration::from_millis(1));
+    assert!(play.pid("store").is_some());
+    play.pass(Duration::from_secs(10));
+    let old = play.pid("store").unwrap();
+    play.end(old);
+    assert!(play.pid("store").is_some_and(|pid| pid != old));
+    assert_eq!(play.family.running()[0].starts_count, 3);
+}
+
+#[test]
+fn a_role_that_cannot_be_started_is_tried_again_after_the_hold_off() {
+    let mut play = Play::new();
+    play.pass(Duration::from_secs(20));
+    let pid = play.pid("qmgr").unwrap();
+    play.family.apply(play.now, Event::Ended { pid, status: String::new() });
+    assert_eq!(play.family.poll(), Some(Action::Start(Start::Kept(Role::Qmgr))));
+    let failed = Event::StartFailed { start: Start::Kept(Role::Qmgr), why: "no memory".into() };
+    play.family.apply(play.now, failed);
+    assert_eq!(play.family.poll(), None);
+    play.pass(Duration::from_millis(100));
+    assert!(play.pid("qmgr").is_some());
+}
+
+#[test]
+fn a_channel_that_dies_is_reported_and_not_started_again() {
+    let mut play = Play::new();
+    play.order(7);
+    let pid = play.pid("smtp").unwrap();
+    play.end(pid);
+    play.pass(Duration::from_secs(60));
+    assert_eq!(play.pid("smtp"), None);
+    assert_eq!(
+        play.told,
+        [
+            FromSupervisor::Started { process: 7, pid },
+            FromSupervisor::Exited { process: 7, pid, status: "exit status: 0".into() }
+        ]
+    );
+}
+
+#[test]
+fn a_second_channel_process_of_the_same_number_is_refused() {
+    let mut play = Play::new();
+    play.order(7);
+    play.order(7);
+    assert!(matches!(play.told.last(), Some(FromSupervisor::StartFailed { process: 7, .. })));
+}
+
+#[test]
+fn a_channel_is_killed_once_at_the_word_of_qmgr() {
+    let mut play = Play::new();
+    play.order(7);
+    let pid = play.pid("smtp").unwrap();
+    play.apply(Event::KillChannel { process: 7 });
+    play.apply(Event::KillChannel { process: 7 });
+    play.apply(Event::KillChannel { process: 8 });
+    assert_eq!(play.signals, [(pid, "kill")]);
+}
+
+#[test]
+fn the_server_is_replaced_when_its_sockets_change_and_killed_when_it_does_not_end() {
+    let mut play = Play::new();
+    play.apply(Event::ListeningChanged { is_empty: false });
+    let first = play.pid("smtp-server").unwrap();
+    play.apply(Event::ListeningChanged { is_empty: false });
+    play.apply(Event::ListeningChanged { is_empty: false });
+    assert_eq!(play.signals, [(first, "term")]);
+    play.pass(Duration::from_secs(10));
+    assert_eq!(play.signals, [(first, "term"), (first, "kill")]);
+    play.end(first);
+    assert!(play.pid("smtp-server").is_some_and(|pid| pid != first), "started at once, without a hold-off");
+}
+
+#[test]
+fn the_server_ends_when_no_socket_is_left() {
+    let mut play = Play::new();
+    play.apply(Event::ListeningChanged { is_empty: false });
+    let pid = play.pid("smtp-server").unwrap();
+    play.apply(Event::ListeningChanged { is_empty: true });
+    play.end(pid);
+    play.pass(Duration::from_secs(60));
+    assert_eq!(play.pid("smtp-server"), None);
+    play.apply(Event::ListeningChanged { is_empty: false });
+    assert!(play.pid("smtp-server").is_some());
+}
+
+#[test]
+fn a_change_of_sockets_does_not_cut_a_hold_off_short() {
+    let mut play = Play::new();
+    play.apply(Event::ListeningChanged { is_empty: false });
+    play.end(play.pid("smtp-server").unwrap());
+    play.apply(Event::ListeningChanged { is_empty: false });
+    assert_eq!(play.pid("smtp-server"), None);
+    play.pass(Duration::from_millis(100));
+    assert!(play.pid("smtp-server").is_some());
+}
+
+#[test]
+fn everything_stops_in_order_with_the_server_first_and_the_store_last() {
+    let mut play = Play::new();
+    play.apply(Event::ListeningChanged { is_empty: false });
+    play.order(1);
+    play.order(2);
+    let all = play.family.running();
+    let mut order = Vec::new();
+    for name in ["smtp-server", "smtp", "qmgr", "directory", "store"] {
+        order.extend(all.iter().filter(|running| running.name == name).map(|running| running.pid));
+    }
+    play.apply(Event::Stop);
+    for at in [0..1, 1..3, 3..4, 4..5, 5..6] {
+        let terminated: Vec<u32> = play.signals.iter().map(|(pid, _)| *pid).collect();
+        assert_eq!(terminated, order[..at.end]);
+        assert!(!play.is_finished);
+        order[at].iter().for_each(|pid| play.end(*pid));
+    }
+    assert!(play.is_finished && play.family.running().is_empty());
+}
+
+#[test]
+fn who_does_not_stop_in_time_is_killed() {
+    let mut play = Play::new();
+    let qmgr = play.pid("qmgr").unwrap();
+    play.apply(Event::Stop);
+    play.pass(QMGR_STOP_MAX);
+    assert_eq!(play.signals, [(qmgr, "term"), (qmgr, "kill")]);
+}
+
+#[test]
+fn a_second_word_to_stop_does_not_wait() {
+    let mut play = Play::new();
+    let qmgr = play.pid("qmgr").unwrap();
+    play.apply(Event::Stop);
+    play.apply(Event::Stop);
+    assert_eq!(play.signals, [(qmgr, "term"), (qmgr, "kill")]);
+}
+
+#[test]
+fn nothing_is_started_while_the_switch_stops() {
+    let mut play = Play::new();
+    play.end(play.pid("directory").unwrap());
+    play.apply(Event::Stop);
+    play.order(9);
+    play.apply(Event::ListeningChanged { is_empty: false });
+    play.end(play.pid("qmgr").unwrap());
+    play.pass(Duration::from_secs(5));
+    assert_eq!(play.family.running().len(), 1, "the store is on its way out");
+    assert!(matches!(play.told.last(), Some(FromSupervisor::StartFailed { process: 9, .. })));
+    play.end(play.pid("store").unwrap());
+    assert!(play.is_finished);
+}

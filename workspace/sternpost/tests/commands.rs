@@ -1,0 +1,119 @@
+//! The command line as people and scripts meet it: help, exit statuses, and what is said when something is missing.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn sternpost(arguments: &[&str], folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sternpost"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("STERNPOST_RUN_DIRECTORY")
+        .output()
+        .unwrap()
+}
+
+fn text(octets: &[u8]) -> String {
+    String::from_utf8(octets.to_vec()).unwrap()
+}
+
+const TABLES: &str = "[node]\nname = \"north\"\nhostname = \"north.example\"\n";
+
+#[test]
+fn a_wrong_command_line_ends_with_status_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: [&[&str]; 5] = [
+        &[],
+        &["queue", "show", "0f"],
+        &["check-config"],
+        &["queue", "list", "--limit", "x"],
+        &["config", "show", "--node", "n"],
+    ];
+    for arguments in rows {
+        assert_eq!(sternpost(arguments, folder.path()).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: [&[&str]; 11] = [
+        &["run"],
+        &["check-config"],
+        &["config", "show"],
+        &["config", "confirm"],
+        &["status"],
+        &["queue", "list"],
+        &["queue", "show"],
+        &["queue", "why"],
+        &["queue", "verify"],
+        &["provision", "schema"],
+        &["provision", "init"],
+    ];
+    for arguments in rows {
+        let output = sternpost(&[arguments, &["--help"]].concat(), folder.path());
+        assert!(text(&output.stdout).contains("\nExample"), "{arguments:?}");
+    }
+    let help = text(&sternpost(&["--help"], folder.path()).stdout);
+    assert!(!help.contains("role"), "what the supervisor starts is nobody's business: {help}");
+}
+
+#[test]
+fn without_a_switch_the_error_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = "0f0e0d0c0b0a09080706050403020100";
+    let rows: [&[&str]; 4] = [&["status"], &["queue", "list"], &["queue", "show", id], &["queue", "why", id]];
+    for arguments in rows {
+        let output = sternpost(&[arguments, &["--run-directory", "run"]].concat(), folder.path());
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(error.starts_with("error: the switch is not running (no socket at run/"), "{error}");
+        assert!(error.contains("start it with sternpost run --bootstrap FILE"), "{error}");
+    }
+}
+
+#[test]
+fn good_tables_pass_and_bad_ones_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("good.toml"), TABLES).unwrap();
+    std::fs::write(folder.path().join("bad.toml"), TABLES.replace("north.example", "-")).unwrap();
+    std::fs::write(folder.path().join("broken.toml"), "[node\n").unwrap();
+    let good = sternpost(&["check-config", "--tables", "good.toml"], folder.path());
+    assert_eq!(good.status.code(), Some(0), "{}", text(&good.stdout));
+    let bad = sternpost(&["check-config", "--tables", "bad.toml", "--json"], folder.path());
+    assert_eq!(bad.status.code(), Some(1));
+    let found: serde_json::Value = serde_json::from_slice(&bad.stdout).unwrap();
+    assert_eq!(found["problems"][0]["attribute"], "sternpostHostname", "{found}");
+    let broken = sternpost(&["check-config", "--tables", "broken.toml"], folder.path());
+    assert_eq!(broken.status.code(), Some(1));
+    assert!(text(&broken.stderr).starts_with("error: broken.toml cannot be used: line 1: "));
+    let shown = sternpost(&["config", "show", "--tables", "good.toml", "--json"], folder.path());
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["node"]["hostname"], "north.example");
+}
+
+#[test]
+fn a_bootstrap_that_is_wrong_is_named_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("boot.toml"),
+        "[queue]\npath = \"q\"\nsegments = 1\n[tables]\npath = \"t\"\n",
+    )
+    .unwrap();
+    let output = sternpost(&["run", "--bootstrap", "boot.toml"], folder.path());
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("error: boot.toml:3: queue.segments: 1 is out of bounds. Write"), "{error}");
+}
+
+#[test]
+fn the_example_tree_has_the_values_that_were_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = "provision init --base-dn dc=example --node north --hostname mx.example --smtp-peer 192.0.2.1:25 \
+                     --lmtp-peer 127.0.0.1:24 --smtp-domain example.net --lmtp-domain example.org";
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let output = sternpost(&arguments, folder.path());
+    let ldif = text(&output.stdout);
+    assert!(output.status.success() && ldif.contains("192.0.2.1") && !ldif.contains('@'), "{ldif}");
+    let schema = sternpost(&["provision", "schema"], folder.path());
+    assert!(text(&schema.stdout).contains("dn: cn=sternpost,cn=schema,cn=config"));
+}

@@ -1,0 +1,202 @@
+//! One client of the store: its link, what it waits for, and the window through which it reads content.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use sternpost_link::Hello;
+use sternpost_link::store::{CELL_OCTETS, Lane};
+use sternpost_message::MessageSequence;
+use sternpost_platform::link::Link;
+use sternpost_platform::memory::WindowWriter;
+
+/// Cells that one fetch may fill before the client has released the first of them.
+const CELLS_PER_FETCH: u16 = 4;
+
+/// The number of a client, never given twice by one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ClientId(pub(crate) u64);
+
+/// What a ticket of the log stands for: 24 bits of client, 2 of lane, 38 of number. A client that appends a hundred
+/// thousand sets a second runs out of numbers after a month, and of client numbers nobody does: the store would
+/// have to be restarted sixteen million times less often than its clients.
+pub(crate) fn ticket(client: ClientId, lane: Lane, number: u64) -> u64 {
+    (client.0 << 40) | ((lane.index() as u64) << 38) | (number & ((1 << 38) - 1))
+}
+
+/// The reverse of [`ticket`].
+pub(crate) fn of_ticket(ticket: u64) -> (ClientId, Lane, u64) {
+    let lane = match (ticket >> 38) & 3 {
+        0 => Lane::Outcome,
+        1 => Lane::Urgent,
+        2 => Lane::Normal,
+        _ => Lane::NonUrgent,
+    };
+    (ClientId(ticket >> 40), lane, ticket & ((1 << 38) - 1))
+}
+
+/// A message that a client reads.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    pub(crate) request: u32,
+    pub(crate) message: MessageSequence,
+    /// The next octet to send, and the first that is not wanted.
+    pub(crate) at: u64,
+    pub(crate) end: u64,
+    /// The cells that it fills now.
+    cells: Vec<u16>,
+}
+
+/// The window of a channel: which cells are free, and which fetches want some.
+#[derive(Debug)]
+pub(crate) struct Window {
+    pub(crate) memory: WindowWriter,
+    /// Last in, first out: a cell that was just read is still in the processor's cache.
+    free: Vec<u16>,
+    pub(crate) fetches: VecDeque<Fetch>,
+    /// Cells of fetches that are complete or cancelled, on their way back.
+    orphans: u16,
+    pub(crate) cells_count: u16,
+}
+
+impl Window {
+    /// A window with one cell for each Mlist that the channel takes at a time and as many again, so that every
+    /// fetch always gets on.
+    pub(crate) fn new(capacity: u32) -> io::Result<Self> {
+        let cells_count = u16::try_from(capacity.saturating_mul(2)).unwrap_or(u16::MAX).clamp(8, 4_096);
+        Ok(Self {
+            memory: WindowWriter::new(cells_count, CELL_OCTETS)?,
+            free: (0..cells_count).rev().collect(),
+            fetches: VecDeque::new(),
+            orphans: 0,
+            cells_count,
+        })
+    }
+
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        self.memory.share()
+    }
+
+    pub(crate) fn fetch(&mut self, request: u32, message: MessageSequence, at: u64, end: u64) {
+        self.fetches.push_back(Fetch { request, message, at, end, cells: Vec::new() });
+    }
+
+    pub(crate) fn cancel(&mut self, request: u32) {
+        if let Some(at) = self.fetches.iter().position(|fetch| fetch.request == request) {
+            self.end_fetch(at);
+        }
+    }
+
+    /// Forgets a fetch; its cells come back when the client has read them.
+    pub(crate) fn end_fetch(&mut self, at: usize) {
+        if let Some(fetch) = self.fetches.remove(at) {
+            self.orphans += u16::try_from(fetch.cells.len()).unwrap_or(u16::MAX);
+        }
+    }
+
+    /// A cell for the fetch at place `at`, unless it has its share or none is free.
+    pub(crate) fn take_cell(&mut self, at: usize) -> Option<u16> {
+        let fetch = self.fetches.get_mut(at)?;
+        // While cells are scarce each fetch has one, so that all get on.
+        let share = if self.free.len() > usize::from(self.cells_count / 4) { CELLS_PER_FETCH } else { 1 };
+        if fetch.cells.len() >= usize::from(share) {
+            return None;
+        }
+        let cell = self.free.pop()?;
+        fetch.cells.push(cell);
+        Some(cell)
+    }
+
+    /// Takes back a cell that was not filled.
+    pub(crate) fn put_back(&mut self, at: usize, cell: u16) {
+        if let Some(fetch) = self.fetches.get_mut(at) {
+            fetch.cells.retain(|own| *own != cell);
+            self.free.push(cell);
+        }
+    }
+
+    /// The client has read a cell. False when it had none such: a client that lies.
+    pub(crate) fn release(&mut self, cell: u16) -> bool {
+        for fetch in &mut self.fetches {
+            if let Some(at) = fetch.cells.iter().position(|own| *own == cell) {
+                fetch.cells.swap_remove(at);
+                self.free.push(cell);
+                return true;
+            }
+        }
+        if self.orphans == 0 || cell >= self.cells_count || self.free.contains(&cell) {
+            return false;
+        }
+        self.orphans -= 1;
+        self.free.push(cell);
+        true
+    }
+}
+
+/// One client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) link: Rc<Link>,
+    pub(crate) hello: Option<Hello>,
+    pub(crate) window: Option<Window>,
+    /// Sets given to the log and not answered by it.
+    pub(crate) open_sets: u64,
+    /// For each lane the newest number committed and the newest one told.
+    pub(crate) committed: [(u64, u64); Lane::COUNT],
+    /// Its link has ended.
+    pub(crate) is_gone: bool,
+}
+
+impl Client {
+    pub(crate) fn new(link: Rc<Link>) -> Self {
+        Self {
+            link,
+            hello: None,
+            window: None,
+            open_sets: 0,
+            committed: [(0, 0); Lane::COUNT],
+            is_gone: false,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.hello.as_ref().map_or(0, |hello| hello.pid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_names_client_lane_and_number() {
+        for lane in [Lane::Outcome, Lane::Urgent, Lane::Normal, Lane::NonUrgent] {
+            assert_eq!(of_ticket(ticket(ClientId(77), lane, 123_456)), (ClientId(77), lane, 123_456));
+        }
+    }
+
+    #[test]
+    fn cells_come_back_in_any_order_and_only_once() {
+        let mut window = Window::new(4).unwrap();
+        window.fetch(1, MessageSequence(1), 0, 10);
+        let cells: Vec<_> = std::iter::from_fn(|| window.take_cell(0)).collect();
+        assert_eq!(cells.len(), usize::from(CELLS_PER_FETCH));
+        assert!(window.release(cells[2]) && !window.release(cells[2]));
+        window.end_fetch(0);
+        assert!(window.release(cells[0]) && window.release(cells[1]) && window.release(cells[3]));
+        assert!(!window.release(cells[0]) && !window.release(999));
+        assert_eq!(window.free.len(), usize::from(window.cells_count));
+    }
+
+    #[test]
+    fn every_fetch_gets_a_cell_while_others_have_theirs() {
+        let mut window = Window::new(4).unwrap();
+        for request in 0..4 {
+            window.fetch(request, MessageSequence(1), 0, 10);
+        }
+        for at in 0..4 {
+            while window.take_cell(at).is_some() {}
+        }
+        assert!(window.fetches.iter().all(|fetch| !fetch.cells.is_empty()));
+    }
+}

@@ -1,0 +1,470 @@
+//! What the store does with what it hears: gives sets to the log, answers those that are durable, streams to QMGR, and
+//! shows content to channels. Nothing here waits; `lib.rs` drives the links, the disk and the time.
+
+use crate::client::{Client, ClientId, Window, of_ticket, ticket};
+use crate::translate;
+use rustc_hash::FxHashMap;
+use std::rc::Rc;
+use sternpost_link::store::{FromStore, Lane, Refusal, StreamFrame, ToStore};
+use sternpost_link::{DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
+use sternpost_message::{MessageSequence, UnixMillis};
+use sternpost_platform::clock::Clock;
+use sternpost_platform::link::Link;
+use sternpost_platform::memory;
+use sternpost_queue::{Disk, Log, LogEvent};
+
+/// Unsent octets of the stream beyond which QMGR gets a new snapshot instead: the store never waits for QMGR.
+const STREAM_OCTETS_MAX: usize = 8 << 20;
+/// Messages of a snapshot that are sent in one turn.
+const SNAPSHOT_STEP: usize = 256;
+/// Deliverable Mlists up to which intake is not slowed: what fifty sessions have under way while the log writes.
+const DELIVERABLE_WINDOW: u64 = 64;
+/// The longest that an acknowledgement waits for deliverable mail to leave first.
+const INTAKE_DELAY_MS_MAX: u64 = 20;
+
+/// The stream to QMGR.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) client: ClientId,
+    /// While a snapshot is being sent: the first message that it has not reached. Events of messages from there on
+    /// are not streamed, because the snapshot will tell their state.
+    pub(crate) cursor: Option<MessageSequence>,
+    /// The link was too slow: nothing is streamed until a new snapshot.
+    pub(crate) overflowed: bool,
+}
+
+#[derive(Debug)]
+struct Mark {
+    token: u64,
+    ended: Vec<u32>,
+    /// Turns of the event loop still to wait, so that what lies in the sockets of ended processes has been read.
+    turns: u8,
+}
+
+/// The store.
+pub(crate) struct Core<D: Disk> {
+    pub(crate) log: Log<D>,
+    pub(crate) clock: Clock,
+    pub(crate) stream: Option<Stream>,
+    clients: FxHashMap<ClientId, Client>,
+    client_last: u64,
+    marks: Vec<Mark>,
+    backend: String,
+    deliverable: u64,
+    /// When the acknowledgements that wait for deliverable mail go out at the latest.
+    held_until: Option<UnixMillis>,
+}
+
+impl<D: Disk> Core<D> {
+    pub(crate) fn new(log: Log<D>, clock: Clock, backend: String) -> Self {
+        Self {
+            log,
+            clock,
+            stream: None,
+            clients: FxHashMap::default(),
+            client_last: 0,
+            marks: Vec::new(),
+            backend,
+            deliverable: 0,
+            held_until: None,
+        }
+    }
+
+    pub(crate) fn connected(&mut self, link: Rc<Link>) -> ClientId {
+        self.client_last += 1;
+        let id = ClientId(self.client_last);
+        self.clients.insert(id, Client::new(link));
+        id
+    }
+
+    pub(crate) fn lost(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.is_gone = true;
+            client.window = None;
+        }
+        if self.stream.as_ref().is_some_and(|stream| stream.client == id) {
+            self.stream = None;
+            self.deliverable = 0;
+        }
+        self.forget_if_done(id);
+    }
+
+    fn forget_if_done(&mut self, id: ClientId) {
+        if self.clients.get(&id).is_some_and(|client| client.is_gone && client.open_sets == 0) {
+            self.clients.remove(&id);
+        }
+    }
+
+    /// Takes one datagram of a client. True when the client is QMGR and wants the stream.
+    pub(crate) fn datagram(&mut self, id: ClientId, datagram: &[u8]) -> Result<bool, DatagramError> {
+        let mut subscribed = false;
+        let mut frames = Frames::open(datagram)?;
+        while let Some(frame) = frames.next_frame::<ToStore<'_>>()? {
+            subscribed |= self.frame(id, frame);
+        }
+        Ok(subscribed)
+    }
+
+    fn frame(&mut self, id: ClientId, frame: ToStore<'_>) -> bool {
+        let now = self.clock.now();
+        let Some(client) = self.clients.get_mut(&id) else { return false };
+        match (&client.hello, frame) {
+            (None, ToStore::Hello(hello)) => client.greet(hello),
+            (None, _) | (Some(_), ToStore::Hello(_)) => client.link.close(),
+            (Some(_), ToStore::Append { lane, number, records }) => {
+                client.open_sets += 1;
+                let set = translate::set(records);
+                if let Err(error) = self.log.append(now, translate::lane(lane), set, ticket(id, lane, number))
+                {
+                    self.refused(id, lane, number, translate::refusal(&error));
+                }
+            }
+            (Some(_), ToStore::Fetch { request, message, offset, octets_max }) => {
+                self.fetch(id, request, message, offset, octets_max);
+            }
+            (Some(_), ToStore::Release { cells }) => client.release(&cells),
+            (Some(_), ToStore::Cancel { request }) => {
+                if let Some(window) = &mut client.window {
+                    window.cancel(request);
+                }
+            }
+            (Some(hello), ToStore::Subscribe) if hello.role == Role::Qmgr => {
+                self.stream = Some(Stream { client: id, cursor: None, overflowed: true });
+                return true;
+            }
+            (Some(_), ToStore::Subscribe) => client.link.close(),
+            (Some(_), ToStore::Mark { token, ended }) => self.marks.push(Mark { token, ended, turns: 2 }),
+            (Some(_), ToStore::Deliverable { waiting }) => self.deliverable = waiting,
+            (Some(_), ToStore::List { from, count_max }) => {
+                let count = usize::try_from(count_max.clamp(1, 256)).unwrap_or(256);
+                let mut messages: Vec<_> =
+                    self.log.messages_from(from).take(count + 1).map(translate::facts).collect();
+                let next =
+                    (messages.len() > count).then(|| messages.pop()).flatten().map(|more| more.sequence);
+                for message in messages {
+                    client.send(&FromStore::Listed { messages: vec![message], next: None });
+                }
+                client.send(&FromStore::Listed {
+                    messages: Vec::new(),
+                    next: next.or(Some(MessageSequence(0))),
+                });
+            }
+            (Some(_), ToStore::Show { message }) => {
+                let detail =
+                    self.log.find(message).and_then(|sequence| self.log.message(sequence).ok().flatten());
+                client.send(&FromStore::Shown {
+                    detail: detail.map(|detail| Box::new(translate::detail(detail))),
+                });
+            }
+            (Some(_), ToStore::Status) => {
+                let status = translate::status(&self.log.status(), &self.backend);
+                client.send(&FromStore::Status(status));
+            }
+        }
+        false
+    }
+
+    fn refused(&mut self, id: ClientId, lane: Lane, number: u64, refusal: Refusal) {
+        if let Refusal::Invalid(why) = &refusal {
+            tracing::error!(event = "append.invalid", why, "a client sent a set that contradicts the log");
+        }
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.open_sets -= 1;
+            client.send(&FromStore::Refused { lane, number, refusal });
+        }
+        self.forget_if_done(id);
+    }
+
+    fn fetch(&mut self, id: ClientId, request: u32, message: MessageSequence, offset: u64, octets_max: u64) {
+        let detail = self.log.message(message);
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let why = match detail {
+            Ok(Some(detail)) => {
+                let end = detail.content_octets.min(offset.saturating_add(octets_max));
+                client.message(request, translate::detail(detail));
+                match &mut client.window {
+                    Some(window) if offset < end => window.fetch(request, message, offset, end),
+                    _ => client.send(&FromStore::Content { request, cell: u16::MAX, octets: 0, last: true }),
+                }
+                return;
+            }
+            Ok(None) => "the message is no longer in the log".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        client.send(&FromStore::NoMessage { request, why });
+    }
+
+    // ---- what the log says ----
+
+    /// Lets the log go on and passes on what it says. Called when something was appended, when a write has ended, and
+    /// when the log's time has come.
+    pub(crate) fn drive(&mut self) {
+        let now = self.clock.now();
+        self.log.drive(now);
+        while let Some(event) = self.log.poll() {
+            self.event(event);
+        }
+        self.acknowledge(now);
+        self.show_content();
+        self.answer_marks();
+    }
+
+    /// When [`Self::drive`] must be called at the latest.
+    pub(crate) fn wake_at(&self) -> Option<UnixMillis> {
+        let marks = (!self.marks.is_empty()).then(|| self.clock.now().plus_ms(1));
+        [self.log.wake_at(), self.held_until, marks].into_iter().flatten().min()
+    }
+
+    fn event(&mut self, event: LogEvent) {
+        match event {
+            LogEvent::Committed { ticket } => {
+                let (id, lane, number) = of_ticket(ticket);
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.open_sets -= 1;
+                    let committed = &mut client.committed[lane.index()].0;
+                    *committed = number.max(*committed);
+                }
+                self.forget_if_done(id);
+            }
+            LogEvent::Refused { ticket, error } => {
+                let (id, lane, number) = of_ticket(ticket);
+                // What was committed before it must be told before it.
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.acknowledge(lane);
+                }
+                self.refused(id, lane, number, translate::refusal(&error));
+            }
+            LogEvent::Accepted { sequence, facts } => {
+                self.tell(sequence, || StreamFrame::Message(Box::new(translate::facts(facts))));
+            }
+            LogEvent::Outcome { sequence, outcomes } => {
+                self.tell(sequence, || StreamFrame::Outcome {
+                    message: sequence,
+                    effects: translate::effects(&outcomes),
+                });
+            }
+            LogEvent::Dead { sequence } => self.tell(sequence, || StreamFrame::Dead { message: sequence }),
+            LogEvent::Alarm(alarm) => tracing::error!(event = "log.alarm", "{alarm}"),
+        }
+    }
+
+    fn tell(&mut self, sequence: MessageSequence, frame: impl FnOnce() -> StreamFrame) {
+        let Some(stream) = &mut self.stream else { return };
+        if stream.overflowed || stream.cursor.is_some_and(|cursor| sequence >= cursor) {
+            return;
+        }
+        let Some(client) = self.clients.get(&stream.client) else { return };
+        if client.link.unsent_octets() > STREAM_OCTETS_MAX {
+            tracing::warn!(event = "stream.overflow", "QMGR does not keep up; it will get a new snapshot");
+            stream.overflowed = true;
+            return;
+        }
+        client.send(&FromStore::Stream(frame()));
+    }
+
+    /// Sends what was committed. While deliverable mail waits beyond a window, acknowledgements of new mail are held a
+    /// little, so that intake follows delivery; those of outcomes and of urgent mail never are.
+    fn acknowledge(&mut self, now: UnixMillis) {
+        let hold = self.deliverable > DELIVERABLE_WINDOW && self.held_until.is_none_or(|until| now < until);
+        let mut held = false;
+        for client in self.clients.values_mut() {
+            for lane in [Lane::Outcome, Lane::Urgent, Lane::Normal, Lane::NonUrgent] {
+                let (committed, told) = client.committed[lane.index()];
+                if committed == told {
+                    continue;
+                }
+                if hold && matches!(lane, Lane::Normal | Lane::NonUrgent) {
+                    held = true;
+                } else {
+                    client.acknowledge(lane);
+                }
+            }
+        }
+        self.held_until = match (held, self.held_until) {
+            (false, _) => None,
+            (true, Some(until)) => Some(until),
+            (true, None) => Some(now.plus_ms(INTAKE_DELAY_MS_MAX)),
+        };
+    }
+
+    fn show_content(&mut self) {
+        for client in self.clients.values_mut() {
+            let Client { window: Some(window), link, .. } = client else { continue };
+            show(&mut self.log, window, link);
+        }
+    }
+
+    fn answer_marks(&mut self) {
+        let Some(stream) = &self.stream else { return self.marks.clear() };
+        let Some(qmgr) = self.clients.get(&stream.client) else { return };
+        let clients = &self.clients;
+        self.marks.retain_mut(|mark| {
+            let is_ended = |client: &Client| client.is_gone || mark.ended.contains(&client.pid());
+            if mark.turns > 0 {
+                mark.turns -= 1;
+            } else if !clients.values().any(is_ended) {
+                qmgr.send(&FromStore::Stream(StreamFrame::Mark { token: mark.token }));
+                return false;
+            }
+            true
+        });
+    }
+
+    // ---- the snapshot ----
+
+    /// Begins a snapshot; gives QMGR's link.
+    pub(crate) fn begin_snapshot(&mut self) -> Option<Rc<Link>> {
+        let messages_count = self.log.status().living_messages;
+        let stream = self.stream.as_mut()?;
+        let client = self.clients.get(&stream.client)?;
+        stream.overflowed = false;
+        stream.cursor = Some(MessageSequence(0));
+        client.send(&FromStore::Stream(StreamFrame::SnapshotBegin { messages_count }));
+        Some(Rc::clone(&client.link))
+    }
+
+    /// Sends some more of the snapshot. True when it is complete.
+    pub(crate) fn step_snapshot(&mut self) -> bool {
+        let Some(stream) = &mut self.stream else { return true };
+        let (Some(cursor), Some(client)) = (stream.cursor, self.clients.get(&stream.client)) else {
+            return true;
+        };
+        let mut next = cursor;
+        let mut count = 0;
+        for facts in self.log.messages_from(cursor).take(SNAPSHOT_STEP) {
+            next = MessageSequence(facts.sequence.0 + 1);
+            count += 1;
+            client.send(&FromStore::Stream(StreamFrame::Message(Box::new(translate::facts(facts)))));
+        }
+        let is_complete = count < SNAPSHOT_STEP;
+        stream.cursor = if is_complete { None } else { Some(next) };
+        if is_complete {
+            client.send(&FromStore::Stream(StreamFrame::SnapshotEnd));
+        }
+        is_complete
+    }
+}
+
+/// Fills free cells, one for each fetch in turn.
+fn show<D: Disk>(log: &mut Log<D>, window: &mut Window, link: &Link) {
+    let mut at = 0;
+    while at < window.fetches.len() {
+        let Some(cell) = window.take_cell(at) else {
+            at += 1;
+            continue;
+        };
+        let (request, message, from, end) = {
+            let fetch = &window.fetches[at];
+            (fetch.request, fetch.message, fetch.at, fetch.end)
+        };
+        let Some(octets) = window.memory.cell(cell) else { return };
+        let wanted = usize::try_from(end - from).unwrap_or(usize::MAX).min(octets.len());
+        match log.read_content(message, from, &mut octets[..wanted]) {
+            Ok(read) if read > 0 => {
+                let octets = u32::try_from(read).unwrap_or(u32::MAX);
+                let last = from + read as u64 >= end;
+                push(link, &FromStore::Content { request, cell, octets, last });
+                window.fetches[at].at += read as u64;
+                if last {
+                    window.end_fetch(at);
+                }
+            }
+            other => {
+                let why =
+                    other.map_or_else(|error| error.to_string(), |_| "the content ends early".to_owned());
+                tracing::error!(event = "content.unreadable", %message, why, "content cannot be read");
+                window.put_back(at, cell);
+                window.end_fetch(at);
+                push(link, &FromStore::NoMessage { request, why });
+            }
+        }
+    }
+}
+
+fn push(link: &Link, frame: &FromStore) {
+    if let Err(error) = link.push(frame) {
+        tracing::error!(error = &error as &dyn std::error::Error, "a frame was not sent");
+    }
+}
+
+impl Client {
+    fn send(&self, frame: &FromStore) {
+        push(&self.link, frame);
+    }
+
+    fn greet(&mut self, hello: Hello) {
+        if hello.version != PROTOCOL_VERSION {
+            return self.link.close();
+        }
+        let own = Hello {
+            version: PROTOCOL_VERSION,
+            role: Role::Store,
+            pid: std::process::id(),
+            process: 0,
+            channel: String::new(),
+            capacity: 0,
+        };
+        if hello.role == Role::Channel {
+            match Window::new(hello.capacity).and_then(|window| Ok((window.share()?, window))) {
+                Ok((memory, window)) => {
+                    let welcome = FromStore::Welcome { hello: own, cells_count: window.cells_count };
+                    self.window = Some(window);
+                    if let Err(error) = self.link.push_with(&welcome, memory) {
+                        tracing::error!(error = &error as &dyn std::error::Error, "a welcome was not sent");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(
+                        event = "window.failed",
+                        error = &error as &dyn std::error::Error,
+                        "a channel gets no content window"
+                    );
+                    self.link.close();
+                }
+            }
+        } else {
+            self.send(&FromStore::Welcome { hello: own, cells_count: 0 });
+        }
+        self.hello = Some(hello);
+    }
+
+    fn release(&mut self, cells: &[u16]) {
+        let Some(window) = &mut self.window else { return };
+        if !cells.iter().all(|cell| window.release(*cell)) {
+            tracing::error!(
+                event = "window.abused",
+                pid = self.pid(),
+                "a channel released a cell that it did not have"
+            );
+            self.link.close();
+        }
+    }
+
+    /// Tells the client what was committed in a lane.
+    fn acknowledge(&mut self, lane: Lane) {
+        let (committed, told) = self.committed[lane.index()];
+        if committed > told {
+            self.committed[lane.index()].1 = committed;
+            self.send(&FromStore::Committed { lane, number: committed });
+        }
+    }
+
+    /// Sends a message's details: in the datagram, or in sealed memory when they do not fit.
+    fn message(&self, request: u32, detail: sternpost_link::store::MessageDetail) {
+        let frame = FromStore::Message { request, detail: Some(Box::new(detail)) };
+        if self.link.push(&frame).is_ok() {
+            return;
+        }
+        let FromStore::Message { detail: Some(detail), .. } = frame else { return };
+        let sent = postcard::to_stdvec(&detail)
+            .map_err(|error| error.to_string())
+            .and_then(|octets| memory::seal(&octets).map_err(|error| error.to_string()))
+            .and_then(|memory| {
+                let frame = FromStore::Message { request, detail: None };
+                self.link.push_with(&frame, memory).map_err(|error| error.to_string())
+            });
+        if let Err(why) = sent {
+            self.send(&FromStore::NoMessage { request, why });
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The store: the one process that writes the log and the only one that reads it.
+//!
+//! It takes append sets from `smtp-server` and the channels, answers them when they are durable, streams what happened
+//! to QMGR in the order of the log, and shows content to the channels. Not here: the log's format and recovery
+//! (`queue`), devices (`platform`), any decision about mail (QMGR and the submission library).
+#![forbid(unsafe_code)]
+
+mod client;
+mod core;
+mod device;
+mod translate;
+
+use crate::client::ClientId;
+use crate::core::Core;
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+use sternpost_platform::clock::Clock;
+use sternpost_platform::disk::{DiskBackend, DiskOpenError, LogDisk};
+use sternpost_platform::link::{Link, LinkEnd, Listener, Readiness};
+use tokio::sync::Notify;
+use tokio::task::{LocalSet, spawn_local};
+
+/// What the store is started with.
+#[derive(Debug)]
+pub struct Options {
+    /// The listening socket of `store.sock`.
+    pub listening: OwnedFd,
+    /// The log: a file, or a block device.
+    pub disk_path: PathBuf,
+    /// How it is written.
+    pub backend: DiskBackend,
+    /// Octets of a segment: 1 MiB to 64 MiB. An existing log keeps its own.
+    pub segment_octets: u32,
+    /// Segments, at least 8. An existing log keeps its own.
+    pub segments: u32,
+}
+
+/// Why the store could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The event loop could not be made.
+    #[error("cannot start the event loop")]
+    Runtime(#[source] io::Error),
+    /// The device could not be opened.
+    #[error("cannot open the log")]
+    Device(#[source] DiskOpenError),
+    /// A new log could not be written.
+    #[error("cannot create the log")]
+    Create(#[source] sternpost_queue::CreateError),
+    /// The log could not be recovered.
+    #[error("cannot recover the log")]
+    Recover(#[source] sternpost_queue::OpenError),
+    /// The listening socket could not be used.
+    #[error("cannot listen for the other processes")]
+    Listen(#[source] io::Error),
+    /// The device's completions cannot be watched.
+    #[error("cannot watch the log's device")]
+    Watch(#[source] io::Error),
+}
+
+/// Runs the store until it is ended.
+///
+/// # Errors
+/// `StoreError`.
+pub fn run(options: Options) -> Result<(), StoreError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StoreError::Runtime)?;
+    LocalSet::new().block_on(&runtime, drive(options))
+}
+
+/// A log with nothing due is looked at this often anyway.
+const NOTHING_DUE_MS: u64 = 60_000;
+
+/// The core, and the bell that rings when the log has something to do.
+struct Shared {
+    core: RefCell<Core<LogDisk>>,
+    appended: Notify,
+    subscribed: Notify,
+}
+
+async fn drive(options: Options) -> Result<(), StoreError> {
+    let clock = Clock::default();
+    let (log, backend) = device::open(&options, &clock)?;
+    let readiness = log.disk().readiness().try_clone_to_owned().map_err(StoreError::Watch)?;
+    let shared = Rc::new(Shared {
+        core: RefCell::new(Core::new(log, clock, backend)),
+        appended: Notify::new(),
+        subscribed: Notify::new(),
+    });
+    let listener = Listener::new(options.listening).map_err(StoreError::Listen)?;
+    spawn_local(accept(Rc::clone(&shared), listener));
+    spawn_local(stream(Rc::clone(&shared)));
+    drive_log(&shared, readiness).await
+}
+
+async fn drive_log(shared: &Shared, readiness: OwnedFd) -> Result<(), StoreError> {
+    let readiness = Readiness::new(readiness).map_err(StoreError::Watch)?;
+    loop {
+        let wait = {
+            let mut core = shared.core.borrow_mut();
+            core.drive();
+            core.wake_at().map_or(NOTHING_DUE_MS, |at| at.since_ms(core.clock.now()))
+        };
+        tokio::select! {
+            () = shared.appended.notified() => {
+                // What the rest of this turn of the event loop appends goes into the same batch.
+                tokio::task::yield_now().await;
+            }
+            ready = readiness.changed() => ready.map_err(StoreError::Watch)?,
+            () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+        }
+    }
+}
+
+async fn accept(shared: Rc<Shared>, listener: Listener) {
+    loop {
+        match listener.accept().await.and_then(Link::new) {
+            Ok(link) => {
+                let id = shared.core.borrow_mut().connected(Rc::clone(&link));
+                spawn_local(serve(Rc::clone(&shared), id, link));
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot accept a link");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(shared: Rc<Shared>, id: ClientId, link: Rc<Link>) {
+    let end = link
+        .read_until_end(|datagram, _| {
+            if shared.core.borrow_mut().datagram(id, datagram)? {
+                shared.subscribed.notify_one();
+            }
+            shared.appended.notify_one();
+            Ok(())
+        })
+        .await;
+    if !matches!(end, LinkEnd::Closed) {
+        tracing::error!(error = &end as &dyn std::error::Error, "a client's link has ended");
+    }
+    shared.core.borrow_mut().lost(id);
+    shared.appended.notify_one();
+}
+
+/// Sends QMGR a snapshot when it asks for one, and again when its link could not keep up.
+async fn stream(shared: Rc<Shared>) {
+    loop {
+        let overflowed = shared.core.borrow().stream.as_ref().is_some_and(|stream| stream.overflowed);
+        if !overflowed {
+            tokio::select! {
+                () = shared.subscribed.notified() => {}
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            }
+            continue;
+        }
+        let Some(link) = shared.core.borrow_mut().begin_snapshot() else { continue };
+        link.flushed().await;
+        while !shared.core.borrow_mut().step_snapshot() {
+            link.flushed().await;
+        }
+    }
+}

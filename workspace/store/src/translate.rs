@@ -1,0 +1,109 @@
+//! Between the words of the links and those of the log. Two sets of types, because the log's format and the links'
+//! protocol change at different times for different reasons.
+
+use std::sync::Arc;
+use sternpost_link::store as link;
+use sternpost_message::{Outcome, RecipientRange};
+use sternpost_queue as queue;
+
+pub(crate) const fn lane(lane: link::Lane) -> queue::Lane {
+    match lane {
+        link::Lane::Outcome => queue::Lane::Outcome,
+        link::Lane::Urgent => queue::Lane::Urgent,
+        link::Lane::Normal => queue::Lane::Normal,
+        link::Lane::NonUrgent => queue::Lane::NonUrgent,
+    }
+}
+
+pub(crate) fn set(records: Vec<link::Append<'_>>) -> queue::AppendSet {
+    let records = records
+        .into_iter()
+        .map(|record| match record {
+            link::Append::Content { message, index, octets } => {
+                queue::Append::Content { message, index, octets: Arc::from(octets) }
+            }
+            link::Append::Envelope { message, envelope, content_octets, content_sha256 } => {
+                queue::Append::Envelope { message, envelope: *envelope, content_octets, content_sha256 }
+            }
+            link::Append::Outcome { message, outcomes } => queue::Append::Outcome { message, outcomes },
+            link::Append::DiscardPartial { message } => queue::Append::DiscardPartial { message },
+        })
+        .collect();
+    queue::AppendSet { records }
+}
+
+pub(crate) fn refusal(error: &queue::AppendError) -> link::Refusal {
+    match error {
+        queue::AppendError::Full => link::Refusal::Full,
+        queue::AppendError::Closed | queue::AppendError::Disk(_) => link::Refusal::Device,
+        queue::AppendError::Invalid(why) => link::Refusal::Invalid((*why).to_owned()),
+    }
+}
+
+pub(crate) fn facts(facts: queue::MessageFacts) -> link::MessageFacts {
+    link::MessageFacts {
+        id: facts.id,
+        sequence: facts.sequence,
+        accepted_at: facts.accepted_at,
+        precedence: facts.precedence,
+        content_octets: facts.content_octets,
+        delay_reported: facts.delay_reported,
+        mlists: facts
+            .routes
+            .into_iter()
+            .map(|route| link::MlistFacts {
+                route: route.index,
+                channel: route.route.channel.clone(),
+                peer: route.route.peer.clone(),
+                pending: route.pending,
+                attempts: u16::try_from(route.attempts).unwrap_or(u16::MAX),
+            })
+            .collect(),
+        failed: facts.failed,
+    }
+}
+
+pub(crate) fn detail(detail: queue::MessageDetail) -> link::MessageDetail {
+    link::MessageDetail {
+        id: detail.id,
+        sequence: detail.sequence,
+        envelope: Arc::unwrap_or_clone(detail.envelope),
+        content_octets: detail.content_octets,
+        recipients: detail
+            .states
+            .into_iter()
+            .map(|record| link::RecipientRecord {
+                state: record.state,
+                attempts: u16::try_from(record.attempts).unwrap_or(u16::MAX),
+                delay_reported: record.delay_reported,
+                last: record.last,
+            })
+            .collect(),
+    }
+}
+
+pub(crate) fn effects(outcomes: &[(RecipientRange, Outcome)]) -> Vec<(RecipientRange, link::Effect)> {
+    let effect = |outcome: &Outcome| match outcome {
+        Outcome::Delivered(_) | Outcome::Transferred(_) => link::Effect::Worked,
+        Outcome::Deferred { scope, .. } => link::Effect::Deferred(*scope),
+        Outcome::Failed(_) => link::Effect::Failed,
+        Outcome::DelayReported => link::Effect::DelayReported,
+        Outcome::Reported { .. } | Outcome::Discarded { .. } => link::Effect::Closed,
+    };
+    outcomes.iter().map(|(range, outcome)| (*range, effect(outcome))).collect()
+}
+
+pub(crate) fn status(status: &queue::LogStatus, backend: &str) -> link::StoreStatus {
+    link::StoreStatus {
+        messages_count: status.living_messages,
+        living_octets: status.living_octets,
+        log_octets: status.geometry.octets(),
+        segments_free_count: status.free_segments,
+        segments_count: status.geometry.segments,
+        partials_count: status.partials,
+        is_full: !status.accepts,
+        batches_count: status.batches,
+        write_errors_count: status.write_errors,
+        backend: backend.to_owned(),
+    }
+}
