@@ -66,6 +66,7 @@ pub(crate) struct Core {
     /// Marks that wait, and the process whose Mlists come back when they arrive.
     marks: Vec<(u64, ProcessId)>,
     deliverable_said: u64,
+    departures: Departures,
     next_ping_at: u64,
 }
 
@@ -86,6 +87,7 @@ impl Core {
             mark_last: 0,
             marks: Vec::new(),
             deliverable_said: 0,
+            departures: Departures::default(),
             next_ping_at: 0,
         }
     }
@@ -287,6 +289,9 @@ impl Core {
     fn follow(&mut self, message: MessageSequence, consequence: Consequence) {
         match consequence {
             Consequence::Settled { mlist, recipients, worked } => {
+                if worked {
+                    self.departures.count(self.clock.now());
+                }
                 self.processes.outcome(mlist, recipients);
                 self.apply(Event::Settled { mlist, recipients: vec![recipients], worked });
             }
@@ -664,15 +669,50 @@ impl Core {
         UnixMillis(scheduler.min(attach).min(self.next_ping_at))
     }
 
-    /// Tells the store how much deliverable mail waits, when that has changed enough to matter: the flow control of
-    /// intake needs the magnitude, not the count.
+    /// Tells the store how much mail waits that is about to leave, when that has changed enough to matter: the flow
+    /// control of intake needs the magnitude, not the count. Mail that would not leave within a second (a dead or slow
+    /// next hop) is not counted, so that it never slows intake.
     pub(crate) fn tell_deliverable(&mut self) {
-        let waiting = if self.tree == Tree::Going { self.scheduler.counts().assignable as u64 } else { 0 };
-        if waiting.checked_ilog2() != self.deliverable_said.checked_ilog2()
+        let now = self.clock.now();
+        let waiting = if self.tree == Tree::Going { self.scheduler.counts().runnable as u64 } else { 0 };
+        let leaving = if waiting <= self.departures.per_second(now) { waiting } else { 0 };
+        if leaving.checked_ilog2() != self.deliverable_said.checked_ilog2()
             && let Some(store) = &self.store
         {
-            self.deliverable_said = waiting;
-            send(store, &ToStore::Deliverable { waiting });
+            self.deliverable_said = leaving;
+            send(store, &ToStore::Deliverable { waiting: leaving });
+        }
+    }
+}
+
+/// How many Mlists have left lately.
+#[derive(Debug, Default)]
+struct Departures {
+    /// The interval that is being counted, and its count.
+    interval: u64,
+    count: u64,
+    /// The count of the interval before.
+    last_count: u64,
+}
+
+impl Departures {
+    const INTERVAL_MS: u64 = 250;
+
+    fn count(&mut self, now: UnixMillis) {
+        self.roll(now);
+        self.count += 1;
+    }
+
+    fn per_second(&mut self, now: UnixMillis) -> u64 {
+        self.roll(now);
+        self.last_count.max(self.count) * (1_000 / Self::INTERVAL_MS)
+    }
+
+    fn roll(&mut self, now: UnixMillis) {
+        let interval = now.0 / Self::INTERVAL_MS;
+        if interval != self.interval {
+            self.last_count = if interval == self.interval + 1 { self.count } else { 0 };
+            (self.interval, self.count) = (interval, 0);
         }
     }
 }
@@ -709,6 +749,17 @@ fn send_view(link: &Link, generation: u64, view: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn departures_are_those_of_the_last_quarter_second() {
+        let mut departures = Departures::default();
+        for ms in 0..100 {
+            departures.count(UnixMillis(10_000 + ms));
+        }
+        assert_eq!(departures.per_second(UnixMillis(10_100)), 400);
+        assert_eq!(departures.per_second(UnixMillis(10_260)), 400);
+        assert_eq!(departures.per_second(UnixMillis(10_600)), 0);
+    }
 
     #[test]
     fn recipients_split_into_those_held_and_the_rest() {
