@@ -246,11 +246,11 @@ pub enum FromStore {
     },
     /// For QMGR.
     Stream(StreamFrame),
-    /// The answer to [`ToStore::List`].
+    /// The answer to [`ToStore::List`]: fewer messages than were asked for when more do not fit a datagram.
     Listed {
         /// Living messages from `from` on.
         messages: Vec<MessageFacts>,
-        /// Where to go on; none at the end.
+        /// Where to go on; none when there are no more.
         next: Option<MessageSequence>,
     },
     /// The answer to [`ToStore::Show`].

@@ -1,4 +1,5 @@
 //! The command line as people and scripts meet it: help, exit statuses, and what is said when something is missing.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here, with the place")]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -136,18 +136,7 @@ impl<D: Disk> Core<D> {
             (Some(_), ToStore::Mark { token, ended }) => self.marks.push(Mark { token, ended, turns: 2 }),
             (Some(_), ToStore::Deliverable { waiting }) => self.deliverable = waiting,
             (Some(_), ToStore::List { from, count_max }) => {
-                let count = usize::try_from(count_max.clamp(1, 256)).unwrap_or(256);
-                let mut messages: Vec<_> =
-                    self.log.messages_from(from).take(count + 1).map(translate::facts).collect();
-                let next =
-                    (messages.len() > count).then(|| messages.pop()).flatten().map(|more| more.sequence);
-                for message in messages {
-                    client.send(&FromStore::Listed { messages: vec![message], next: None });
-                }
-                client.send(&FromStore::Listed {
-                    messages: Vec::new(),
-                    next: next.or(Some(MessageSequence(0))),
-                });
+                client.list(&self.log, from, count_max);
             }
             (Some(_), ToStore::Show { message }) => {
                 let detail =
@@ -426,6 +415,28 @@ impl Client {
             self.send(&FromStore::Welcome { hello: own, cells_count: 0 });
         }
         self.hello = Some(hello);
+    }
+
+    /// Lists as many messages as were asked for, or as fit a datagram.
+    fn list<D: Disk>(&self, log: &Log<D>, from: MessageSequence, count_max: u32) {
+        let mut count = usize::try_from(count_max.clamp(1, 256)).unwrap_or(1);
+        loop {
+            let mut messages: Vec<_> =
+                log.messages_from(from).take(count + 1).map(translate::facts).collect();
+            let next = messages.get(count).map(|more| more.sequence);
+            messages.truncate(count);
+            match self.link.push(&FromStore::Listed { messages, next }) {
+                Err(_) if count > 1 => count /= 2,
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a message's facts do not fit a datagram"
+                    );
+                    return;
+                }
+                Ok(()) => return,
+            }
+        }
     }
 
     fn release(&mut self, cells: &[u16]) {

@@ -269,6 +269,7 @@ impl<'a> Association<'a> {
             self.relay.channel.peer_worked(&self.jobs.name);
         }
         if let Some((_, job)) = self.under_way.iter_mut().find(|(id, _)| *id == transaction) {
+            tracing::debug!(event = "recipient.outcome", mlist = %job.mlist(), recipient, ?outcome, "an attempt has ended");
             job.result(recipient, outcome);
         }
     }

@@ -231,7 +231,7 @@ impl Connection {
         let (client, octets) = (self.client, summary.octets);
         match upload.commit(accepted.envelope).await {
             Appended::Committed => {
-                tracing::info!(event = "message.accepted", %id, %client, octets, listener = self.prepared.listener.name, "accepted");
+                tracing::debug!(event = "message.accepted", %id, %client, octets, listener = self.prepared.listener.name, "accepted");
                 Answer::AcceptText(format!("Ok: queued as {id}"))
             }
             Appended::Refused(Refusal::Full) => reject(452, 4, 3, 1, "the queue is full, try again later"),

@@ -123,20 +123,15 @@ async fn listed(which: &Which, limit: usize) -> Result<Vec<MessageFacts>, AskErr
     {
         let count_max =
             u32::try_from(limit - messages.len()).map_or(PAGE_MESSAGES, |count| count.min(PAGE_MESSAGES));
-        // A page comes in several frames; the last one has no message and says where to go on, 0 at the end.
-        let mut page = Vec::new();
-        let next = store
+        let (mut page, next) = store
             .store_answer(&ToStore::List { from: first, count_max }, |frame| match frame {
-                FromStore::Listed { messages, next } => {
-                    page.extend(messages);
-                    next
-                }
+                FromStore::Listed { messages, next } => Some((messages, next)),
                 _ => None,
             })
             .await?;
         messages.append(&mut page);
         // A store that names the same place again would be asked for ever.
-        from = Some(next).filter(|next| *next > first);
+        from = next.filter(|next| *next > first);
     }
     messages.truncate(limit);
     Ok(messages)

@@ -75,7 +75,8 @@ impl Switch {
              segment_octets = {segment_octets}\nsegments = {segments}\nbackend = \"{backend}\"\n{source}"
         );
         // The tables of a test name no node: the only one is meant.
-        let text = if source.starts_with("[tables]") { text.replace("node = \"switch-1\"\n", "") } else { text };
+        let text =
+            if source.starts_with("[tables]") { text.replace("node = \"switch-1\"\n", "") } else { text };
         fs::write(home.path().join("boot.toml"), text).expect("the folder of a test can be written");
         let mut switch = Self { home, supervisor: None, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         switch.launch();
@@ -216,9 +217,7 @@ impl Switch {
 
     /// Waits until no message lives.
     pub(crate) fn wait_until_empty(&self) {
-        wait_for("an empty queue", || {
-            (self.status_if_any()?["store"]["messages"] == 0).then_some(())
-        });
+        wait_for("an empty queue", || (self.status_if_any()?["store"]["messages"] == 0).then_some(()));
     }
 
     /// Waits until QMGR or the store say something in `status`.

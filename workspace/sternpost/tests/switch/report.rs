@@ -58,7 +58,10 @@ impl StatusReport {
         assert!(output.status.success(), "not a report: {shown}");
         let report: Self = serde_json::from_slice(&output.stdout).expect("the parser writes JSON");
         assert_eq!(report.defects, [] as [&str; 0], "{shown}");
-        assert_eq!((report.content_type.as_str(), report.report_type.as_str()), ("multipart/report", "delivery-status"));
+        assert_eq!(
+            (report.content_type.as_str(), report.report_type.as_str()),
+            ("multipart/report", "delivery-status")
+        );
         assert_eq!(report.parts[1], "message/delivery-status", "{:?}", report.parts);
         assert_eq!(report.parts.len(), 3, "{:?}", report.parts);
         report
@@ -67,7 +70,10 @@ impl StatusReport {
     /// Action and status of the recipient at this address, which must be reported on.
     pub(crate) fn about(&self, address: &str) -> (&str, &str) {
         let wanted = format!("rfc822; {address}");
-        let recipient = self.recipients.iter().find(|fields| fields["final-recipient"].replace(";", "; ").replace("  ", " ") == wanted);
+        let recipient = self
+            .recipients
+            .iter()
+            .find(|fields| fields["final-recipient"].replace(";", "; ").replace("  ", " ") == wanted);
         let recipient = recipient.unwrap_or_else(|| panic!("{address} is not in {:?}", self.recipients));
         (&recipient["action"], &recipient["status"])
     }
