@@ -1,0 +1,29 @@
+# The front door: each target is one line to the real tool.
+CARGO  ?= cargo
+FUZZ_S ?= 60
+LOAD   := target/release/sternpost-load
+
+.PHONY: all demo test check bench bench-peer fuzz clean
+
+all: check test                 ## what a change must pass
+
+demo:                           ## the switch at work while its processes are killed: target/demo/report.json
+	$(CARGO) build --release --quiet -p sternpost -p sternpost-load && $(LOAD) demo
+
+test:                           ## everything that CI runs
+	.ci/test
+
+check:                          ## format, lints, documentation
+	.ci/test format clippy docs
+
+bench:                          ## rate, CPU, latency, memory: target/bench/report.json
+	$(CARGO) build --release --quiet -p sternpost -p sternpost-load && $(LOAD) bench
+
+bench-peer:                     ## the same beside Postfix, as root: target/bench/peer.json
+	$(CARGO) build --release --quiet -p sternpost -p sternpost-load && $(LOAD) bench-peer
+
+fuzz:                           ## every parser for a minute (FUZZ_S seconds), with cargo-fuzz
+	.ci/fuzz $(FUZZ_S)
+
+clean:                          ## all that was built
+	$(CARGO) clean

@@ -1,0 +1,96 @@
+//! The subcommands, one module each.
+
+mod bench;
+mod demo;
+mod peer;
+mod sink;
+mod source;
+mod switch;
+mod tally;
+mod tool;
+
+use std::error::Error;
+
+/// Result of a subcommand: whether all went well, or why it was not carried out.
+type Outcome = Result<bool, Box<dyn Error>>;
+
+/// Load for a mail switch: an SMTP/LMTP source and sink that count every message, and the drivers built on them.
+#[derive(Debug, clap::Parser)]
+#[command(name = "sternpost-load", version)]
+pub(crate) enum Command {
+    /// Sends test messages and prints which of them got a 250, and when.
+    Source(source::SourceArguments),
+    /// Receives messages and prints which came, and when.
+    Sink(sink::SinkArguments),
+    /// Compares what sources were promised with what sinks received.
+    Match(tally::MatchArguments),
+    /// Measures the switch: rate, CPU, latency, memory.
+    Bench(bench::BenchArguments),
+    /// Measures the switch beside Postfix, with Postfix's own source and sink.
+    BenchPeer(peer::PeerArguments),
+    /// Shows the switch at work while its processes are killed and its routes change.
+    Demo(demo::DemoArguments),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Outcome {
+        match self {
+            Self::Source(arguments) => arguments.run(),
+            Self::Sink(arguments) => arguments.run(),
+            Self::Match(arguments) => arguments.run(),
+            Self::Bench(arguments) => arguments.run(),
+            Self::BenchPeer(arguments) => arguments.run(),
+            Self::Demo(arguments) => arguments.run(),
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// A size as people write it: `4096`, `64KiB`, `1MiB`.
+fn octets(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        unit => return Err(format!("{unit:?}: a size ends in nothing, KiB or MiB")),
+    };
+    let number: usize = digits.parse().map_err(|error| format!("{text:?} is no size: {error}"))?;
+    number.checked_mul(factor).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+/// Runs a future to its end on a runtime of its own.
+fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        assert_eq!(octets("4096"), Ok(4096));
+        assert_eq!(octets("64KiB"), Ok(65536));
+        assert_eq!(octets("1MiB"), Ok(1 << 20));
+        assert!(octets("4kb").is_err());
+        assert!(octets("KiB").is_err());
+    }
+}

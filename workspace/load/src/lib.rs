@@ -1,0 +1,26 @@
+//! Load for a mail switch: an SMTP/LMTP source that remembers every 250, a sink that remembers every receipt, and the
+//! comparison of the two (what was lost, what came twice, how long it took).
+//!
+//! The tests of other crates use [`source`], [`sink`] and [`matching`]; the binary `sternpost-load` adds the drivers of
+//! `make demo`, `make bench` and `make bench-peer`. On purpose nothing here knows the switch's own protocol code: a fault
+//! in it shall not be answered by the same fault in its judge.
+//!
+//! Not here: TLS, authentication, anything that the device itself runs.
+#![forbid(unsafe_code)]
+
+pub mod content;
+pub mod matching;
+pub mod postfix;
+pub mod process;
+pub mod sink;
+pub mod source;
+pub mod wire;
+
+/// Nanoseconds since the epoch by the clock that all processes of this machine share (CLOCK_REALTIME).
+///
+/// Zero when the clock stands before 1970 and the largest value after the year 2554: a load test is wrong then anyway.
+#[must_use]
+pub fn now_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

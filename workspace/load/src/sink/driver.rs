@@ -1,0 +1,119 @@
+//! The sink's sockets: one task for each connection, one [`Dialogue`] in each.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::SinkOptions;
+use super::dialogue::{Arrival, Dialogue, Event};
+use super::ledger::{Ledger, Receipt};
+use crate::now_ns;
+
+/// Octets read at once: a message of 4 KiB and the commands around it fit many times.
+const READ_OCTETS: usize = 64 * 1024;
+
+struct Shared {
+    options: SinkOptions,
+    ledger: Arc<Ledger>,
+    arrivals_count: AtomicU64,
+}
+
+/// Takes connections until told to stop, then drops them all.
+pub(super) async fn serve(
+    listener: TcpListener,
+    options: SinkOptions,
+    ledger: Arc<Ledger>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    // It is non-blocking and this runtime has its I/O driver: no registration fails but for want of memory.
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    let shared = Arc::new(Shared { options, ledger, arrivals_count: AtomicU64::new(0) });
+    let mut sessions = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => return,
+            taken = listener.accept() => match taken {
+                Ok((stream, _)) => {
+                    shared.ledger.connect();
+                    let shared = Arc::clone(&shared);
+                    // What ends a session early is the other side's affair: its messages stand in the ledger or not.
+                    sessions.spawn(async move { let _ = session(stream, &shared).await; });
+                }
+                // Out of descriptors, mostly: the connections that end give some back.
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            },
+            Some(_) = sessions.join_next() => {}
+        }
+    }
+}
+
+async fn session(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut dialogue = Dialogue::new(&shared.options);
+    let mut input = Vec::with_capacity(READ_OCTETS);
+    let mut messages_count = 0;
+    loop {
+        let mut used = 0;
+        loop {
+            let (octets_count, event) = dialogue.take(&input[used..]);
+            used += octets_count;
+            match event {
+                Event::NeedInput => break,
+                Event::Close => return send(&mut stream, dialogue.replies()).await,
+                Event::Rejected => shared.ledger.reject(),
+                Event::Arrived(arrival) => {
+                    messages_count += 1;
+                    if !keep(shared, *arrival) {
+                        return send(&mut stream, dialogue.replies()).await;
+                    }
+                    if !shared.options.delay.is_zero() {
+                        tokio::time::sleep(shared.options.delay).await;
+                    }
+                    dialogue.accept();
+                    if Some(messages_count) == shared.options.drop_after_count {
+                        return send(&mut stream, dialogue.replies()).await;
+                    }
+                }
+            }
+        }
+        input.drain(..used);
+        send(&mut stream, dialogue.replies()).await?;
+        input.reserve(READ_OCTETS);
+        if stream.read_buf(&mut input).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Writes the arrival down. False: this one gets no reply, as told.
+fn keep(shared: &Shared, arrival: Arrival) -> bool {
+    let number = shared.arrivals_count.fetch_add(1, Ordering::Relaxed) + 1;
+    let answered =
+        shared.options.close_before_reply_count.is_none_or(|every| !number.is_multiple_of(every.max(1)));
+    let Arrival { sender, recipients, priority, inspected } = arrival;
+    shared.ledger.enter(Receipt {
+        id: inspected.load_id,
+        arrived_ns: now_ns(),
+        sent_ns: inspected.sent_ns,
+        sender,
+        recipients,
+        priority,
+        octets: inspected.octets,
+        integrity: inspected.integrity,
+        answered,
+        content: inspected.content,
+    });
+    answered
+}
+
+async fn send(stream: &mut TcpStream, replies: &mut Vec<u8>) -> std::io::Result<()> {
+    if !replies.is_empty() {
+        stream.write_all(replies).await?;
+        replies.clear();
+    }
+    Ok(())
+}
