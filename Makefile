@@ -1,6 +1,7 @@
 # The front door: each target is one line to the real tool.
 CARGO  ?= cargo
 FUZZ_S ?= 60
+BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
 .PHONY: all demo test check bench bench-peer fuzz clean
@@ -8,7 +9,7 @@ LOAD   := target/release/sternpost-load
 all: check test                 ## what a change must pass
 
 demo:                           ## the switch at work while its processes are killed: target/demo/report.json
-	$(CARGO) build --release --quiet -p sternpost -p sternpost-load && $(LOAD) demo
+	.ci/packages && $(BUILD) && $(LOAD) demo
 
 test:                           ## everything that CI runs
 	.ci/test
@@ -17,10 +18,10 @@ check:                          ## format, lints, documentation
 	.ci/test format clippy docs
 
 bench:                          ## rate, CPU, latency, memory: target/bench/report.json
-	$(CARGO) build --release --quiet -p sternpost -p sternpost-load && $(LOAD) bench
+	$(BUILD) && $(LOAD) bench
 
 bench-peer:                     ## the same beside Postfix, as root: target/bench/peer.json
-	$(CARGO) build --release --quiet -p sternpost -p sternpost-load && $(LOAD) bench-peer
+	.ci/packages && $(BUILD) && $(LOAD) bench-peer
 
 fuzz:                           ## every parser for a minute (FUZZ_S seconds), with cargo-fuzz
 	.ci/fuzz $(FUZZ_S)
