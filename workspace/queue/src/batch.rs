@@ -15,7 +15,7 @@ use crate::format::{
     OutcomeHead, PAGE, PAGE_OCTETS, RECORD_ALIGNMENT, RECORD_HEADER_OCTETS, RecordHeader, Salt,
     SegmentHeader,
 };
-use crate::index::{Effect, Place};
+use crate::index::{Effect, Place, Resident};
 use crate::set::WaitingSet;
 
 /// Where a batch will stand, and in which use of its segment.
@@ -61,6 +61,8 @@ pub(crate) struct Batch {
     pub(crate) touched: FxHashSet<u64>,
     /// Partial messages that end in it: not moved either.
     pub(crate) discarded: FxHashSet<MessageId>,
+    /// Whose records were moved into it: a resident may be listed twice.
+    pub(crate) residents: FxHashSet<Resident>,
     pub(crate) moved: u32,
 }
 
@@ -82,6 +84,7 @@ impl Batch {
             accepted: FxHashSet::default(),
             touched: FxHashSet::default(),
             discarded: FxHashSet::default(),
+            residents: FxHashSet::default(),
             moved: 0,
         }
     }

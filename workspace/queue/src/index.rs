@@ -89,7 +89,7 @@ pub(crate) struct Partial {
 }
 
 /// Who may have a record in a segment. Found out when the segment is reclaimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Resident {
     Message(u64),
     Partial(MessageId),

@@ -181,10 +181,9 @@ impl<D: Disk> Log<D> {
         if let Some(probe_at) = self.probe_at {
             return Some(probe_at);
         }
+        // What is not in the next batch yet waits for room, not for time.
         let staged = self.filling.iter().flat_map(|batch| &batch.sets);
-        let waiting = self.lanes[Lane::Outcome.position()].front();
-        let lazy =
-            staged.chain(waiting).map(|set| set.came_at.plus_ms(self.parameters.outcome_delay_ms_max)).min();
+        let lazy = staged.map(|set| set.came_at.plus_ms(self.parameters.outcome_delay_ms_max)).min();
         let sweep = (self.index.partials_count() > 0).then_some(self.sweep_at);
         lazy.into_iter().chain(sweep).min()
     }

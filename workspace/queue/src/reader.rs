@@ -218,9 +218,7 @@ fn last_diagnostic(outcomes: &[(RecipientRange, Outcome)], recipient: u32) -> Op
 type DecodedMessage = (MessageHead, Envelope, Vec<(RecipientRange, RecipientRecord)>);
 
 /// Decodes an envelope or a moved record.
-pub(crate) fn decode_message(
-    body: &[u8],
-) -> Option<DecodedMessage> {
+pub(crate) fn decode_message(body: &[u8]) -> Option<DecodedMessage> {
     let (head, rest) = MessageHead::read_from_prefix(body).ok()?;
     let (envelope, states) = rest.split_at_checked(head.envelope_octets.get() as usize)?;
     let states = states.get(..head.states_octets.get() as usize)?;

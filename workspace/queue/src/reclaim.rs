@@ -130,7 +130,8 @@ impl<D: Disk> Log<D> {
         !self.space.excluded.is_empty() && self.space.free.len() <= RESERVE_SEGMENTS + 2
     }
 
-    /// Whether survivors should move: room is short or the living are strewn thin, and there is something to gain.
+    /// Whether survivors should move: room is short or the living are strewn thin, and there is something to gain: more than
+    /// what the ends of segments waste, into which the next record did not fit.
     pub(crate) fn reclaim_is_wanted(&self) -> bool {
         let head = self.head.map(|head| head.segment);
         if self.space.oldest_sealed(head).is_none() {
@@ -145,7 +146,7 @@ impl<D: Disk> Log<D> {
             .sum();
         let range = self.space.ring.len() as u64 * segment_octets;
         let is_thin = range > (4 * self.index.living_octets()).max(16 * segment_octets);
-        (self.space.is_short() || is_thin) && dead >= segment_octets.max(range / 8)
+        (self.space.is_short() || is_thin) && dead >= segment_octets.max(range / 6)
     }
 
     /// Puts survivors of the oldest segment into the batch. Whether there were any.
@@ -174,6 +175,17 @@ impl<D: Disk> Log<D> {
     }
 
     fn move_resident(&mut self, resident: Resident, segment: u32, floor: usize) -> Moved {
+        if self.filling.as_ref().is_some_and(|batch| batch.residents.contains(&resident)) {
+            return Moved::Done;
+        }
+        let moved = self.stage_resident(resident, segment, floor);
+        if let (Moved::Done, Some(batch)) = (&moved, &mut self.filling) {
+            batch.residents.insert(resident);
+        }
+        moved
+    }
+
+    fn stage_resident(&mut self, resident: Resident, segment: u32, floor: usize) -> Moved {
         let here = |place: &Place| place.segment == segment && !place.is_missing();
         match resident {
             Resident::Message(sequence) => {

@@ -70,12 +70,14 @@ impl<D: Disk> Log<D> {
     /// Makes sure that a batch with room for `octets` is being filled; a batch that holds something is left as it is.
     /// False when no segment is free.
     pub(crate) fn plan(&mut self, octets: usize) -> bool {
-        if let Some(batch) = &self.filling {
-            if batch.room() >= octets || !batch.is_empty() {
-                return batch.room() >= octets;
+        match self.filling.take() {
+            Some(batch) if batch.is_empty() => self.buffers.push(batch.into_parts().0),
+            Some(batch) => {
+                let fits = batch.room() >= octets;
+                self.filling = Some(batch);
+                return fits;
             }
-            let (buffer, _) = self.filling.take().map(Batch::into_parts).expect("it was just looked at");
-            self.buffers.push(buffer);
+            None => {}
         }
         let Some(berth) = self.berth(octets) else { return false };
         let buffer =
@@ -109,7 +111,7 @@ impl<D: Disk> Log<D> {
             let kept = if keeps_room && lane > Lane::Urgent { self.batch_octets_max / 4 } else { 0 };
             while let Some(set) = self.lanes[lane.position()].front() {
                 let (octets, accepts) = (set.octets, set.accepts);
-                if !self.plan(octets) || !self.may_take(accepts, octets, kept) {
+                if !self.may_take(accepts, octets, kept) || !self.plan(octets) {
                     break;
                 }
                 let Some(set) = self.lanes[lane.position()].pop_front() else { break };
@@ -119,11 +121,16 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Whether the batch that is being filled may take a set, by its room and by the segments in reserve.
+    /// Whether the next batch may take a set, by what must be kept free in it and by the segments in reserve. Asked before
+    /// a batch is begun: a segment that may not be used must not be opened either.
     fn may_take(&self, accepts: bool, octets: usize, kept: usize) -> bool {
-        let Some(batch) = &self.filling else { return false };
-        let room_is_kept = batch.sets.is_empty() || batch.room() >= octets + kept;
-        room_is_kept && self.space.permits(accepts, batch.berth.opens)
+        match self.filling.as_ref().filter(|batch| !batch.is_empty()) {
+            Some(batch) => {
+                let room_is_kept = batch.sets.is_empty() || batch.room() >= octets + kept;
+                room_is_kept && self.space.permits(accepts, batch.berth.opens)
+            }
+            None => self.berth(octets).is_some_and(|berth| self.space.permits(accepts, berth.opens)),
+        }
     }
 
     /// Puts one set into the batch, or refuses it.

@@ -65,7 +65,7 @@ impl DsyncDisk {
         if self.busy {
             return Err(DiskError::Busy);
         }
-        let gone = || device_error("write", offset, "the writer's thread is gone");
+        let gone = || device_error("write", offset, &"the writer's thread is gone");
         self.jobs.as_ref().ok_or_else(gone)?.send((offset, buffer)).map_err(|_| gone())?;
         self.busy = true;
         Ok(())

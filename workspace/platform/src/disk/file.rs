@@ -26,7 +26,8 @@ pub(super) struct LogFile {
 
 impl LogFile {
     pub(super) fn open(path: &Path, octets: u64) -> Result<Self, DiskOpenError> {
-        let failed = |step| move |source: io::Error| DiskOpenError::Step { step, path: path.to_owned(), source };
+        let failed =
+            |step| move |source: io::Error| DiskOpenError::Step { step, path: path.to_owned(), source };
         let errno = |step| move |source: Errno| failed(step)(source.into());
         let mut remarks = Vec::new();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
@@ -34,7 +35,8 @@ impl LogFile {
         let (descriptor, direct) = match rustix::fs::open(path, flags | OFlags::DIRECT, mode) {
             Ok(descriptor) => (descriptor, true),
             Err(Errno::INVAL) => {
-                remarks.push(format!("{} is written through the page cache: no O_DIRECT there", path.display()));
+                remarks
+                    .push(format!("{} is written through the page cache: no O_DIRECT there", path.display()));
                 (rustix::fs::open(path, flags, mode).map_err(errno("open"))?, false)
             }
             Err(error) => return Err(errno("open")(error)),
@@ -57,7 +59,8 @@ impl LogFile {
             size = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0)).map_err(errno("measure"))?;
             block_octets = rustix::fs::ioctl_blkpbszget(&file).map_err(errno("measure the blocks of"))?;
         }
-        let blocks_fit = block_octets != 0 && u32::try_from(PAGE_OCTETS).is_ok_and(|page| page % block_octets == 0);
+        let blocks_fit =
+            block_octets != 0 && u32::try_from(PAGE_OCTETS).is_ok_and(|page| page % block_octets == 0);
         if size < octets || !blocks_fit {
             let path = path.to_owned();
             return Err(DiskOpenError::Unfit { path, octets: size, block: block_octets, wanted: octets });
@@ -86,11 +89,11 @@ impl LogFile {
             let at = offset + done as u64;
             let rest = [IoSlice::new(&buffer.as_slice()[done..])];
             match rustix::io::pwritev2(&self.file, &rest, at, ReadWriteFlags::DSYNC) {
-                Ok(0) => return Err(device_error("write", at, "nothing was written")),
+                Ok(0) => return Err(device_error("write", at, &"nothing was written")),
                 // The part that was written is durable; the log treats the write as one.
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(device_error("write", at, error)),
+                Err(error) => return Err(device_error("write", at, &error)),
             }
         }
         Ok(())
@@ -120,7 +123,7 @@ impl LogFile {
             let got = self.read_some(start, bounce.as_mut_slice())?;
             let count = got.saturating_sub(skip).min(into.len() - done);
             if count == 0 {
-                return Err(device_error("read", at, "the file ends there"));
+                return Err(device_error("read", at, &"the file ends there"));
             }
             into[done..done + count].copy_from_slice(&bounce.as_slice()[skip..skip + count]);
             done += count;
@@ -133,7 +136,7 @@ impl LogFile {
         while done < into.len() {
             let at = offset + done as u64;
             match self.read_some(at, &mut into[done..])? {
-                0 => return Err(device_error("read", at, "the file ends there")),
+                0 => return Err(device_error("read", at, &"the file ends there")),
                 count => done += count,
             }
         }
@@ -145,7 +148,7 @@ impl LogFile {
             match rustix::io::pread(&self.file, &mut *into, offset) {
                 Ok(count) => return Ok(count),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(device_error("read", offset, error)),
+                Err(error) => return Err(device_error("read", offset, &error)),
             }
         }
     }

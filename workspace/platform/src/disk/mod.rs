@@ -46,7 +46,9 @@ pub enum DiskOpenError {
     #[error("{0} is in use by another store")]
     Locked(PathBuf),
     /// The device is too small, or its blocks are too large.
-    #[error("{path} has {octets} octets in blocks of {block}; {wanted} octets in blocks of at most 4096 are needed")]
+    #[error(
+        "{path} has {octets} octets in blocks of {block}; {wanted} octets in blocks of at most 4096 are needed"
+    )]
     Unfit {
         /// The device.
         path: PathBuf,
@@ -63,7 +65,7 @@ pub enum DiskOpenError {
 }
 
 enum Backend {
-    Uring(UringDisk),
+    Uring(Box<UringDisk>),
     Dsync(DsyncDisk),
 }
 
@@ -82,9 +84,10 @@ pub struct LogDisk {
 pub fn open_log_disk(path: &Path, backend: DiskBackend, octets: u64) -> Result<LogDisk, DiskOpenError> {
     let file = LogFile::open(path, octets)?;
     let backend = match backend {
-        DiskBackend::IoUring => Backend::Uring(UringDisk::new(file).map_err(DiskOpenError::Ring)?),
+        DiskBackend::IoUring => Backend::Uring(Box::new(UringDisk::new(file).map_err(DiskOpenError::Ring)?)),
         DiskBackend::Auto | DiskBackend::Dsync => {
-            let step = |source| DiskOpenError::Step { step: "start the writer of", path: path.to_owned(), source };
+            let step =
+                |source| DiskOpenError::Step { step: "start the writer of", path: path.to_owned(), source };
             Backend::Dsync(DsyncDisk::new(file).map_err(step)?)
         }
     };
@@ -190,7 +193,7 @@ impl Disk for LogDisk {
     }
 }
 
-fn device_error(action: &'static str, offset: u64, reason: impl ToString) -> DiskError {
+fn device_error(action: &'static str, offset: u64, reason: &dyn std::fmt::Display) -> DiskError {
     DiskError::Device { action, offset, reason: reason.to_string() }
 }
 

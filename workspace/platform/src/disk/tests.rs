@@ -1,8 +1,8 @@
 //! Both ways of writing, on a file.
 
 use super::*;
-use sternpost_message::UnixMillis;
 use rustix::event::{PollFd, PollFlags, poll};
+use sternpost_message::UnixMillis;
 
 const OCTETS: u64 = 1 << 20;
 
@@ -25,7 +25,8 @@ fn wait(disk: &mut LogDisk) -> (AlignedBuffer, Result<(), DiskError>) {
             return finished;
         }
         let timeout = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
-        let ready = poll(&mut [PollFd::from_borrowed_fd(disk.readiness(), PollFlags::IN)], Some(&timeout)).unwrap();
+        let ready =
+            poll(&mut [PollFd::from_borrowed_fd(disk.readiness(), PollFlags::IN)], Some(&timeout)).unwrap();
         assert_eq!(ready, 1, "the end of a write makes the descriptor readable");
     }
     panic!("the write does not end");
@@ -122,12 +123,14 @@ fn a_log_lives_on_either_disk_and_moves_between_them() {
         let (mut log, report) = Log::open(disk, Parameters::default(), UnixMillis(1)).unwrap();
         assert_eq!(report.damage, []);
         let before = log.status().sequence;
-        log.append(UnixMillis(1), sternpost_queue::Lane::Normal, sternpost_queue::AppendSet::default(), 5).unwrap();
+        log.append(UnixMillis(1), sternpost_queue::Lane::Normal, sternpost_queue::AppendSet::default(), 5)
+            .unwrap();
         log.drive(UnixMillis(1));
         while log.is_writing() {
             let timeout = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
             let ready =
-                poll(&mut [PollFd::from_borrowed_fd(log.disk().readiness(), PollFlags::IN)], Some(&timeout)).unwrap();
+                poll(&mut [PollFd::from_borrowed_fd(log.disk().readiness(), PollFlags::IN)], Some(&timeout))
+                    .unwrap();
             assert_eq!(ready, 1);
             log.drive(UnixMillis(1));
         }

@@ -81,8 +81,9 @@ impl UringDisk {
             }
             Err(error) => {
                 let octets = buffer.capacity();
-                self.remark =
-                    Some(format!("{octets} octets of memory cannot be registered ({error}); see RLIMIT_MEMLOCK"));
+                self.remark = Some(format!(
+                    "{octets} octets of memory cannot be registered ({error}); see RLIMIT_MEMLOCK"
+                ));
                 None
             }
         }
@@ -102,9 +103,10 @@ impl UringDisk {
             return Err(DiskError::Busy);
         }
         if self.broken {
-            return Err(device_error("write", offset, "the ring is broken"));
+            return Err(device_error("write", offset, &"the ring is broken"));
         }
-        let length = u32::try_from(buffer.len()).map_err(|_| DiskError::Range { offset, octets: buffer.len() })?;
+        let length =
+            u32::try_from(buffer.len()).map_err(|_| DiskError::Range { offset, octets: buffer.len() })?;
         let descriptor = types::Fd(self.file.as_fd().as_raw_fd());
         let memory = buffer.as_slice().as_ptr();
         let write = match self.slot(&buffer) {
@@ -118,7 +120,7 @@ impl UringDisk {
         let submitted = self.push(&[write, sync]).and_then(|()| self.submit(0));
         submitted.map_err(|error| {
             self.broken = true;
-            device_error("write", offset, error)
+            device_error("write", offset, &error)
         })
     }
 
@@ -161,7 +163,7 @@ impl UringDisk {
         let result = match (written?, synced?) {
             (written, _) if written < 0 => Err(os_error(offset, written)),
             (written, _) if usize::try_from(written) != Ok(buffer.len()) => {
-                Err(device_error("write", offset, format!("only {written} octets were written")))
+                Err(device_error("write", offset, &format!("only {written} octets were written")))
             }
             (_, synced) if synced < 0 => Err(os_error(offset, synced)),
             _ => Ok(()),
@@ -171,7 +173,7 @@ impl UringDisk {
 }
 
 fn os_error(offset: u64, result: i32) -> DiskError {
-    device_error("write", offset, io::Error::from_raw_os_error(result.saturating_neg()))
+    device_error("write", offset, &io::Error::from_raw_os_error(result.saturating_neg()))
 }
 
 impl Drop for UringDisk {

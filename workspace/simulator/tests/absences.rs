@@ -1,0 +1,105 @@
+//! What is absent: the invariants of ARCHITECTURE.md that say "only this crate" and that the table of crates in
+//! `tidy.rs` does not show already. Each is one test over manifests or source text.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here, with the place")]
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The crates of the product: not what is there for development alone.
+const DEVELOPMENT: [&str; 3] = ["simulator", "load", "fuzz"];
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate lies in workspace/").to_owned()
+}
+
+/// The crates whose manifest names `dependency` for more than their tests.
+fn crates_with(dependency: &str) -> BTreeSet<String> {
+    let mut command = MetadataCommand::new();
+    command
+        .manifest_path(workspace().join("../Cargo.toml"))
+        .no_deps()
+        .other_options(["--offline".to_owned()]);
+    let metadata = command.exec().unwrap();
+    let has = |package: &&cargo_metadata::Package| {
+        package.dependencies.iter().any(|d| d.kind == DependencyKind::Normal && d.name == dependency)
+    };
+    let short = |name: &str| name.strip_prefix("sternpost-").unwrap_or(name).to_owned();
+    metadata.workspace_packages().into_iter().filter(has).map(|package| short(&package.name)).collect()
+}
+
+/// Modules that are there for tests alone.
+const TEST_MODULES: [&str; 3] = ["tests.rs", "testing.rs", "fuzz.rs"];
+
+/// The product's crates in whose `src` a line of code has `text`; comments and test modules do not count.
+fn crates_that_say(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(workspace()).unwrap() {
+        let folder = entry.unwrap().path();
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        if !DEVELOPMENT.contains(&name.as_str()) && says(&folder.join("src"), text) {
+            found.insert(name);
+        }
+    }
+    found
+}
+
+fn says(folder: &Path, text: &str) -> bool {
+    fs::read_dir(folder).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return says(&path, text);
+        }
+        if TEST_MODULES.iter().any(|name| path.to_string_lossy().ends_with(name)) {
+            return false;
+        }
+        let file = fs::read_to_string(&path).unwrap();
+        file.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(text))
+    })
+}
+
+fn only<const N: usize>(crates: [&str; N]) -> BTreeSet<String> {
+    crates.map(str::to_owned).into()
+}
+
+#[test]
+fn only_platform_knows_io_uring() {
+    assert_eq!(crates_with("io-uring"), only(["platform"]));
+    assert_eq!(crates_with("libc"), only(["platform"]));
+}
+
+#[test]
+fn only_directory_speaks_ldap() {
+    assert_eq!(crates_with("ldap3"), only(["directory"]));
+}
+
+#[test]
+fn only_the_store_opens_the_log() {
+    assert_eq!(crates_that_say("open_log_disk("), only(["platform", "store"]));
+    assert_eq!(crates_that_say("Log::open("), only(["store"]));
+}
+
+#[test]
+fn qmgr_and_channels_never_read_the_queue() {
+    let crates = crates_with("sternpost-queue");
+    assert!(crates.contains("store"), "{crates:?}");
+    assert!(!crates.contains("qmgr") && !crates.contains("channels"), "{crates:?}");
+    for word in ["platform::disk", "O_DIRECT"] {
+        let crates = crates_that_say(word);
+        assert!(!crates.contains("qmgr") && !crates.contains("channels"), "{word}: {crates:?}");
+    }
+}
+
+#[test]
+fn only_the_supervisor_starts_processes_and_binds_ports() {
+    assert_eq!(crates_that_say("Command::new("), only(["sternpost"]));
+    assert!(!crates_that_say("TcpListener::bind").contains("channels"));
+}
+
+#[test]
+fn no_library_erases_its_errors() {
+    for word in ["anyhow", "eyre"] {
+        assert_eq!(crates_with(word), only([]), "{word}");
+    }
+}
