@@ -1,6 +1,7 @@
 //! The subcommands, one module each.
 
 mod bench;
+mod commit;
 mod demo;
 mod peer;
 mod sink;

@@ -29,7 +29,7 @@ const CRATES: &[(&str, u8, &[&str])] = &[
     ),
     ("simulator", 6, &["message", "queue"]),
     // The demonstration starts a configuration directory.
-    ("load", 6, &["message", "config", "directory"]),
+    ("load", 6, &["message", "config", "queue", "platform", "directory"]),
 ];
 
 /// The highest layer without clock, file, socket and thread.

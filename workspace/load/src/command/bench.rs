@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use sternpost_load::{matching, process, sink, source};
 
+use super::commit::{self, CommitRow};
 use super::switch::{Hop, QueueRoom, Switch};
 use super::tool::{self, Series, SinkProcess, number};
 use super::{Outcome, tool::run_source};
@@ -95,6 +96,7 @@ struct Report {
     peak_pss_octets: u64,
     processes: usize,
     rows: Vec<Row>,
+    commit: Vec<CommitRow>,
 }
 
 impl BenchArguments {
@@ -128,7 +130,11 @@ impl BenchArguments {
         let rows = CASES.iter().enumerate().map(|(at, case)| {
             row(case, (self.messages * case.share_per_cent / 100).max(1), &relays[at], &directs[at])
         });
+        let rows = rows.collect();
         let (peak_pss_octets, processes) = memory.stop();
+        drop(switch);
+        eprintln!("durable commits, raw and through the log");
+        let commit = commit::measure(&directory, self.rounds)?;
         let report = Report {
             rounds: self.rounds,
             load_average_before,
@@ -136,7 +142,8 @@ impl BenchArguments {
             tcp_congestion_control: congestion_control(),
             peak_pss_octets,
             processes,
-            rows: rows.collect(),
+            rows,
+            commit,
         };
         print_table(&report);
         let path = directory.join("report.json");
@@ -265,6 +272,7 @@ fn print_table(report: &Report) {
         );
     }
     let mib = number(report.peak_pss_octets) / f64::from(1 << 20);
+    commit::print_table(&report.commit);
     println!("peak memory of the switch: {mib:.1} MiB (PSS of {} processes)", report.processes);
 }
 
