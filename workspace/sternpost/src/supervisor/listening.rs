@@ -96,9 +96,14 @@ impl Listening {
 
 fn open(address: SocketAddr) -> io::Result<Open> {
     let socket = match address {
-        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
-        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
-    }?;
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => {
+            // `[::]:25` stands for IPv6 alone, so that `0.0.0.0:25` may stand beside it.
+            let socket = tokio::net::TcpSocket::new_v6()?;
+            rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+            socket
+        }
+    };
     // Connections of an earlier run that are still dying do not keep the port.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -134,6 +139,16 @@ mod tests {
         let bound = listening.report()[0].bound;
         assert!(listening.set(Vec::new()).changed && listening.is_empty());
         assert!(std::net::TcpStream::connect(bound).is_err());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn every_address_of_both_families_can_be_listened_on_with_one_port() {
+        let mut listening = Listening::default();
+        listening.set(vec![("in".into(), "0.0.0.0:0".parse().unwrap())]);
+        let port = listening.report()[0].bound.port();
+        let six = SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port);
+        let change = listening.set(vec![("in".into(), "0.0.0.0:0".parse().unwrap()), ("in".into(), six)]);
+        assert_eq!(change, Change { changed: true, failures: vec![] });
     }
 
     #[tokio::test(flavor = "current_thread")]
