@@ -67,7 +67,7 @@ const HELD_ENTRIES_MIN: usize = 2;
 
 /// Compares a new set with what is in force and decides.
 ///
-/// `node_identity` as for [`load`]. The entries may be in any order and may hold entries of others.
+/// `node_identity` as for [`load()`]. The entries may be in any order and may hold entries of others.
 #[must_use]
 pub fn next(
     previous: Option<&InForce>,

@@ -173,7 +173,7 @@ pub struct HousekeeperView {
 }
 
 impl HousekeeperView {
-    /// The part of a configuration that the role gets; none when the configuration was not made by [`crate::load`]
+    /// The part of a configuration that the role gets; none when the configuration was not made by [`crate::load()`]
     /// and has no housekeeper.
     #[must_use]
     pub fn new(configuration: &Configuration) -> Option<Self> {

@@ -35,7 +35,7 @@ fn functions() -> BTreeSet<String> {
 }
 
 /// What stands between two `mark`s, line by line.
-fn marked<'a>(text: &'a str, mark: char) -> impl Iterator<Item = &'a str> {
+fn marked(text: &str, mark: char) -> impl Iterator<Item = &str> {
     text.lines().flat_map(move |line| line.split(mark).skip(1).step_by(2))
 }
 
