@@ -4,13 +4,13 @@ use super::{PATIENCE, wait_for};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use sternpost_load::matching::{Tally, tally};
 use sternpost_load::sink::{Protocol, Sink, SinkOptions};
 use sternpost_load::source::{Progress, Report, Retry, SourceOptions, run_with};
 
 /// Load that outlives every death of the switch.
-pub(crate) const RETRY: Retry = Retry { delay: Duration::from_millis(50), limit: Duration::from_secs(50) };
+pub(crate) const RETRY: Retry = Retry { delay: Duration::from_millis(50), limit: Duration::from_secs(120) };
 
 /// An SMTP sink that keeps what it gets.
 pub(crate) fn sink() -> Sink {
@@ -92,16 +92,19 @@ pub(crate) fn send(options: SourceOptions) -> Report {
 /// Waits for everything that was accepted, and compares.
 pub(crate) fn compare(sources: &[Report], sinks: &[&Sink]) -> Tally {
     let accepted: u64 = sources.iter().map(|source| source.accepted_count).sum();
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     loop {
+        let is_over = Instant::now() > deadline;
         let distinct: u64 = sinks.iter().map(|sink| sink.counts().distinct).sum();
-        if distinct >= accepted || std::time::Instant::now() > deadline {
-            break;
+        // Enough pairs need not be the right ones: mail whose 250 was not read counts among them.
+        if distinct >= accepted || is_over {
+            let reports: Vec<_> = sinks.iter().map(|sink| sink.report()).collect();
+            let compared = tally(sources, &reports);
+            if compared.lost == 0 || is_over {
+                assert_eq!(compared.damaged, 0, "{compared}");
+                return compared;
+            }
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let reports: Vec<_> = sinks.iter().map(|sink| sink.report()).collect();
-    let compared = tally(sources, &reports);
-    assert_eq!(compared.damaged, 0, "{compared}");
-    compared
 }

@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod mail;
 pub(crate) mod report;
 pub(crate) mod site;
+pub(crate) mod stage;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -71,12 +72,9 @@ impl Switch {
     pub(crate) fn start_at(home: TempDir, room: Room, backend: &str, source: &str) -> Self {
         let Room { segment_octets, segments } = room;
         let text = format!(
-            "run_directory = \"r\"\nstate_directory = \"s\"\nnode = \"switch-1\"\n[queue]\npath = \"log\"\n\
+            "run_directory = \"r\"\nstate_directory = \"s\"\n[queue]\npath = \"log\"\n\
              segment_octets = {segment_octets}\nsegments = {segments}\nbackend = \"{backend}\"\n{source}"
         );
-        // The tables of a test name no node: the only one is meant.
-        let text =
-            if source.starts_with("[tables]") { text.replace("node = \"switch-1\"\n", "") } else { text };
         fs::write(home.path().join("boot.toml"), text).expect("the folder of a test can be written");
         let mut switch = Self { home, supervisor: None, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         switch.launch();
