@@ -26,6 +26,8 @@ use tokio::task::{LocalSet, spawn_local};
 const OUTCOMES_PER_SET: usize = 40;
 /// Wait before an outcome that the log's device did not take is recorded again.
 const RECORD_AGAIN: Duration = Duration::from_secs(1);
+/// Pause before a link that has ended is made anew.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Mlists in one frame of those held.
 const HELD_PER_FRAME: usize = 500;
 
@@ -61,6 +63,7 @@ pub(crate) struct Channel {
     qmgr: RefCell<Option<Rc<Link>>>,
     held: RefCell<FxHashMap<MlistId, Held>>,
     draining: Cell<bool>,
+    has_view: Cell<bool>,
     released: Notify,
 }
 
@@ -97,6 +100,7 @@ pub(crate) fn run<W: Work + 'static>(
             qmgr: RefCell::default(),
             held: RefCell::default(),
             draining: Cell::new(false),
+            has_view: Cell::new(false),
             released: Notify::new(),
         });
         let work = work(Rc::clone(&channel));
@@ -128,7 +132,9 @@ impl Channel {
                     continue;
                 }
             };
-            send(&link, &ToQmgr::Hello(self.hello.clone()));
+            // A process that drains attaches too: what it holds must not be given to another.
+            let capacity = if self.draining.get() { 0 } else { self.hello.capacity };
+            send(&link, &ToQmgr::Hello(Hello { capacity, ..self.hello.clone() }));
             let end = link
                 .read_until_end(|datagram, mut attached| {
                     let mut frames = Frames::open(datagram)?;
@@ -140,9 +146,7 @@ impl Channel {
                 .await;
             tracing::info!(event = "qmgr.lost", reason = %end, "QMGR has gone; waiting for it");
             *self.qmgr.borrow_mut() = None;
-            if self.draining.get() {
-                return;
-            }
+            tokio::time::sleep(RECONNECT_PAUSE).await;
         }
     }
 
@@ -151,7 +155,7 @@ impl Channel {
             FromQmgr::View { generation } => {
                 let good = attached
                     .take()
-                    .and_then(|memory| memory::unseal(memory).ok())
+                    .and_then(|memory| memory::unseal(memory, memory::VIEW_OCTETS_MAX).ok())
                     .is_some_and(|octets| work.view(&octets));
                 if !good {
                     tracing::error!(
@@ -159,7 +163,8 @@ impl Channel {
                         generation,
                         "the view of the configuration cannot be read"
                     );
-                } else if self.qmgr.borrow().is_none() {
+                } else {
+                    self.has_view.set(true);
                     self.attach(link);
                 }
             }
@@ -174,26 +179,40 @@ impl Channel {
             }
             FromQmgr::Drain => self.drain(work),
             FromQmgr::Ping { token } => send(link, &ToQmgr::Pong { token }),
+            FromQmgr::Recount { token } => {
+                self.tell_held(link);
+                send(link, &ToQmgr::Counted { token });
+            }
+            // A process that outlived its QMGR can work on with the view that it has.
+            FromQmgr::Welcome(_) if self.has_view.get() => self.attach(link),
             FromQmgr::Welcome(_) | FromQmgr::Answer | FromQmgr::NoAnswer { .. } => {}
         }
     }
 
     /// Says what this process holds, and takes assignments from now on.
     fn attach(&self, link: &Rc<Link>) {
-        let held = self.held.borrow();
-        let mlists: Vec<_> = held.iter().map(|(mlist, held)| (*mlist, held.recipients.clone())).collect();
-        for some in mlists.chunks(HELD_PER_FRAME) {
-            send(link, &ToQmgr::Held { mlists: some.to_vec() });
+        if self.qmgr.borrow().is_some() {
+            return;
         }
+        self.tell_held(link);
         send(link, &ToQmgr::Attached);
-        for (mlist, _) in held.iter().filter(|(_, held)| held.finished) {
+        for (mlist, _) in self.held.borrow().iter().filter(|(_, held)| held.finished) {
             send(link, &ToQmgr::Finished { mlist: *mlist });
         }
         *self.qmgr.borrow_mut() = Some(Rc::clone(link));
     }
 
+    fn tell_held(&self, link: &Link) {
+        let held = self.held.borrow();
+        let mlists: Vec<_> = held.iter().map(|(mlist, held)| (*mlist, held.recipients.clone())).collect();
+        for some in mlists.chunks(HELD_PER_FRAME) {
+            push_held(link, some);
+        }
+    }
+
     fn drain<W: Work>(&self, work: &W) {
         if !self.draining.replace(true) {
+            self.tell(&ToQmgr::Draining);
             work.drain();
         }
         self.released.notify_one();
@@ -282,6 +301,22 @@ impl Channel {
         let link = self.qmgr.borrow().clone();
         if let Some(link) = link {
             link.flushed().await;
+        }
+    }
+}
+
+/// Mlists with many ranges may not fit one frame together; each of them fits alone.
+fn push_held(link: &Link, mlists: &[(MlistId, Vec<RecipientRange>)]) {
+    if link.push(&ToQmgr::Held { mlists: mlists.to_vec() }).is_ok() {
+        return;
+    }
+    match mlists {
+        [] => {}
+        [alone] => tracing::error!(mlist = %alone.0, "an Mlist that is held does not fit a frame"),
+        several => {
+            let (first, second) = several.split_at(several.len() / 2);
+            push_held(link, first);
+            push_held(link, second);
         }
     }
 }

@@ -7,6 +7,7 @@
 use crate::RoleError;
 use crate::channel::{self, Channel, ChannelOptions, Work};
 use crate::report::{self, Original, Owed, ReportKind, ReportRequest, ReportedRecipient};
+use crate::store_client::FetchError;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use sternpost_config::HousekeeperView;
 use sternpost_link::Appended;
 use sternpost_link::qmgr::Assignment;
-use sternpost_link::store::{Append, Lane, MessageDetail, RecipientRecord, Refusal};
+use sternpost_link::store::{Append, Lane, MessageDetail, RecipientRecord};
 use sternpost_message::{
     BodyType, Diagnostic, EnhancedStatus, Envelope, MessageId, Outcome, ROUTE_DELAY_REPORT, Recipient,
     RecipientIndex, RecipientRange, RecipientState, ReversePath, Route, RouteIndex,
@@ -64,6 +65,31 @@ impl Work for Housekeeper {
     }
 }
 
+/// What a report is about.
+#[derive(Clone, Copy)]
+struct Reporting<'a> {
+    view: &'a HousekeeperView,
+    detail: &'a MessageDetail,
+    original: &'a [u8],
+    is_delay: bool,
+}
+
+/// A report as a message.
+struct Made {
+    id: MessageId,
+    content: Vec<u8>,
+    envelope: Envelope,
+}
+
+/// How the log took a report and what it closes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Commit {
+    Done,
+    Refused,
+    /// It does not fit one append set.
+    TooLarge,
+}
+
 /// A recipient that may be reported on.
 struct Candidate<'a> {
     index: RecipientIndex,
@@ -76,37 +102,73 @@ impl Housekeeper {
     async fn process(&self, assignment: Assignment) {
         let mlist = assignment.mlist;
         let fetched = self.channel.store.fetch(mlist.message, ORIGINAL_OCTETS_MAX);
-        let detail = match fetched.detail().await {
-            Ok(detail) => detail,
-            Err(why) => {
-                tracing::info!(event = "report.void", %mlist, why, "nothing to report on: the message is gone");
-                return self.channel.done_durably(mlist);
+        let read = async {
+            let detail = fetched.detail().await?;
+            let mut original = Vec::new();
+            while let Some(piece) = fetched.piece().await? {
+                original.extend_from_slice(&piece);
+            }
+            Ok::<_, FetchError>((detail, original))
+        };
+        let (detail, original) = match read.await {
+            Ok(read) => read,
+            // The word of its end is on its way to QMGR.
+            Err(FetchError::Gone) => return self.channel.done_durably(mlist),
+            Err(FetchError::Unreadable(why)) => {
+                tracing::error!(event = "report.unreadable", %mlist, why, "a message to report on cannot be read");
+                tokio::time::sleep(AGAIN).await;
+                return self.channel.unassigned(mlist, &why);
             }
         };
-        let mut original = Vec::new();
-        while let Ok(Some(piece)) = fetched.piece().await {
-            original.extend_from_slice(&piece);
-        }
         let Some(view) = self.view.borrow().clone() else {
             return self.channel.unassigned(mlist, "no view yet");
         };
         let is_delay = mlist.route == ROUTE_DELAY_REPORT;
         let candidates = candidates(&assignment, &detail, is_delay);
         for some in candidates.chunks(RECIPIENTS_PER_REPORT) {
-            self.report(&view, &detail, &original, is_delay, some).await;
+            let report = Reporting { view: &view, detail: &detail, original: &original, is_delay };
+            if !self.report_fitting(&report, some).await {
+                tokio::time::sleep(AGAIN).await;
+                return self.channel.unassigned(mlist, "the log did not take a report");
+            }
         }
         self.channel.done_durably(mlist);
     }
 
-    /// Makes one report, or notes why none is made, and closes the recipients with it.
-    async fn report(
+    /// Reports on these recipients, in as many reports as it takes for each to fit one append set. False when the log
+    /// refused one: nothing of it is recorded.
+    async fn report_fitting(&self, reporting: &Reporting<'_>, candidates: &[Candidate<'_>]) -> bool {
+        let mut parts = vec![candidates];
+        while let Some(part) = parts.pop() {
+            let (report, outcomes) = self.compose(reporting, part);
+            let committed = match self.commit(reporting.detail, report.as_ref(), &outcomes).await {
+                Commit::TooLarge if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                    continue;
+                }
+                Commit::TooLarge => {
+                    // One recipient whose words and header do not fit together: the words are what matters.
+                    let bare = Reporting { original: &[], ..*reporting };
+                    let (report, outcomes) = self.compose(&bare, part);
+                    self.commit(reporting.detail, report.as_ref(), &outcomes).await
+                }
+                other => other,
+            };
+            if committed != Commit::Done {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Makes one report, or notes why none is made, with the outcomes that close the recipients.
+    fn compose(
         &self,
-        view: &HousekeeperView,
-        detail: &MessageDetail,
-        original: &[u8],
-        is_delay: bool,
+        reporting: &Reporting<'_>,
         candidates: &[Candidate<'_>],
-    ) {
+    ) -> (Option<Made>, Vec<(RecipientRange, Outcome)>) {
+        let Reporting { view, detail, original, is_delay } = *reporting;
         let now = self.channel.clock.now();
         let kind = if is_delay {
             let after_ms = u64::from(view.qmgr.expire_after_s) * 1_000;
@@ -172,7 +234,7 @@ impl Housekeeper {
                         client: String::new(),
                     };
                     outcomes.extend(reported_ranges.iter().map(|range| (*range, close(Some(id), ""))));
-                    report = Some((id, made.content, envelope));
+                    report = Some(Made { id, content: made.content, envelope });
                 }
                 None => {
                     let why = format!("no route for a report to {}", detail.envelope.sender);
@@ -181,18 +243,17 @@ impl Housekeeper {
                 }
             }
         }
-        self.commit(detail, report, outcomes).await;
+        (report, outcomes)
     }
 
     async fn commit(
         &self,
         detail: &MessageDetail,
-        report: Option<(MessageId, Vec<u8>, Envelope)>,
-        outcomes: Vec<(RecipientRange, Outcome)>,
-    ) {
-        let outcome = Append::Outcome { message: detail.sequence, outcomes };
+        report: Option<&Made>,
+        outcomes: &[(RecipientRange, Outcome)],
+    ) -> Commit {
         let mut records = Vec::with_capacity(4);
-        if let Some((id, content, envelope)) = &report {
+        if let Some(Made { id, content, envelope }) = report {
             let chunks = content.chunks(sternpost_link::store::CHUNK_OCTETS_MAX);
             records.extend((0..).zip(chunks).map(|(index, octets)| Append::Content {
                 message: *id,
@@ -206,29 +267,20 @@ impl Housekeeper {
                 content_sha256: Sha256::digest(content).into(),
             });
         }
-        records.push(outcome);
-        loop {
-            let appended = match self.channel.store.append(Lane::Outcome, &records) {
-                Ok(answer) => answer.await,
-                Err(error) => {
-                    tracing::error!(event = "report.too-large", id = %detail.id, error = &error as &dyn std::error::Error, "a report does not fit one append set");
-                    return;
+        records.push(Append::Outcome { message: detail.sequence, outcomes: outcomes.to_vec() });
+        let Ok(answer) = self.channel.store.append(Lane::Outcome, &records) else { return Commit::TooLarge };
+        match answer.await {
+            Ok(Appended::Committed) => {
+                if let Some(Made { id: report, .. }) = report {
+                    tracing::info!(event = "report.made", id = %detail.id, %report, "a report was made");
                 }
-            };
-            match appended {
-                Ok(Appended::Committed) => {
-                    if let Some((report, ..)) = &report {
-                        tracing::info!(event = "report.made", id = %detail.id, %report, "a report was made");
-                    }
-                    return;
-                }
-                Ok(Appended::Refused(Refusal::Invalid(why))) => {
-                    tracing::error!(event = "report.invalid", id = %detail.id, why, "the log refused a report");
-                    return;
-                }
-                Ok(Appended::Refused(Refusal::Full | Refusal::Device)) => tokio::time::sleep(AGAIN).await,
-                Err(_) => return,
+                Commit::Done
             }
+            Ok(Appended::Refused(refusal)) => {
+                tracing::error!(event = "report.refused", id = %detail.id, ?refusal, "the log refused a report");
+                Commit::Refused
+            }
+            Err(_) => Commit::Refused,
         }
     }
 }

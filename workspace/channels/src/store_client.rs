@@ -18,6 +18,20 @@ use sternpost_platform::link::{Link, connect};
 use sternpost_platform::memory::{self, WindowReader};
 use tokio::sync::{Notify, oneshot};
 
+/// Pause before a link that has ended is made anew.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Why a message cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// It is dead.
+    #[error("the message is no longer in the log")]
+    Gone,
+    /// The store cannot read it, at least not now.
+    #[error("the message cannot be read: {0}")]
+    Unreadable(String),
+}
+
 /// The link to the store.
 #[derive(Debug)]
 pub(crate) struct StoreClient {
@@ -58,7 +72,7 @@ struct ReadingState {
     /// Octets that have arrived.
     octets: u64,
     is_complete: bool,
-    failed: Option<String>,
+    failed: Option<FetchError>,
 }
 
 /// A message that is being read.
@@ -122,6 +136,11 @@ impl StoreClient {
         Ok(answered)
     }
 
+    /// Octets of all appends that the store has not answered.
+    pub(crate) fn unanswered_octets(&self) -> usize {
+        self.inner.borrow().appender.octets()
+    }
+
     /// Begins to read a message: its details, then at most `octets_max` of its content.
     pub(crate) fn fetch(self: &Rc<Self>, message: MessageSequence, octets_max: u64) -> Fetched {
         let reading =
@@ -157,10 +176,13 @@ impl StoreClient {
                 })
                 .await;
             tracing::info!(event = "store.lost", reason = %end, "the store has gone; waiting for it");
-            let mut inner = self.inner.borrow_mut();
-            inner.link = None;
-            inner.window = None;
-            inner.release.clear();
+            {
+                let mut inner = self.inner.borrow_mut();
+                inner.link = None;
+                inner.window = None;
+                inner.release.clear();
+            }
+            tokio::time::sleep(RECONNECT_PAUSE).await;
         }
     }
 
@@ -180,11 +202,12 @@ impl StoreClient {
                 let detail = detail.or_else(|| unseal_detail(attached.take()?));
                 self.with_reading(request, |state| match detail {
                     Some(detail) => state.detail = state.detail.take().or(Some(detail)),
-                    None => state.failed = Some("the store's answer cannot be read".to_owned()),
+                    None => state.failed = Some(FetchError::Unreadable("the store's answer".to_owned())),
                 });
             }
-            FromStore::NoMessage { request, why } => {
-                self.with_reading(request, |state| state.failed = Some(why));
+            FromStore::NoMessage { request, is_gone, why } => {
+                let error = if is_gone { FetchError::Gone } else { FetchError::Unreadable(why) };
+                self.with_reading(request, |state| state.failed = Some(error));
             }
             FromStore::Content { request, cell, octets, last } => self.content(request, cell, octets, last),
             FromStore::Stream(_)
@@ -208,6 +231,10 @@ impl StoreClient {
                     None
                 }
             });
+        if cells_count > 0 && inner.window.is_none() {
+            // Without its window this process could read nothing; the next link may bring one.
+            return link.close();
+        }
         for frame in inner.appender.unanswered() {
             link.push_encoded(frame);
         }
@@ -273,7 +300,9 @@ impl StoreClient {
 }
 
 fn unseal_detail(memory: OwnedFd) -> Option<Box<MessageDetail>> {
-    memory::unseal(memory).ok().and_then(|octets| postcard::from_bytes(&octets).ok())
+    memory::unseal(memory, memory::DETAIL_OCTETS_MAX)
+        .ok()
+        .and_then(|octets| postcard::from_bytes(&octets).ok())
 }
 
 fn send(link: &Link, frame: &ToStore<'_>) {
@@ -286,8 +315,8 @@ impl Fetched {
     /// The message's details.
     ///
     /// # Errors
-    /// Why it cannot be read, in words.
-    pub(crate) async fn detail(&self) -> Result<Box<MessageDetail>, String> {
+    /// Why it cannot be read.
+    pub(crate) async fn detail(&self) -> Result<Box<MessageDetail>, FetchError> {
         loop {
             {
                 let mut state = self.reading.state.borrow_mut();
@@ -305,8 +334,8 @@ impl Fetched {
     /// The next piece of the content, or none behind the last.
     ///
     /// # Errors
-    /// Why it cannot be read, in words.
-    pub(crate) async fn piece(&self) -> Result<Option<Piece>, String> {
+    /// Why it cannot be read.
+    pub(crate) async fn piece(&self) -> Result<Option<Piece>, FetchError> {
         loop {
             {
                 let mut state = self.reading.state.borrow_mut();

@@ -52,6 +52,13 @@ pub enum ToQmgr {
         /// In words.
         text: String,
     },
+    /// A channel takes no more, of its own accord: it was told to end.
+    Draining,
+    /// The answer to [`FromQmgr::Recount`], behind the [`Self::Held`] that belong to it.
+    Counted {
+        /// Its token.
+        token: u64,
+    },
     /// The answer to [`FromQmgr::Ping`].
     Pong {
         /// Its token.
@@ -91,6 +98,12 @@ pub enum FromQmgr {
     Assign(Assignment),
     /// Finish what you hold, take nothing more, then exit.
     Drain,
+    /// Say once more which Mlists you hold: a tree was built anew, and outcomes that became durable meanwhile are in it
+    /// without having been told.
+    Recount {
+        /// Comes back.
+        token: u64,
+    },
     /// Say that you live.
     Ping {
         /// Comes back.

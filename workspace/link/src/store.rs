@@ -230,6 +230,8 @@ pub enum FromStore {
     NoMessage {
         /// The request.
         request: u32,
+        /// Whether it is dead: nothing will ever be read of it.
+        is_gone: bool,
         /// Why.
         why: String,
     },

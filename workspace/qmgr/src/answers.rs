@@ -37,7 +37,7 @@ fn status(core: &Core) -> Value {
     json!({
         "tree": match core.tree {
             Tree::Waiting => "waiting for the store and the channels",
-            Tree::Snapshot | Tree::Marking(_) => "building",
+            Tree::Snapshot | Tree::Recounting | Tree::Marking(_) => "building",
             Tree::Going => "going",
         },
         "configuration": {

@@ -6,14 +6,19 @@
 //! 1. the supervisor says which channel processes run;
 //! 2. each of them attaches and says which Mlists it holds, or is killed after two seconds;
 //! 3. the store sends a snapshot of the living, then the stream;
-//! 4. the store's mark comes back: every outcome that a channel was told to be durable is in the tree;
-//! 5. only now the scheduler goes.
+//! 4. the processes count once more what they hold, for an outcome that became durable before the snapshot came to its
+//!    message is in the snapshot and was not told apart;
+//! 5. the store's mark comes back: every outcome that a channel was told to be durable is in the tree, and what a
+//!    process holds no longer waits again;
+//! 6. only now the scheduler goes.
 
+use crate::departures::Departures;
 use crate::generations::{Generations, REPORTS};
 use crate::messages::{Consequence, Messages};
 use crate::processes::{Holder, Process, Processes};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 use sternpost_config::{Entry, HOUSEKEEPER};
 use sternpost_link::qmgr::{Assignment, FromQmgr, ToQmgr};
 use sternpost_link::store::{Effect, MessageFacts, StreamFrame, ToStore};
@@ -30,10 +35,12 @@ use sternpost_scheduler::{Action, Event, MlistSpec, ProcessId, Scheduler};
 
 /// Time that a running channel has to attach to a new QMGR.
 const ATTACH_TIMEOUT_MS: u64 = 2_000;
+/// Time that a process which this QMGR starts has for the same.
+const START_TIMEOUT_MS: u64 = 30_000;
 /// A channel is asked this often whether it lives …
-const PING_INTERVAL_MS: u64 = 5_000;
-/// … and killed when it has not answered for so long.
-const PONG_TIMEOUT_MS: u64 = 30_000;
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// … and killed when it has not answered for so long. Both by the monotonic clock: time that is set is no silence.
+const PONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How far the tree is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +49,9 @@ pub(crate) enum Tree {
     Waiting,
     /// The store was asked for the snapshot.
     Snapshot,
-    /// The snapshot is complete and the store was asked for this mark.
+    /// The snapshot is complete, and the processes count what they hold.
+    Recounting,
+    /// The count is complete and the store was asked for this mark.
     Marking(u64),
     /// The scheduler goes.
     Going,
@@ -67,7 +76,11 @@ pub(crate) struct Core {
     marks: Vec<(u64, ProcessId)>,
     deliverable_said: u64,
     departures: Departures,
-    next_ping_at: u64,
+    /// Process ids of channels that ended before the snapshot: their last words come before the mark.
+    ended: Vec<u32>,
+    /// Mlists that their process no longer holds, as the count has shown.
+    vanished: Vec<(ProcessId, MlistId)>,
+    last_ping: Instant,
 }
 
 impl Core {
@@ -88,7 +101,9 @@ impl Core {
             marks: Vec::new(),
             deliverable_said: 0,
             departures: Departures::default(),
-            next_ping_at: 0,
+            ended: Vec::new(),
+            vanished: Vec::new(),
+            last_ping: Instant::now(),
         }
     }
 
@@ -120,10 +135,7 @@ impl Core {
     }
 
     fn subscribe_if_ready(&mut self) {
-        if self.tree != Tree::Waiting
-            || !self.supervisor_has_spoken
-            || self.processes.awaited().next().is_some()
-        {
+        if self.tree != Tree::Waiting || !self.supervisor_has_spoken || self.processes.is_one_awaited() {
             return;
         }
         if let Some(store) = &self.store {
@@ -144,9 +156,10 @@ impl Core {
             }
             StreamFrame::Message(facts) => self.message(&facts),
             StreamFrame::SnapshotEnd => {
-                if let Some(token) = self.mark(Vec::new()) {
-                    self.tree = Tree::Marking(token);
-                }
+                self.tree = Tree::Recounting;
+                let token = self.mark_last;
+                self.processes.begin_recount(|link| send(link, &FromQmgr::Recount { token }));
+                self.mark_if_counted();
             }
             StreamFrame::Outcome { message, effects } => {
                 let mut consequences = Vec::new();
@@ -177,7 +190,8 @@ impl Core {
         self.messages.clear();
         self.marks.clear();
         self.scheduler = Scheduler::new();
-        self.processes.forget_the_dead();
+        self.vanished.clear();
+        self.ended = self.processes.forget_the_dead();
         let limits = self.generations.limits();
         if let Some(limits) = limits {
             self.apply(Event::Configure(limits));
@@ -197,9 +211,24 @@ impl Core {
         Some(self.mark_last)
     }
 
+    fn mark_if_counted(&mut self) {
+        if self.tree != Tree::Recounting || self.processes.is_recounting() {
+            return;
+        }
+        let ended = std::mem::take(&mut self.ended);
+        if let Some(token) = self.mark(ended) {
+            self.tree = Tree::Marking(token);
+        }
+    }
+
     fn marked(&mut self, token: u64) {
         if self.tree == Tree::Marking(token) {
             self.tree = Tree::Going;
+            for (process, mlist) in std::mem::take(&mut self.vanished) {
+                if self.processes.given_back(process, mlist) {
+                    self.apply(Event::Unassigned { process, mlist });
+                }
+            }
             tracing::info!(event = "tree.going", "the tree is complete; scheduling begins");
             self.apply(Event::Go);
         }
@@ -234,6 +263,7 @@ impl Core {
         let (held, rest) = split(&spec.recipients, &holder.recipients);
         let (process, finished) = (holder.process, holder.finished);
         let mlist = spec.id;
+        self.processes.holds_only(mlist, &held);
         if !held.is_empty() {
             self.apply(Event::Queue(MlistSpec { recipients: held, held_by: Some(process), ..spec.clone() }));
             if finished {
@@ -321,10 +351,8 @@ impl Core {
                     let process = ProcessId(running.process);
                     if self.processes.get(process).is_none() {
                         let attach_by = now.plus_ms(ATTACH_TIMEOUT_MS);
-                        self.processes.insert(
-                            process,
-                            Process::new(running.name.clone(), running.pid, Some(attach_by)),
-                        );
+                        let known = Process::new(running.name.clone(), running.pid, attach_by, false);
+                        self.processes.insert(process, known);
                         self.apply(Event::ProcessStarted { process, channel: running.name.clone() });
                     }
                 }
@@ -382,13 +410,15 @@ impl Core {
                 "a channel process has died; what it held is scheduled again"
             );
         }
-        if !attached {
+        if !attached && !self.processes.holds_something(process) {
             self.processes.remove(process);
             self.apply(Event::StartFailed { process });
             self.subscribe_if_ready();
             return;
         }
         self.apply(Event::ProcessGone { process });
+        self.subscribe_if_ready();
+        self.mark_if_counted();
         // What it had sent to the store before it ended still counts; the mark comes behind it. Without a store, the
         // next snapshot tells.
         match self.mark(vec![pid]) {
@@ -415,39 +445,54 @@ impl Core {
 
     // ---- channels, servers, the directory ----
 
-    /// A channel process shakes hands. False when it must not run.
-    pub(crate) fn channel_connected(&mut self, hello: &Hello, link: &Rc<Link>) -> bool {
+    /// A channel process shakes hands. One whose channel is no longer configured gets no view: it ends what it holds.
+    pub(crate) fn channel_connected(&mut self, hello: &Hello, link: &Rc<Link>) {
         let process = ProcessId(hello.process);
-        let Some(view) = self.generations.channel_view(&hello.channel) else {
-            tracing::warn!(
-                event = "channel.unknown",
-                channel = hello.channel,
-                "a process of a channel that is not configured"
-            );
-            return false;
-        };
         if self.processes.get(process).is_none() {
-            self.processes.insert(process, Process::new(hello.channel.clone(), hello.pid, None));
+            let attach_by = self.clock.now().plus_ms(ATTACH_TIMEOUT_MS);
+            self.processes.insert(process, Process::new(hello.channel.clone(), hello.pid, attach_by, false));
             self.apply(Event::ProcessStarted { process, channel: hello.channel.clone() });
         }
-        let now = self.clock.now();
         if let Some(known) = self.processes.get_mut(process) {
             known.link = Some(Rc::clone(link));
             known.pid = hello.pid;
-            known.pong_at = now;
         }
         send(link, &FromQmgr::Welcome(Self::hello()));
-        send_view(link, self.generations.generation, &view);
-        true
+        match self.generations.channel_view(&hello.channel) {
+            Some(view) => send_view(link, self.generations.generation, &view),
+            None => {
+                tracing::warn!(
+                    event = "channel.unknown",
+                    channel = hello.channel,
+                    "a process of a channel that is not configured; it is drained"
+                );
+                send(link, &FromQmgr::Drain);
+            }
+        }
     }
 
     pub(crate) fn channel_said(&mut self, hello: &Hello, frame: ToQmgr) {
         let process = ProcessId(hello.process);
         match frame {
             ToQmgr::Held { mlists } => {
-                for (mlist, recipients) in mlists {
-                    self.processes.hold(mlist, Holder::new(process, recipients));
+                if self.processes.get(process).is_some_and(|known| known.capacity.is_some()) {
+                    self.processes.recounted(process, mlists.into_iter().map(|(mlist, _)| mlist));
+                } else {
+                    for (mlist, recipients) in mlists {
+                        self.processes.hold(mlist, Holder::new(process, recipients));
+                    }
                 }
+            }
+            ToQmgr::Counted { .. } => {
+                let vanished = self.processes.end_recount(process);
+                self.vanished.extend(vanished.into_iter().map(|mlist| (process, mlist)));
+                self.mark_if_counted();
+            }
+            ToQmgr::Draining => {
+                if let Some(known) = self.processes.get_mut(process) {
+                    known.is_draining = true;
+                }
+                self.apply(Event::ProcessAttached { process, channel: hello.channel.clone(), capacity: 0 });
             }
             ToQmgr::Attached => {
                 if let Some(known) = self.processes.get_mut(process) {
@@ -464,7 +509,7 @@ impl Core {
             }
             ToQmgr::Unassigned { mlist, why } => {
                 tracing::debug!(event = "mlist.unassigned", %mlist, why, "a channel gave an Mlist back");
-                self.processes.forget(mlist);
+                self.processes.given_back(process, mlist);
                 self.apply(Event::Unassigned { process, mlist });
             }
             ToQmgr::PeerFailed { peer, why } => {
@@ -481,9 +526,8 @@ impl Core {
                 self.apply(Event::PeerWorked { channel: hello.channel.clone(), peer });
             }
             ToQmgr::Pong { .. } => {
-                let now = self.clock.now();
                 if let Some(known) = self.processes.get_mut(process) {
-                    known.pong_at = now;
+                    known.asked_at = None;
                 }
             }
             ToQmgr::Hello(_) | ToQmgr::Entries { .. } | ToQmgr::DirectoryStatus { .. } | ToQmgr::Ask(_) => {}
@@ -518,7 +562,7 @@ impl Core {
     }
 
     pub(crate) fn entries(&mut self, memory: OwnedFd) {
-        let entries = memory::unseal(memory).map_err(|error| error.to_string()).and_then(|octets| {
+        let entries = memory::unseal(memory, memory::ENTRIES_OCTETS_MAX).map_err(|error| error.to_string()).and_then(|octets| {
             postcard::from_bytes::<Vec<Entry>>(&octets).map_err(|error| error.to_string())
         });
         match entries {
@@ -546,10 +590,6 @@ impl Core {
 
     /// Gives everybody what the generation in force has for them.
     pub(crate) fn new_generation(&mut self) {
-        let limits = self.generations.limits();
-        if let Some(limits) = limits {
-            self.apply(Event::Configure(limits));
-        }
         if let Some(view) = self.generations.smtp_server_view() {
             for server in &self.servers {
                 send_view(server, self.generations.generation, &view);
@@ -562,6 +602,11 @@ impl Core {
             }
         }
         self.listen();
+        // Last: what the scheduler assigns now must find its peer in the view.
+        let limits = self.generations.limits();
+        if let Some(limits) = limits {
+            self.apply(Event::Configure(limits));
+        }
     }
 
     // ---- the scheduler ----
@@ -587,7 +632,8 @@ impl Core {
                     supervisor,
                     &ToSupervisor::StartChannel { process: number, channel: channel.clone(), kind, capacity },
                 );
-                self.processes.insert(process, Process::new(channel, 0, None));
+                let attach_by = self.clock.now().plus_ms(START_TIMEOUT_MS);
+                self.processes.insert(process, Process::new(channel, 0, attach_by, true));
             }
             Action::Assign { process, mlist, peer, recipients, attempts, .. } => {
                 let Some(link) = self.processes.get(process).and_then(|known| known.link.clone()) else {
@@ -628,7 +674,7 @@ impl Core {
     pub(crate) fn wake(&mut self) {
         let now = self.clock.now();
         let late: Vec<_> =
-            self.processes.awaited().filter(|(_, by)| *by <= now).map(|(process, _)| process).collect();
+            self.processes.unattached().filter(|(_, by)| *by <= now).map(|(process, _)| process).collect();
         for process in late {
             tracing::warn!(
                 event = "channel.silent",
@@ -640,15 +686,28 @@ impl Core {
             }
             self.kill(process);
         }
-        if now.0 >= self.next_ping_at {
-            self.next_ping_at = now.0 + PING_INTERVAL_MS;
-            self.ping(now);
+        if self.last_ping.elapsed() >= PING_INTERVAL {
+            self.ping();
         }
         self.apply(Event::Wake);
     }
 
-    fn ping(&mut self, now: UnixMillis) {
-        let silent: Vec<_> = self.processes.unanswering(now, PONG_TIMEOUT_MS).collect();
+    fn ping(&mut self) {
+        // A QMGR that was stopped itself has heard nobody, and asks again.
+        let is_late = self.last_ping.elapsed() >= 2 * PING_INTERVAL;
+        self.last_ping = Instant::now();
+        let mut silent = Vec::new();
+        for (process, known) in self.processes.all_mut() {
+            let Some(link) = &known.link else { continue };
+            match known.asked_at {
+                Some(at) if !is_late && at.elapsed() >= PONG_TIMEOUT => silent.push(process),
+                Some(_) if !is_late => {}
+                Some(_) | None => {
+                    known.asked_at = Some(self.last_ping);
+                    send(link, &FromQmgr::Ping { token: process.0 });
+                }
+            }
+        }
         for process in silent {
             tracing::warn!(
                 event = "channel.hangs",
@@ -657,16 +716,15 @@ impl Core {
             );
             self.kill(process);
         }
-        for link in self.processes.all().filter_map(|process| process.link.as_ref()) {
-            send(link, &FromQmgr::Ping { token: now.0 });
-        }
     }
 
     /// When [`Self::wake`] must be called next.
     pub(crate) fn wake_at(&self) -> UnixMillis {
         let scheduler = self.scheduler.wake_at().map_or(u64::MAX, |at| at.0);
-        let attach = self.processes.awaited().map(|(_, by)| by.0).min().unwrap_or(u64::MAX);
-        UnixMillis(scheduler.min(attach).min(self.next_ping_at))
+        let attach = self.processes.unattached().map(|(_, by)| by.0).min().unwrap_or(u64::MAX);
+        let ping = PING_INTERVAL.saturating_sub(self.last_ping.elapsed());
+        let ping = self.clock.now().plus_ms(u64::try_from(ping.as_millis()).unwrap_or(u64::MAX) + 1);
+        UnixMillis(scheduler.min(attach).min(ping.0))
     }
 
     /// Tells the store how much mail waits that is about to leave, when that has changed enough to matter: the flow
@@ -681,38 +739,6 @@ impl Core {
         {
             self.deliverable_said = leaving;
             send(store, &ToStore::Deliverable { waiting: leaving });
-        }
-    }
-}
-
-/// How many Mlists have left lately.
-#[derive(Debug, Default)]
-struct Departures {
-    /// The interval that is being counted, and its count.
-    interval: u64,
-    count: u64,
-    /// The count of the interval before.
-    last_count: u64,
-}
-
-impl Departures {
-    const INTERVAL_MS: u64 = 250;
-
-    fn count(&mut self, now: UnixMillis) {
-        self.roll(now);
-        self.count += 1;
-    }
-
-    fn per_second(&mut self, now: UnixMillis) -> u64 {
-        self.roll(now);
-        self.last_count.max(self.count) * (1_000 / Self::INTERVAL_MS)
-    }
-
-    fn roll(&mut self, now: UnixMillis) {
-        let interval = now.0 / Self::INTERVAL_MS;
-        if interval != self.interval {
-            self.last_count = if interval == self.interval + 1 { self.count } else { 0 };
-            (self.interval, self.count) = (interval, 0);
         }
     }
 }
@@ -749,17 +775,6 @@ fn send_view(link: &Link, generation: u64, view: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn departures_are_those_of_the_last_quarter_second() {
-        let mut departures = Departures::default();
-        for ms in 0..100 {
-            departures.count(UnixMillis(10_000 + ms));
-        }
-        assert_eq!(departures.per_second(UnixMillis(10_100)), 400);
-        assert_eq!(departures.per_second(UnixMillis(10_260)), 400);
-        assert_eq!(departures.per_second(UnixMillis(10_600)), 0);
-    }
 
     #[test]
     fn recipients_split_into_those_held_and_the_rest() {

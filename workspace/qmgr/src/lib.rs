@@ -7,6 +7,7 @@
 
 mod answers;
 mod core;
+mod departures;
 mod generations;
 mod messages;
 mod processes;
@@ -220,11 +221,7 @@ async fn serve(shared: Shared, link: Rc<Link>) {
 
 fn greet(shared: &Shared, hello: &Hello, link: &Rc<Link>) {
     shared.with(|core| match hello.role {
-        Role::Channel => {
-            if !core.channel_connected(hello, link) {
-                link.close();
-            }
-        }
+        Role::Channel => core.channel_connected(hello, link),
         Role::SmtpServer => core.server_connected(link),
         Role::Directory | Role::Operator => send(link, &FromQmgr::Welcome(Core::hello())),
         Role::Supervisor | Role::Store | Role::Qmgr => link.close(),

@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
+use std::time::Instant;
 use sternpost_message::{MlistId, RecipientRange, UnixMillis};
 use sternpost_platform::link::Link;
 use sternpost_scheduler::ProcessId;
@@ -15,25 +16,32 @@ pub(crate) struct Process {
     pub(crate) link: Option<Rc<Link>>,
     /// Announced when it attached; none before.
     pub(crate) capacity: Option<u32>,
-    /// A process that runs and must say what it holds before the tree is built, and until when.
+    /// Until when it must attach; none when it has.
     pub(crate) attach_by: Option<UnixMillis>,
+    /// This QMGR started it, so that it can hold nothing yet: the tree does not wait for it.
+    pub(crate) is_ours: bool,
     pub(crate) is_draining: bool,
     /// It has ended; what it held is not back yet.
     pub(crate) is_gone: bool,
-    pub(crate) pong_at: UnixMillis,
+    /// When it was asked whether it lives, as long as it has not answered.
+    pub(crate) asked_at: Option<Instant>,
+    /// The Mlists that it said to hold, since it was asked to count them again; none when it has not been.
+    pub(crate) recount: Option<Vec<MlistId>>,
 }
 
 impl Process {
-    pub(crate) fn new(channel: String, pid: u32, attach_by: Option<UnixMillis>) -> Self {
+    pub(crate) fn new(channel: String, pid: u32, attach_by: UnixMillis, is_ours: bool) -> Self {
         Self {
             channel,
             pid,
             link: None,
             capacity: None,
-            attach_by,
+            attach_by: Some(attach_by),
+            is_ours,
             is_draining: false,
             is_gone: false,
-            pong_at: UnixMillis(u64::MAX),
+            asked_at: None,
+            recount: None,
         }
     }
 }
@@ -86,13 +94,18 @@ impl Processes {
         }
     }
 
-    /// Forgets every process that has ended: a new snapshot says what became of what it held.
-    pub(crate) fn forget_the_dead(&mut self) {
-        let dead: Vec<_> =
-            self.processes.iter().filter(|(_, known)| known.is_gone).map(|(process, _)| *process).collect();
-        for process in dead {
-            self.remove(process);
+    /// Forgets every process that has ended: a new snapshot says what became of what it held. Gives their process ids.
+    pub(crate) fn forget_the_dead(&mut self) -> Vec<u32> {
+        let dead: Vec<_> = self
+            .processes
+            .iter()
+            .filter(|(_, known)| known.is_gone)
+            .map(|(process, known)| (*process, known.pid))
+            .collect();
+        for (process, _) in &dead {
+            self.remove(*process);
         }
+        dead.into_iter().map(|(_, pid)| pid).collect()
     }
 
     pub(crate) fn started(&mut self, process: ProcessId, pid: u32) {
@@ -112,17 +125,55 @@ impl Processes {
         alive.into_iter()
     }
 
-    /// The processes that the tree waits for, and until when.
-    pub(crate) fn awaited(&self) -> impl Iterator<Item = (ProcessId, UnixMillis)> {
+    /// The processes that have not attached, and until when they must.
+    pub(crate) fn unattached(&self) -> impl Iterator<Item = (ProcessId, UnixMillis)> {
         self.processes.iter().filter_map(|(process, known)| Some((*process, known.attach_by?)))
     }
 
-    /// The processes that have not answered for `timeout_ms`.
-    pub(crate) fn unanswering(&self, now: UnixMillis, timeout_ms: u64) -> impl Iterator<Item = ProcessId> {
-        self.processes
-            .iter()
-            .filter(move |(_, known)| known.link.is_some() && now.since_ms(known.pong_at) > timeout_ms)
-            .map(|(process, _)| *process)
+    /// Whether a process that may hold Mlists has not said so yet.
+    pub(crate) fn is_one_awaited(&self) -> bool {
+        self.processes.values().any(|known| !known.is_ours && known.attach_by.is_some())
+    }
+
+    /// Asks for the count of what each attached process holds.
+    pub(crate) fn begin_recount(&mut self, mut ask: impl FnMut(&Link)) {
+        for known in self.processes.values_mut() {
+            known.recount = None;
+            if let (Some(link), Some(_)) = (&known.link, known.capacity) {
+                known.recount = Some(Vec::new());
+                ask(link);
+            }
+        }
+    }
+
+    /// What a process that is being asked says to hold.
+    pub(crate) fn recounted(&mut self, process: ProcessId, mlists: impl Iterator<Item = MlistId>) {
+        if let Some(counted) = self.processes.get_mut(&process).and_then(|known| known.recount.as_mut()) {
+            counted.extend(mlists);
+        }
+    }
+
+    /// A process has said all: the Mlists that it should hold and does not. Their outcomes are durable.
+    pub(crate) fn end_recount(&mut self, process: ProcessId) -> Vec<MlistId> {
+        let counted = self.processes.get_mut(&process).and_then(|known| known.recount.take());
+        let Some(counted) = counted else { return Vec::new() };
+        let counted: rustc_hash::FxHashSet<_> = counted.into_iter().collect();
+        let of_process = self.holders.iter().filter(|(_, holder)| holder.process == process);
+        of_process.map(|(mlist, _)| *mlist).filter(|mlist| !counted.contains(mlist)).collect()
+    }
+
+    /// Whether a process has not answered the last recount.
+    pub(crate) fn is_recounting(&self) -> bool {
+        self.processes.values().any(|known| !known.is_gone && known.recount.is_some())
+    }
+
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = (ProcessId, &mut Process)> {
+        self.processes.iter_mut().map(|(process, known)| (*process, known))
+    }
+
+    /// Whether the process holds anything.
+    pub(crate) fn holds_something(&self, process: ProcessId) -> bool {
+        self.holders.values().any(|holder| holder.process == process)
     }
 
     pub(crate) fn hold(&mut self, mlist: MlistId, holder: Holder) {
@@ -139,6 +190,23 @@ impl Processes {
 
     pub(crate) fn forget(&mut self, mlist: MlistId) {
         self.holders.remove(&mlist);
+    }
+
+    /// The process gave the Mlist back. False when another one has it.
+    pub(crate) fn given_back(&mut self, process: ProcessId, mlist: MlistId) -> bool {
+        let is_holder = self.holders.get(&mlist).is_some_and(|holder| holder.process == process);
+        if is_holder {
+            self.holders.remove(&mlist);
+        }
+        is_holder
+    }
+
+    /// What is still open of an Mlist that a snapshot has shown.
+    pub(crate) fn holds_only(&mut self, mlist: MlistId, recipients: &[RecipientRange]) {
+        if let Some(holder) = self.holders.get_mut(&mlist) {
+            holder.open_count = recipients.iter().map(|range| range.count).sum();
+            holder.recipients = recipients.to_vec();
+        }
     }
 
     /// The process is done with the Mlist.
@@ -188,9 +256,25 @@ mod tests {
     }
 
     #[test]
+    fn a_recount_finds_what_a_process_no_longer_holds() {
+        let mut processes = Processes::default();
+        let mut known = Process::new("smtp".to_owned(), 5, UnixMillis(9), false);
+        known.recount = Some(Vec::new());
+        processes.insert(ProcessId(1), known);
+        let other = MlistId { message: MessageSequence(2), route: RouteIndex(0) };
+        for mlist in [MLIST, other] {
+            processes.hold(mlist, Holder::new(ProcessId(1), vec![RECIPIENTS]));
+        }
+        assert!(processes.is_recounting());
+        processes.recounted(ProcessId(1), [other].into_iter());
+        assert_eq!(processes.end_recount(ProcessId(1)), [MLIST]);
+        assert!(!processes.is_recounting());
+    }
+
+    #[test]
     fn a_process_that_is_removed_holds_nothing() {
         let mut processes = Processes::default();
-        processes.insert(ProcessId(1), Process::new("smtp".to_owned(), 5, None));
+        processes.insert(ProcessId(1), Process::new("smtp".to_owned(), 5, UnixMillis(9), true));
         processes.hold(MLIST, Holder::new(ProcessId(1), vec![RECIPIENTS]));
         processes.remove(ProcessId(1));
         assert!(processes.holder(MLIST).is_none());

@@ -167,7 +167,7 @@ impl<D: Disk> Core<D> {
     fn fetch(&mut self, id: ClientId, request: u32, message: MessageSequence, offset: u64, octets_max: u64) {
         let detail = self.log.message(message);
         let Some(client) = self.clients.get_mut(&id) else { return };
-        let why = match detail {
+        let (is_gone, why) = match detail {
             Ok(Some(detail)) => {
                 let end = detail.content_octets.min(offset.saturating_add(octets_max));
                 client.message(request, translate::detail(detail));
@@ -177,10 +177,10 @@ impl<D: Disk> Core<D> {
                 }
                 return;
             }
-            Ok(None) => "the message is no longer in the log".to_owned(),
-            Err(error) => error.to_string(),
+            Ok(None) => (true, "the message is no longer in the log".to_owned()),
+            Err(error) => (false, error.to_string()),
         };
-        client.send(&FromStore::NoMessage { request, why });
+        client.send(&FromStore::NoMessage { request, is_gone, why });
     }
 
     // ---- what the log says ----
@@ -364,7 +364,7 @@ fn show<D: Disk>(log: &mut Log<D>, window: &mut Window, link: &Link) {
                 tracing::error!(event = "content.unreadable", %message, why, "content cannot be read");
                 window.put_back(at, cell);
                 window.end_fetch(at);
-                push(link, &FromStore::NoMessage { request, why });
+                push(link, &FromStore::NoMessage { request, is_gone: false, why });
             }
         }
     }

@@ -242,13 +242,17 @@ impl Submission {
         let Some(mail) = self.mail.filter(|_| !self.recipients.is_empty()) else {
             return Err(Rejection::new(503, EnhancedStatus::new(5, 5, 1), "No recipient was accepted"));
         };
+        // A stranger may lower the rank of mail, but not raise it: RFC 6710, section 4.1, lets a server choose whose
+        // priorities it believes, and strict precedence would let anybody starve everybody.
+        let wanted = mail.mt_priority.map_or(Precedence::Routine, |priority| priority.precedence());
+        let is_believed = self.policy.client_is_listed || wanted <= Precedence::Routine;
         let envelope = Envelope {
             sender: mail.sender,
             recipients: self.recipients,
             routes: self.routes,
             accepted_at: now,
-            precedence: mail.mt_priority.map_or(Precedence::Routine, |priority| priority.precedence()),
-            mt_priority: mail.mt_priority,
+            precedence: if is_believed { wanted } else { Precedence::Routine },
+            mt_priority: mail.mt_priority.filter(|_| is_believed),
             body: if content.eight_bit { BodyType::EightBitMime } else { mail.body },
             smtputf8: mail.smtputf8,
             ret: mail.ret,

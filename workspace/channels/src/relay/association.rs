@@ -3,11 +3,12 @@
 
 use super::Relay;
 use super::job::{Job, PeerJobs};
-use crate::store_client::Piece;
+use crate::store_client::{FetchError, Piece};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use sternpost_config::{ChannelKind, ChannelView, Peer};
+use sternpost_link::store::MessageDetail;
 use sternpost_message::{Diagnostic, EnhancedStatus, ErrorScope, Outcome};
 use sternpost_smtp::client::{ClientPolicy, ClientSession, Input, Output, Protocol};
 use tokio::io::AsyncWriteExt;
@@ -76,6 +77,9 @@ fn give_back(relay: &Relay, jobs: &PeerJobs, why: &str) {
 struct Association<'a> {
     relay: &'a Relay,
     jobs: &'a PeerJobs,
+    /// The peer as it was configured when the connection was made, and the view in which it was last seen so.
+    peer: Peer,
+    view: Rc<ChannelView>,
     stream: TcpStream,
     session: ClientSession,
     /// For diagnostics.
@@ -96,20 +100,28 @@ struct Association<'a> {
 enum Arrival {
     Octets(usize),
     PeerClosed,
-    Piece(Result<Option<Piece>, String>),
-    Detail(Result<Box<sternpost_link::store::MessageDetail>, String>),
+    Piece(Result<Option<Piece>, FetchError>),
+    Detail(Result<Box<MessageDetail>, FetchError>),
     Job,
     Wake,
 }
 
 impl<'a> Association<'a> {
-    fn new(relay: &'a Relay, jobs: &'a PeerJobs, peer: &Peer, view: &ChannelView, stream: TcpStream) -> Self {
+    fn new(
+        relay: &'a Relay,
+        jobs: &'a PeerJobs,
+        peer: &Peer,
+        view: &Rc<ChannelView>,
+        stream: TcpStream,
+    ) -> Self {
         let protocol = if view.channel.kind == ChannelKind::Lmtp { Protocol::Lmtp } else { Protocol::Smtp };
         let mut policy = ClientPolicy::new(view.node.hostname.clone(), protocol);
         policy.bdat_octets_min = view.channel.bdat_octets_min;
         Self {
             relay,
             jobs,
+            peer: peer.clone(),
+            view: Rc::clone(view),
             stream,
             session: ClientSession::new(Instant::now(), policy),
             remote: format!("{} ({})", peer.name, peer.address),
@@ -135,6 +147,10 @@ impl<'a> Association<'a> {
                 break;
             }
             if self.next.is_none() && self.session.can_take_transaction() {
+                if self.is_outdated() {
+                    self.session.handle(Instant::now(), Input::Quit);
+                    continue;
+                }
                 self.next = self.jobs.take();
             }
             let arrival = self.arrival(&mut buffer).await;
@@ -163,6 +179,19 @@ impl<'a> Association<'a> {
         for (_, job) in std::mem::take(&mut self.under_way) {
             self.complete(job);
         }
+    }
+
+    /// Whether the peer has another address now, or is gone: what waits must not go where this association leads.
+    fn is_outdated(&mut self) -> bool {
+        let Some(view) = self.relay.view() else { return true };
+        if Rc::ptr_eq(&view, &self.view) {
+            return false;
+        }
+        let is_same = view.peer(&self.peer.name).is_some_and(|peer| peer.address == self.peer.address);
+        if is_same {
+            self.view = view;
+        }
+        !is_same
     }
 
     /// Does what the session asks, until it asks for nothing more.
@@ -213,7 +242,7 @@ impl<'a> Association<'a> {
         }
     }
 
-    fn begin(&mut self, now: Instant, detail: Result<Box<sternpost_link::store::MessageDetail>, String>) {
+    fn begin(&mut self, now: Instant, detail: Result<Box<MessageDetail>, FetchError>) {
         let Some(mut job) = self.next.take() else { return };
         match detail {
             Ok(detail) => {
@@ -227,14 +256,16 @@ impl<'a> Association<'a> {
                     None => self.relay.channel.done(job.mlist(), Vec::new()),
                 }
             }
-            Err(why) => {
+            // The word of its end is on its way to QMGR.
+            Err(FetchError::Gone) => self.relay.channel.done(job.mlist(), Vec::new()),
+            Err(FetchError::Unreadable(why)) => {
                 tracing::error!(event = "message.unreadable", mlist = %job.mlist(), why, "a message cannot be read");
                 self.unreadable(job, &why);
             }
         }
     }
 
-    fn feed(&mut self, now: Instant, piece: Result<Option<Piece>, String>) {
+    fn feed(&mut self, now: Instant, piece: Result<Option<Piece>, FetchError>) {
         match piece {
             Ok(Some(piece)) => {
                 self.session.handle(now, Input::Content(&piece));
@@ -248,8 +279,13 @@ impl<'a> Association<'a> {
                 self.feeding = None;
                 self.session.handle(now, Input::ContentEnd);
             }
-            Err(why) => {
-                tracing::error!(event = "message.unreadable", why, "the content of a message cannot be read");
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(
+                    event = "message.unreadable",
+                    error,
+                    "the content of a message cannot be read"
+                );
                 self.feeding = None;
                 self.session.handle(now, Input::ContentFailed);
             }

@@ -49,6 +49,10 @@ impl Work for Relay {
     fn view(&self, octets: &[u8]) -> bool {
         let Ok(view) = postcard::from_bytes::<ChannelView>(octets) else { return false };
         *self.view.borrow_mut() = Some(Rc::new(view));
+        // Associations whose peer has moved must notice, also those that wait for work.
+        for jobs in self.peers.borrow().values() {
+            jobs.wake_all();
+        }
         true
     }
 

@@ -27,6 +27,13 @@ const READ_OCTETS: usize = 32 << 10;
 /// An envelope with more octets of recipients does not fit a datagram to the store beside its first content: further
 /// recipients are asked to come in another transaction.
 const RECIPIENTS_OCTETS_MAX: usize = 40 << 10;
+/// Content of all connections that the store has not answered, beyond which no new content is taken: a store that is
+/// away or slow must not fill this process.
+const UNANSWERED_OCTETS_MAX: usize = 32 << 20;
+/// Content that comes more slowly than this, after the grace, is not waited for: it would occupy the log's share for
+/// partially received messages.
+const CONTENT_OCTETS_PER_S_MIN: u64 = 1_024;
+const CONTENT_GRACE: Duration = Duration::from_secs(120);
 /// A client that takes no replies for so long has gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -48,6 +55,16 @@ struct Transaction {
     id: MessageId,
     recipients_octets: usize,
     upload: Option<Upload>,
+    /// When the content began, and how much of it has come.
+    content_since: Instant,
+    content_octets: u64,
+}
+
+impl Transaction {
+    fn is_too_slow(&self) -> bool {
+        let allowed = CONTENT_GRACE + Duration::from_secs(self.content_octets / CONTENT_OCTETS_PER_S_MIN);
+        self.upload.is_some() && self.content_since.elapsed() > allowed
+    }
 }
 
 impl Connection {
@@ -92,6 +109,13 @@ impl Connection {
             if self.is_closing {
                 return;
             }
+            if self.transaction.as_ref().is_some_and(Transaction::is_too_slow) {
+                let told = self.stream.try_write(b"421 4.4.2 the content comes too slowly, closing\r\n");
+                tracing::info!(event = "content.too-slow", client = %self.client, told = told.is_ok(), "a client was too slow");
+                self.session.handle(Instant::now(), Input::PeerClosed);
+                let _ = self.settle().await;
+                return;
+            }
             if !rest.is_empty() {
                 rest.start += self.session.handle(Instant::now(), Input::Octets(&buffer[rest.clone()]));
                 continue;
@@ -132,7 +156,7 @@ impl Connection {
                     self.session.handle(Instant::now(), Input::Answer(answer));
                 }
                 Output::Content(octets) => self.content(&octets).await,
-                Output::TransactionAborted => self.abort(),
+                Output::TransactionAborted => self.abort().await,
                 Output::WakeAt(at) => self.wake_at = Some(at),
                 Output::Close => self.is_closing = true,
             }
@@ -172,6 +196,8 @@ impl Connection {
             id: MessageId(process::random()),
             recipients_octets: 0,
             upload: None,
+            content_since: Instant::now(),
+            content_octets: 0,
         });
         answer(verdict)
     }
@@ -201,16 +227,21 @@ impl Connection {
     async fn start_content(&mut self) -> Answer {
         let now = self.server.clock.now();
         let Some(transaction) = &mut self.transaction else { return out_of_order() };
+        if self.server.store.unanswered_octets() > UNANSWERED_OCTETS_MAX {
+            return reject(451, 4, 3, 2, "the queue does not keep up, try again later");
+        }
         let trace = transaction.submission.trace_header(now, transaction.id);
         let mut upload = Upload::new(Rc::clone(&self.server.store), transaction.id);
         upload.push(&trace).await;
         transaction.upload = Some(upload);
+        transaction.content_since = Instant::now();
         Answer::Accept
     }
 
     async fn content(&mut self, octets: &[u8]) {
         let Some(transaction) = &mut self.transaction else { return };
         transaction.submission.content(octets);
+        transaction.content_octets += octets.len() as u64;
         if let Some(upload) = &mut transaction.upload {
             upload.push(octets).await;
         }
@@ -224,7 +255,7 @@ impl Connection {
         let accepted = match submission.finish(now, ContentFacts { eight_bit: summary.eight_bit }) {
             Ok(accepted) => accepted,
             Err(rejection) => {
-                upload.discard();
+                upload.discard().await;
                 return Answer::Reject(Reply::new(rejection.code, Some(rejection.status), rejection.text));
             }
         };
@@ -245,9 +276,9 @@ impl Connection {
         }
     }
 
-    fn abort(&mut self) {
+    async fn abort(&mut self) {
         if let Some(Transaction { upload: Some(upload), .. }) = self.transaction.take() {
-            upload.discard();
+            upload.discard().await;
         }
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Server {
     view: RefCell<Option<Rc<View>>>,
     view_changed: Notify,
     connections: Cell<u32>,
+    /// Connections of each listener, and of each network that counts as one client.
+    by_listener: RefCell<FxHashMap<String, u32>>,
     by_client: RefCell<FxHashMap<IpAddr, u32>>,
     pub(crate) stopping: watch::Sender<bool>,
     connection_ended: Notify,
@@ -141,6 +143,7 @@ async fn serve(options: Options) -> Result<(), RoleError> {
         view: RefCell::default(),
         view_changed: Notify::new(),
         connections: Cell::new(0),
+        by_listener: RefCell::default(),
         by_client: RefCell::default(),
         stopping: watch::Sender::new(false),
         connection_ended: Notify::new(),
@@ -205,7 +208,7 @@ impl Server {
             FromQmgr::View { generation } => {
                 let view = attached
                     .take()
-                    .and_then(|memory| memory::unseal(memory).ok())
+                    .and_then(|memory| memory::unseal(memory, memory::VIEW_OCTETS_MAX).ok())
                     .and_then(|octets| postcard::from_bytes::<SmtpServerView>(&octets).ok());
                 match view {
                     Some(view) => {
@@ -223,6 +226,7 @@ impl Server {
             FromQmgr::Welcome(_)
             | FromQmgr::Assign(_)
             | FromQmgr::Drain
+            | FromQmgr::Recount { .. }
             | FromQmgr::Answer
             | FromQmgr::NoAnswer { .. } => {}
         }
@@ -253,9 +257,11 @@ impl Server {
     fn connected(self: &Rc<Self>, name: &str, stream: TcpStream, client: SocketAddr) {
         let prepared = self.view().and_then(|view| view.listeners.get(name).cloned());
         let Some(prepared) = prepared else { return };
-        let from_client = self.by_client.borrow().get(&client.ip()).copied().unwrap_or(0);
+        let network = client_network(client.ip());
+        let from_client = self.by_client.borrow().get(&network).copied().unwrap_or(0);
+        let of_listener = self.by_listener.borrow().get(name).copied().unwrap_or(0);
         let listener = &prepared.listener;
-        let refusal = if self.connections.get() >= listener.connections_max {
+        let refusal = if of_listener >= listener.connections_max {
             Some("421 4.3.2 too many connections, try again later\r\n")
         } else if listener.connections_per_client_max > 0
             && from_client >= listener.connections_per_client_max
@@ -269,24 +275,39 @@ impl Server {
             return;
         }
         self.connections.set(self.connections.get() + 1);
-        *self.by_client.borrow_mut().entry(client.ip()).or_insert(0) += 1;
+        *self.by_client.borrow_mut().entry(network).or_insert(0) += 1;
+        *self.by_listener.borrow_mut().entry(name.to_owned()).or_insert(0) += 1;
+        let name = name.to_owned();
         let server = Rc::clone(self);
         spawn_local(async move {
             Connection::new(Rc::clone(&server), prepared, stream, client).converse().await;
-            server.disconnected(client.ip());
+            server.disconnected(&name, network);
         });
     }
 
-    fn disconnected(&self, client: IpAddr) {
+    fn disconnected(&self, listener: &str, network: IpAddr) {
         self.connections.set(self.connections.get() - 1);
-        let mut by_client = self.by_client.borrow_mut();
-        if let Some(count) = by_client.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                by_client.remove(&client);
-            }
-        }
+        release(&mut self.by_client.borrow_mut(), &network);
+        release(&mut self.by_listener.borrow_mut(), listener);
         self.connection_ended.notify_one();
+    }
+}
+
+fn release<K, Q>(counts: &mut FxHashMap<K, u32>, key: &Q) -> bool
+where
+    K: std::borrow::Borrow<Q> + std::hash::Hash + Eq,
+    Q: std::hash::Hash + Eq + ?Sized,
+{
+    let Some(count) = counts.get_mut(key) else { return false };
+    *count -= 1;
+    *count == 0 && counts.remove(key).is_some()
+}
+
+/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one host may have to itself.
+fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(six) => IpAddr::V6((six.to_bits() & (u128::MAX << 64)).into()),
+        four @ IpAddr::V4(_) => four,
     }
 }
 

@@ -119,22 +119,27 @@ impl Upload {
         match answer.await {
             Ok(Appended::Committed) => Appended::Committed,
             // The envelope of a message whose chunk was refused is refused too; the chunk's reason is the better one.
-            Ok(Appended::Refused(refusal)) => Appended::Refused(self.refused.take().unwrap_or(refusal)),
+            Ok(Appended::Refused(refusal)) => {
+                let refusal = self.refused.take().unwrap_or(refusal);
+                self.discard().await;
+                Appended::Refused(refusal)
+            }
             Err(_) => Appended::Refused(Refusal::Device),
         }
     }
 
     async fn give_up(mut self) -> Appended {
-        while !self.in_flight.is_empty() {
-            self.await_oldest().await;
-        }
         let refusal = self.refused.take().unwrap_or(Refusal::Device);
-        self.discard();
+        self.discard().await;
         Appended::Refused(refusal)
     }
 
     /// Forgets the message; what the store has of it goes.
-    pub(super) fn discard(self) {
+    pub(super) async fn discard(mut self) {
+        // A client that begins one message after the other without ending any is held to the same window.
+        while !self.in_flight.is_empty() {
+            self.await_oldest().await;
+        }
         if self.chunks_sent > 0 {
             // Nobody waits for the answer: without it the store sweeps the content after a time-out.
             drop(self.store.append(LARGE_LANE, &[Append::DiscardPartial { message: self.id }]));

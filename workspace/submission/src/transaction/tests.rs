@@ -152,8 +152,8 @@ fn commands_out_of_order_are_refused() {
 }
 
 #[test]
-fn the_envelope_keeps_what_the_client_said() {
-    let mut submission = submission(policy());
+fn the_envelope_keeps_what_a_listed_client_said() {
+    let mut submission = submission(Policy { client_is_listed: true, ..policy() });
     let facts = MailFacts {
         size: Some(10),
         smtputf8: true,
@@ -188,6 +188,27 @@ fn the_envelope_keeps_what_the_client_said() {
     let names: Vec<_> =
         envelope.routes.iter().map(|route| (route.channel.as_str(), route.peer.as_str())).collect();
     assert_eq!(names, [("smtp", "a"), ("lmtp", "a")]);
+}
+
+#[test]
+fn a_stranger_may_lower_the_rank_of_mail_and_not_raise_it() {
+    for (given, is_listed, precedence, kept) in [
+        (6, true, Precedence::Override, true),
+        (6, false, Precedence::Routine, false),
+        (-2, false, Precedence::Routine, true),
+        (-4, false, Precedence::Deferred, true),
+    ] {
+        let mut submission = submission(Policy { client_is_listed: is_listed, ..policy() });
+        let mt_priority = MtPriority::new(given).ok();
+        assert_eq!(
+            submission.sender(MailFacts { mt_priority, ..mail("ann@client.example") }),
+            Verdict::Accept
+        );
+        assert_eq!(submission.recipient(to("joe@inside.example"), &Example), Verdict::Accept);
+        let envelope = submission.finish(NOW, ContentFacts::default()).unwrap().envelope;
+        assert_eq!(envelope.precedence, precedence, "{given} {is_listed}");
+        assert_eq!(envelope.mt_priority, mt_priority.filter(|_| kept), "{given} {is_listed}");
+    }
 }
 
 #[test]
