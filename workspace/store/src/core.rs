@@ -475,7 +475,7 @@ impl Client {
                 self.link.push_with(&frame, memory).map_err(|error| error.to_string())
             });
         if let Err(why) = sent {
-            self.send(&FromStore::NoMessage { request, why });
+            self.send(&FromStore::NoMessage { request, is_gone: false, why });
         }
     }
 }
