@@ -61,7 +61,7 @@ pub struct Timings {
     pub whoami_interval_ms: u64,
     /// How long it may take to give one. Default 5,000.
     pub whoami_timeout_ms: u64,
-    /// How long a refresh may go without a message. Default 60,000.
+    /// How long reading all entries may take in all. Default 60,000.
     pub refresh_timeout_ms: u64,
     /// How often a server without RFC 4533 is read. Default 30,000.
     pub poll_interval_ms: u64,

@@ -4,6 +4,7 @@
 //! and not acknowledged, TCP_USER_TIMEOUT. A server that is stopped but acknowledges is noticed by the sign of life
 //! that the session asks for.
 
+use crate::content::{ENTRIES_MAX, OCTETS_MAX};
 use crate::{Bind, Bootstrap};
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, StdStream};
 use rustls::pki_types::pem::PemObject;
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use sternpost_message::Diagnostic;
 use tokio::task::JoinHandle;
 
 /// Why the directory cannot be read right now.
@@ -54,7 +56,7 @@ pub enum DirectoryError {
         step: &'static str,
         /// The result code. RFC 4511, appendix A.
         code: u32,
-        /// The server's words, after a colon; empty when there are none.
+        /// The server's words, in one line of at most 512 octets, after a colon; empty when there are none.
         text: String,
     },
     /// Nothing came in time.
@@ -63,6 +65,9 @@ pub enum DirectoryError {
     /// The server sent something that does not follow the protocol.
     #[error("the server does not follow the protocol: {0}")]
     Protocol(String),
+    /// The server has more for us than a configuration can be.
+    #[error("its entries are more than {ENTRIES_MAX} or take more than {} MiB", OCTETS_MAX >> 20)]
+    TooLarge,
     /// The server ended the connection.
     #[error("the server closed the connection")]
     Closed,
@@ -78,7 +83,8 @@ impl DirectoryError {
     }
 
     pub(crate) fn refused(step: &'static str, result: &ldap3::result::LdapResult) -> Self {
-        let text = if result.text.is_empty() { String::new() } else { format!(": {}", result.text) };
+        let words = Diagnostic::one_line(&result.text);
+        let text = if words.is_empty() { words } else { format!(": {words}") };
         Self::Refused { step, code: result.rc, text }
     }
 

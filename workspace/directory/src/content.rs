@@ -11,6 +11,7 @@
 //! | end of the refresh without a cookie, when we sent none | complete; the next session reads all again |
 //! | result 53 or 4096 after we sent a cookie | the cookie is from another time of the server: all is dropped and read anew |
 //! | the copy holds what the server has not, after a refresh from a cookie | all is dropped and read anew |
+//! | more entries or octets than the bounds | all is dropped; the session fails, what was handed over stays |
 //! | an empty cookie | never kept |
 //! | a cookie in the middle of a refresh | not kept: it would claim what is not complete |
 
@@ -21,6 +22,28 @@ use sternpost_config::Entry;
 const UNWILLING_TO_PERFORM: u32 = 53;
 /// e-syncRefreshRequired. RFC 4533, 2.5.
 const SYNC_REFRESH_REQUIRED: u32 = 4096;
+
+/// The most entries of one set, and the most uuids that a present phase names.
+pub(crate) const ENTRIES_MAX: usize = 100_000;
+
+/// The most that one set takes in memory, by [`memory_octets`]: 64 MiB, or 671 octets for each of 100,000 entries.
+pub(crate) const OCTETS_MAX: usize = 64 << 20;
+
+/// What texts of these lengths take in memory, about: a text without a single octet takes its place, too.
+pub(crate) fn memory_octets(lengths: impl Iterator<Item = usize>) -> usize {
+    lengths.map(|octets| octets + size_of::<String>()).sum()
+}
+
+fn entry_octets(entry: &Entry) -> usize {
+    let attributes = entry.attributes.iter();
+    memory_octets(
+        [entry.uuid.len(), entry.dn.len()]
+            .into_iter()
+            .chain(attributes.flat_map(|(name, values)| {
+                std::iter::once(name.len()).chain(values.iter().map(String::len))
+            })),
+    )
+}
 
 /// What the server says, apart from its encoding. A cookie may be absent or empty, which is the same.
 #[derive(Clone, Debug)]
@@ -44,12 +67,16 @@ pub(crate) enum Verdict {
     Continue,
     /// The copy is of no use: begin again without a cookie.
     Anew,
+    /// The set is beyond [`ENTRIES_MAX`] or [`OCTETS_MAX`]: the session fails.
+    TooLarge,
 }
 
 /// The copy.
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
     entries: BTreeMap<String, Entry>,
+    /// What the entries take, by [`memory_octets`].
+    octets: usize,
     cookie: Option<Vec<u8>>,
     /// The cookie that this session began with.
     sent_cookie: bool,
@@ -64,6 +91,7 @@ impl Default for Content {
     fn default() -> Self {
         Self {
             entries: BTreeMap::new(),
+            octets: 0,
             cookie: None,
             sent_cookie: false,
             seen: BTreeSet::new(),
@@ -90,22 +118,18 @@ impl Content {
         let cookie = cookie.filter(|cookie| !cookie.is_empty());
         match sync {
             Sync::Put(entry) => {
-                self.seen.insert(entry.uuid.clone());
-                if self.entries.get(&entry.uuid) != Some(&entry) {
-                    self.entries.insert(entry.uuid.clone(), entry);
-                    self.changed = true;
-                }
+                self.see([entry.uuid.clone()]);
+                self.put(entry);
             }
-            Sync::Present(uuid) => {
-                self.seen.insert(uuid);
-            }
+            Sync::Present(uuid) => self.see([uuid]),
             Sync::Delete(uuid) => self.remove(&uuid),
             Sync::Set { uuids, deletes: true } => uuids.iter().for_each(|uuid| self.remove(uuid)),
-            Sync::Set { uuids, deletes: false } => self.seen.extend(uuids),
+            Sync::Set { uuids, deletes: false } => self.see(uuids),
             Sync::PhaseEnd { present, done } => {
                 if present {
                     let before = self.entries.len();
                     self.entries.retain(|uuid, _| self.seen.contains(uuid));
+                    self.octets = self.entries.values().map(entry_octets).sum();
                     self.changed |= self.entries.len() != before;
                     self.seen.clear();
                 }
@@ -119,6 +143,10 @@ impl Content {
                     self.cookie.clone_from(&cookie);
                 }
             }
+        }
+        if self.entries.len().max(self.seen.len()) > ENTRIES_MAX || self.octets > OCTETS_MAX {
+            self.forget();
+            return Verdict::TooLarge;
         }
         self.keep_cookie(cookie);
         Verdict::Continue
@@ -145,13 +173,17 @@ impl Content {
     }
 
     /// Takes all entries at once, as a server without RFC 4533 gives them.
-    pub(crate) fn reread(&mut self, puts: impl Iterator<Item = Sync>) {
+    pub(crate) fn reread(&mut self, entries: impl Iterator<Item = Entry>) -> Verdict {
         self.sent_cookie = false;
+        self.refreshed = false;
         self.seen.clear();
-        puts.for_each(|put| {
-            self.apply(put, None);
-        });
-        self.apply(Sync::PhaseEnd { present: true, done: true }, None);
+        for entry in entries {
+            let verdict = self.apply(Sync::Put(entry), None);
+            if verdict != Verdict::Continue {
+                return verdict;
+            }
+        }
+        self.apply(Sync::PhaseEnd { present: true, done: true }, None)
     }
 
     /// Whether a refresh that just ended built on an earlier copy.
@@ -188,8 +220,29 @@ impl Content {
         Some(self.entries.values().cloned().collect())
     }
 
+    /// Remembers that the refresh has named these; afterwards it is of no interest.
+    fn see(&mut self, uuids: impl IntoIterator<Item = String>) {
+        if !self.refreshed {
+            self.seen.extend(uuids);
+        }
+    }
+
+    fn put(&mut self, entry: Entry) {
+        if self.entries.get(&entry.uuid) == Some(&entry) {
+            return;
+        }
+        self.octets += entry_octets(&entry);
+        if let Some(before) = self.entries.insert(entry.uuid.clone(), entry) {
+            self.octets -= entry_octets(&before);
+        }
+        self.changed = true;
+    }
+
     fn remove(&mut self, uuid: &str) {
-        self.changed |= self.entries.remove(uuid).is_some();
+        if let Some(before) = self.entries.remove(uuid) {
+            self.octets -= entry_octets(&before);
+            self.changed = true;
+        }
     }
 
     fn forget(&mut self) {
@@ -199,8 +252,9 @@ impl Content {
     /// A copy that claims to know these entries by this cookie.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn pretending(entries: Vec<Entry>, cookie: Vec<u8>) -> Self {
-        let entries = entries.into_iter().map(|entry| (entry.uuid.clone(), entry)).collect();
-        Self { entries, cookie: Some(cookie), ..Self::default() }
+        let mut content = Self::default();
+        entries.into_iter().for_each(|entry| content.put(entry));
+        Self { cookie: Some(cookie), ..content }
     }
 }
 
@@ -316,6 +370,54 @@ mod tests {
         assert_eq!(content.begin(), cookie());
         content.keep_cookie(Some(b"csn=2".to_vec()));
         assert_eq!(content.begin(), cookie());
+    }
+
+    #[test]
+    fn a_set_beyond_the_bounds_is_dropped_and_read_anew() {
+        let names = || (0..=ENTRIES_MAX).map(|n| n.to_string());
+        let large = |n: usize| Entry {
+            attributes: [("description".to_owned(), vec!["x".repeat(OCTETS_MAX / 4)])].into(),
+            ..entry(&n.to_string())
+        };
+        let mut by_count = names().skip(1).map(|name| Sync::Put(entry(&name)));
+        let mut by_octets = (0..4).map(|n| Sync::Put(large(n)));
+        let mut by_names = names().map(Sync::Present);
+        let rows: [&mut dyn Iterator<Item = Sync>; 3] = [&mut by_count, &mut by_octets, &mut by_names];
+        for mut row in rows {
+            let mut content = known(&["a"]);
+            content.begin();
+            assert!(Iterator::any(&mut row, |sync| content.apply(sync, None) == Verdict::TooLarge));
+            assert!(row.next().is_none(), "the last one was too much and none before it");
+            assert_eq!(content.begin(), None);
+            assert_eq!((content.entries.len(), content.octets), (0, 0));
+        }
+        let mut content = known(&["a"]);
+        assert_eq!(content.reread((0..4).map(large)), Verdict::TooLarge);
+        assert_eq!(uuids(&mut content), None);
+    }
+
+    #[test]
+    fn what_the_set_takes_follows_what_is_put_and_removed() {
+        let mut content = known(&["a", "b"]);
+        let both = content.octets;
+        content.apply(Sync::Put(Entry { dn: String::new(), ..entry("a") }), None);
+        assert!(content.octets < both);
+        content.apply(Sync::Put(entry("a")), None);
+        assert_eq!(content.octets, both);
+        content.apply(Sync::Delete("a".into()), None);
+        assert_eq!(content.octets, both / 2);
+        assert_eq!(content.reread(std::iter::empty()), Verdict::Continue);
+        assert_eq!(content.octets, 0);
+    }
+
+    #[test]
+    fn changes_after_the_refresh_leave_nothing_behind() {
+        let mut content = known(&["a"]);
+        for name in ["b", "c"] {
+            content.apply(Sync::Put(entry(name)), None);
+            content.apply(Sync::Delete(name.into()), None);
+        }
+        assert!(content.seen.is_empty());
     }
 
     #[test]

@@ -5,9 +5,11 @@
 //!
 //! Invariants: a set is handed over whole or not at all. Nothing that a server sends ends the watch: the LDAP client
 //! runs in a task of its own, and its panics (known replies of two octets cause them) end in a reconnect. This is
-//! why the process that runs the watch must unwind. Bounded in time only: the size of one LDAP message, which the
-//! client library collects in memory before we see it. An endless one ends with `connect_timeout_ms` before the bind
-//! and with the next sign of life after it; the process needs a memory limit of its own for what comes until then.
+//! why the process that runs the watch must unwind. A set has at most 100,000 entries and 64 MiB, and reading it has
+//! one deadline; beyond either the session fails, and what was handed over stays. Bounded in time only: the size of
+//! one LDAP message, which the client library collects in memory before we see it. An endless one ends with
+//! `connect_timeout_ms` before the bind and with the next sign of life after it; the process needs a memory limit of
+//! its own for what comes until then.
 #![forbid(unsafe_code)]
 
 mod bootstrap;
@@ -15,6 +17,7 @@ mod connection;
 mod content;
 pub mod last_known_good;
 mod poll;
+mod search;
 mod session;
 mod tables;
 #[cfg(feature = "testing")]

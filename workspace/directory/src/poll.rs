@@ -1,7 +1,8 @@
 //! For servers without RFC 4533: look at the stamps of all entries from time to time, and read all when one differs.
 
 use crate::connection::DirectoryError;
-use crate::content::Sync;
+use crate::content::Verdict;
+use crate::search::Search;
 use crate::session::{Ended, Session, entry, filter};
 use ldap3::{Ldap, Scope, SearchEntry};
 use std::collections::BTreeSet;
@@ -51,16 +52,11 @@ async fn search(
     ldap: &mut Ldap,
     attributes: Vec<&str>,
 ) -> Result<Vec<SearchEntry>, DirectoryError> {
-    let limit = Duration::from_millis(session.bootstrap.timings.refresh_timeout_ms);
     let base = &session.bootstrap.base_dn;
-    let (entries, _) = ldap
-        .with_timeout(limit)
-        .search(base, Scope::Subtree, &filter(), attributes)
+    let (limit, filter) = (session.limit(), filter());
+    Search { step: "the search", limit, base, scope: Scope::Subtree, filter: &filter, attributes }
+        .all(ldap)
         .await
-        // Any result but success may come with a part of the entries: not one of them is used.
-        .and_then(|result| result.success())
-        .map_err(DirectoryError::ldap("the search"))?;
-    Ok(entries.into_iter().filter(|entry| !entry.is_ref()).map(SearchEntry::construct).collect())
 }
 
 /// The uuids of all entries that are there now.
@@ -84,6 +80,8 @@ async fn stamps(session: &Session, ldap: &mut Ldap) -> Result<BTreeSet<String>, 
 
 async fn read_all(session: &mut Session, ldap: &mut Ldap) -> Result<(), DirectoryError> {
     let entries = search(session, ldap, vec!["*", "entryUUID", "nsUniqueId"]).await?;
-    session.content.reread(entries.into_iter().map(|found| Sync::Put(entry(found, None))));
-    Ok(())
+    match session.content.reread(entries.into_iter().map(|found| entry(found, None))) {
+        Verdict::TooLarge => Err(DirectoryError::TooLarge),
+        Verdict::Continue | Verdict::Anew => Ok(()),
+    }
 }

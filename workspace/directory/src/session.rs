@@ -3,6 +3,7 @@
 use crate::connection::{Connection, DirectoryError, Owned};
 use crate::content::{Content, Sync, Verdict};
 use crate::poll;
+use crate::search::Search;
 use crate::{Bootstrap, Handover};
 use ldap3::controls::{Control, ControlType, MakeCritical, SyncInfo, SyncRequest, SyncState, parse_syncinfo};
 use ldap3::controls::{EntryState, RefreshMode};
@@ -73,7 +74,8 @@ impl Session {
         ended.unwrap_or_else(Ended::Failed)
     }
 
-    fn limit(&self) -> Duration {
+    /// For reading everything once.
+    pub(crate) fn limit(&self) -> Duration {
         Duration::from_millis(self.bootstrap.timings.refresh_timeout_ms)
     }
 
@@ -89,10 +91,12 @@ impl Session {
             .streaming_search(&self.bootstrap.base_dn, Scope::Subtree, &filter(), vec!["*", "entryUUID"])
             .await
             .map_err(DirectoryError::ldap("the search"))?;
+        // For the whole refresh: a server that always has one more entry must not keep us for ever.
+        let refreshed_by = Instant::now() + self.limit();
         let mut settling = Settling::default();
         loop {
             let was_refreshed = self.content.is_refreshed();
-            let wake_at = if was_refreshed { settling.due() } else { Some(Instant::now() + self.limit()) };
+            let wake_at = if was_refreshed { settling.due() } else { Some(refreshed_by) };
             tokio::select! {
                 item = stream.next() => {
                     let item = item.map_err(|error| match error {
@@ -100,8 +104,10 @@ impl Session {
                         error => DirectoryError::ldap("the search")(error),
                     })?;
                     let Some(item) = item else { return self.search_ended(&mut stream).await };
-                    if self.take(item)? == Verdict::Anew {
-                        return Ok(Ended::Anew);
+                    match self.take(item)? {
+                        Verdict::Continue => {}
+                        Verdict::Anew => return Ok(Ended::Anew),
+                        Verdict::TooLarge => return Err(DirectoryError::TooLarge),
                     }
                     if self.content.is_refreshed() {
                         if !was_refreshed {
@@ -244,13 +250,15 @@ async fn pulse(mut ldap: Ldap, bootstrap: Bootstrap) -> DirectoryError {
 
 /// Whether the server has RFC 4533, by its root DSE (RFC 4512, 5.1).
 async fn supports_sync(ldap: &mut Ldap, limit: Duration) -> Result<bool, DirectoryError> {
-    let search =
-        ldap.with_timeout(limit).search("", Scope::Base, "(objectClass=*)", vec!["supportedControl"]);
-    let (entries, _) = search
-        .await
-        .and_then(|result| result.success())
-        .map_err(DirectoryError::ldap("reading the root DSE"))?;
-    Ok(entries.into_iter().map(SearchEntry::construct).any(|root| {
+    let root_dse = Search {
+        step: "reading the root DSE",
+        limit,
+        base: "",
+        scope: Scope::Base,
+        filter: "(objectClass=*)",
+        attributes: vec!["supportedControl"],
+    };
+    Ok(root_dse.all(ldap).await?.into_iter().any(|root| {
         root.attrs.iter().any(|(name, values)| {
             name.eq_ignore_ascii_case("supportedControl") && values.iter().any(|value| value == SYNC_REQUEST)
         })

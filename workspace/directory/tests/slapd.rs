@@ -1,7 +1,7 @@
 //! The watch with a real slapd. Each test has a server of its own.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 use sternpost_config::{DomainPattern, Entry, ExampleParameters, Removals, Step, example_tree, next};
 use sternpost_directory::testing::{BASE_DN, Options, Slapd, watch_pretending};
@@ -369,30 +369,54 @@ async fn replies_that_are_no_ldap_are_survived() {
     }
 }
 
-/// A server that accepts any bind, says that it has RFC 4533, and answers the third request as it likes.
-fn hostile_after_the_bind(answer: &'static [u8]) -> String {
-    fn sequence(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-        let body = parts.concat();
-        let length = u8::try_from(body.len()).expect("the message is short");
-        [&[tag, length][..], &body].concat()
-    }
-    let success = |id: u8, tag: u8| sequence(0x30, &[&[2, 1, id], &[tag, 7, 10, 1, 0, 4, 0, 4, 0]]);
-    let values = sequence(0x31, &[&sequence(4, &[b"1.3.6.1.4.1.4203.1.9.1.1"])]);
-    let attribute = sequence(0x30, &[&sequence(4, &[b"supportedControl"]), &values]);
-    let root = sequence(0x30, &[&[2, 1, 2], &sequence(0x64, &[&[4, 0], &sequence(0x30, &[&attribute])])]);
-    let replies = [success(1, 0x61), [root, success(2, 0x65)].concat(), answer.to_vec()];
+/// One value of BER, of at most 65,535 octets.
+fn ber(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    let [high, low] = u16::try_from(body.len()).expect("the value is short").to_be_bytes();
+    let length = if body.len() < 128 { vec![low] } else { vec![0x82, high, low] };
+    [&[tag], &length[..], &body].concat()
+}
+
+/// An entry with its state (RFC 4533, 2.2), in answer to the third request.
+fn synced_entry(number: u16, value: &[u8]) -> Vec<u8> {
+    let uuid = [[0; 14].as_slice(), &number.to_be_bytes()].concat();
+    let description = ber(0x30, &[&ber(4, &[b"description"]), &ber(0x31, &[&ber(4, &[value])])]);
+    let entry = ber(0x64, &[&ber(4, &[b"cn=x,dc=lab"]), &ber(0x30, &[&description])]);
+    let state = ber(0x30, &[&[10, 1, 1], &ber(4, &[&uuid])]);
+    let control = ber(0x30, &[&ber(4, &[b"1.3.6.1.4.1.4203.1.9.1.2"]), &ber(4, &[&state])]);
+    ber(0x30, &[&[2, 1, 3], &entry, &ber(0xa0, &[&control])])
+}
+
+/// A server that accepts any bind, says whether it has RFC 4533, and answers the third request as it likes.
+fn hostile_after_the_bind(
+    syncs: bool,
+    answer: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static,
+) -> String {
+    let success = |id: u8, tag: u8| ber(0x30, &[&[2, 1, id], &[tag, 7, 10, 1, 0, 4, 0, 4, 0]]);
+    let oid: &[u8] = if syncs { b"1.3.6.1.4.1.4203.1.9.1.1" } else { b"1.3.6.1.4.1.1466.20037" };
+    let attribute = ber(0x30, &[&ber(4, &[b"supportedControl"]), &ber(0x31, &[&ber(4, &[oid])])]);
+    let root = ber(0x30, &[&[2, 1, 2], &ber(0x64, &[&[4, 0], &ber(0x30, &[&attribute])])]);
+    let replies = [success(1, 0x61), [root, success(2, 0x65)].concat()];
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
     let uri = format!("ldap://{}", listener.local_addr().expect("a listener has an address"));
+    let dialogue = move |stream: &mut TcpStream| {
+        for reply in &replies {
+            if stream.read(&mut [0; 1024])? == 0 {
+                return Ok(());
+            }
+            stream.write_all(reply)?;
+        }
+        if stream.read(&mut [0; 1024])? > 0 {
+            answer(stream)?;
+        }
+        // Open until the client has had enough.
+        stream.read(&mut [0; 1024]).map(drop)
+    };
     std::thread::spawn(move || {
         for stream in listener.incoming().take(3) {
             let Ok(mut stream) = stream else { return };
-            for reply in &replies {
-                if !matches!(stream.read(&mut [0; 1024]), Ok(1..)) || stream.write_all(reply).is_err() {
-                    break;
-                }
-            }
-            // Open until the client has had enough.
-            let _ = stream.read(&mut [0; 1024]);
+            // The client may leave at any point: that is what the tests wait for.
+            let _ = dialogue(&mut stream);
         }
     });
     uri
@@ -412,12 +436,52 @@ async fn a_server_that_turns_hostile_after_the_bind_is_survived() {
         &[0x30, 12, 2, 1, 3, 0x61, 7, 10, 1, 0, 4, 0, 4, 0],
     ];
     for answer in hostile {
-        let uri = hostile_after_the_bind(answer);
+        let uri = hostile_after_the_bind(true, move |stream| stream.write_all(answer));
         let mut watched =
             Watched::new(Bootstrap { uris: vec![uri.clone(), slapd.uri()], ..slapd.bootstrap("x") });
         let status = watched.status(|status| !status.connected).await;
         assert_eq!(status.uri, uri);
         assert!(status.text.contains("does not follow the protocol"), "{answer:x?}: {}", status.text);
+        watched.entries(|entries| has(entries, PEER)).await;
+    }
+}
+
+#[tokio::test]
+async fn reading_that_never_ends_is_given_up_at_its_deadline_and_the_next_server_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    for (syncs, words) in [(true, "the refresh took too long"), (false, "the search took too long")] {
+        let uri = hostile_after_the_bind(syncs, |stream| {
+            loop {
+                // A continuation, and the next one long before the deadline.
+                stream.write_all(&[0x30, 8, 2, 1, 3, 0x73, 3, 4, 1, b'x'])?;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let mut bootstrap = Bootstrap { uris: vec![uri, slapd.uri()], ..slapd.bootstrap("x") };
+        bootstrap.timings.refresh_timeout_ms = 1_000;
+        bootstrap.timings.whoami_interval_ms = 60_000;
+        let mut watched = Watched::new(bootstrap);
+        watched.down(words).await;
+        watched.entries(|entries| has(entries, PEER)).await;
+    }
+}
+
+#[tokio::test]
+async fn more_entries_than_a_configuration_can_be_are_given_up_and_the_next_server_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    for syncs in [true, false] {
+        let uri = hostile_after_the_bind(syncs, |stream| {
+            let value = vec![b'x'; 60_000];
+            (0..=u16::MAX).try_for_each(|number| stream.write_all(&synced_entry(number, &value)))
+        });
+        let mut bootstrap = Bootstrap { uris: vec![uri, slapd.uri()], ..slapd.bootstrap("x") };
+        bootstrap.timings.whoami_interval_ms = 60_000;
+        let mut watched = Watched::new(bootstrap);
+        watched.down("its entries are more than 100000 or take more than 64 MiB").await;
         watched.entries(|entries| has(entries, PEER)).await;
     }
 }

@@ -351,8 +351,8 @@ fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
         &mut ancillary,
         RecvFlags::CMSG_CLOEXEC,
     )?;
-    if message.flags.contains(rustix::net::ReturnFlags::TRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a datagram larger than the protocol allows"));
+    if message.flags.intersects(rustix::net::ReturnFlags::TRUNC | rustix::net::ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a datagram that was cut, or that lost its descriptor"));
     }
     let attached = ancillary
         .drain()

@@ -9,8 +9,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
-/// The largest value that is taken from sealed memory: 256 MiB, far above a configuration of 100,000 entries.
-pub const SEALED_OCTETS_MAX: u64 = 256 << 20;
+/// The largest set of entries that QMGR takes: 32 MiB, or 335 octets for each of 100,000 entries.
+pub const ENTRIES_OCTETS_MAX: u64 = 32 << 20;
+
+/// The largest view of the configuration that a role takes: 32 MiB, as much as the set that it is made of.
+pub const VIEW_OCTETS_MAX: u64 = 32 << 20;
+
+/// The largest details of one message that a channel takes: 16 MiB.
+pub const DETAIL_OCTETS_MAX: u64 = 16 << 20;
+
+/// The largest answer that a command takes: 256 MiB, for the configuration in force as JSON.
+pub const ANSWER_OCTETS_MAX: u64 = 256 << 20;
 
 /// Puts `octets` into memory that nobody can change any more.
 ///
@@ -29,20 +38,20 @@ pub fn seal(octets: &[u8]) -> io::Result<OwnedFd> {
     Ok(memory)
 }
 
-/// Reads what [`seal`] was given.
+/// Reads what [`seal`] was given, up to the bound for what it is.
 ///
 /// # Errors
-/// `InvalidData` when the memory is not sealed or larger than [`SEALED_OCTETS_MAX`].
-pub fn unseal(memory: OwnedFd) -> io::Result<Vec<u8>> {
-    let invalid = |text: &'static str| io::Error::new(io::ErrorKind::InvalidData, text);
+/// `InvalidData` when the memory is not sealed or larger than `octets_max`; then nothing was read.
+pub fn unseal(memory: OwnedFd, octets_max: u64) -> io::Result<Vec<u8>> {
+    let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidData, text);
     let seals = rustix::fs::fcntl_get_seals(&memory)?;
     if !seals.contains(SealFlags::WRITE | SealFlags::SHRINK) {
         return Err(invalid("shared memory that its sender could still change"));
     }
     let file = File::from(memory);
     let octets = file.metadata()?.len();
-    if octets > SEALED_OCTETS_MAX {
-        return Err(invalid("shared memory larger than 256 MiB"));
+    if octets > octets_max {
+        return Err(invalid(&format!("shared memory of {octets} octets, more than {octets_max}")));
     }
     let mut value =
         vec![0; usize::try_from(octets).map_err(|_| invalid("shared memory larger than this machine"))?];
@@ -172,15 +181,22 @@ mod tests {
 
     #[test]
     fn sealed_memory_gives_back_what_it_was_given() {
-        assert_eq!(unseal(seal(b"a configuration").unwrap()).unwrap(), b"a configuration");
-        assert_eq!(unseal(seal(b"").unwrap()).unwrap(), b"");
+        assert_eq!(unseal(seal(b"a configuration").unwrap(), 15).unwrap(), b"a configuration");
+        assert_eq!(unseal(seal(b"").unwrap(), 0).unwrap(), b"");
+    }
+
+    #[test]
+    fn memory_beyond_the_bound_of_its_reader_is_refused() {
+        let error = unseal(seal(b"a configuration").unwrap(), 14).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(error.to_string(), "shared memory of 15 octets, more than 14");
     }
 
     #[test]
     fn memory_that_could_still_change_is_refused() {
         let memory =
             rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        assert_eq!(unseal(memory).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(unseal(memory, 0).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

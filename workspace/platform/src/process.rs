@@ -61,6 +61,18 @@ pub fn end_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
 }
 
+/// Lets this process have as many open descriptors as it is allowed to (RLIMIT_NOFILE), and says how many. The
+/// usual 1,024 are for programs that use `select`.
+///
+/// # Errors
+/// Those of `setrlimit`: the limit is as it was.
+pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(maximum)
+}
+
 /// Kills a child by its process id.
 ///
 /// # Errors
@@ -95,4 +107,20 @@ pub fn random<const N: usize>() -> [u8; N] {
     let filled = rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty());
     assert!(filled.is_ok_and(|count| count == N), "the kernel gives up to 256 random octets in one call");
     octets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    #[test]
+    fn the_descriptor_limit_is_raised_to_what_is_allowed() {
+        let before = getrlimit(Resource::Nofile);
+        let fewer = before.current.map(|count| count - 1);
+        setrlimit(Resource::Nofile, Rlimit { current: fewer, maximum: before.maximum }).unwrap();
+        assert_eq!(raise_descriptor_limit().unwrap(), before.maximum);
+        let after = getrlimit(Resource::Nofile);
+        assert_eq!((after.current, after.maximum), (before.maximum, before.maximum));
+    }
 }

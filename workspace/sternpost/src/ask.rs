@@ -232,7 +232,7 @@ pub(crate) async fn qmgr(which: &Which, question: Question) -> Result<serde_json
 fn read_json(attached: Option<OwnedFd>) -> io::Result<serde_json::Value> {
     let memory =
         attached.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no memory came with it"))?;
-    Ok(serde_json::from_slice(&memory::unseal(memory)?)?)
+    Ok(serde_json::from_slice(&memory::unseal(memory, memory::ANSWER_OCTETS_MAX)?)?)
 }
 
 /// A link to the store, for one question after the other.

@@ -163,7 +163,7 @@ pub(crate) fn run(role: Role) -> Result<(), RoleError> {
     }
 }
 
-/// Names the process, starts its log, and ties its life to the supervisor's.
+/// Names the process, starts its log, ties its life to the supervisor's, and takes the descriptors that it may have.
 fn begin(common: &Common, name: &str) -> Result<(), RoleError> {
     process::set_name(&format!("sp-{name}"));
     logging::start(name);
@@ -171,6 +171,10 @@ fn begin(common: &Common, name: &str) -> Result<(), RoleError> {
     // The supervisor may have died before the line above took effect: then the parent is another process by now.
     if common.supervisor.is_some_and(|supervisor| std::os::unix::process::parent_id() != supervisor) {
         return Err(RoleError::Orphan);
+    }
+    match process::raise_descriptor_limit() {
+        Ok(descriptors) => tracing::debug!(descriptors, "descriptors that this role may have open"),
+        Err(error) => tracing::warn!(%error, "the limit of open descriptors stays as it is"),
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! configuration directory.
 //!
 //! The watch goes on while QMGR restarts; a new QMGR gets the last set and the last status again. A set that nobody
-//! took is replaced by the next one. Not here: LDAP and tables (`sternpost-directory`), what a set means (QMGR).
+//! took is replaced by the next one; one that is too large for QMGR is refused, and the last good one stays. Not here: LDAP and tables (`sternpost-directory`), what a set means (QMGR).
 
 use crate::bootstrap::{Bootstrap, Source};
 use std::io;
@@ -12,7 +12,8 @@ use std::time::Duration;
 use sternpost_config::Entry;
 use sternpost_directory::{DirectoryStatus, Handover};
 use sternpost_link::qmgr::ToQmgr;
-use sternpost_link::{DATAGRAM_OCTETS_MAX, Hello, PROTOCOL_VERSION, Role};
+use sternpost_link::{DATAGRAM_OCTETS_MAX, FrameError, Hello, PROTOCOL_VERSION, Role};
+use sternpost_message::Diagnostic;
 use sternpost_platform::link::{Link, connect};
 use sternpost_platform::memory;
 use tokio::sync::mpsc;
@@ -42,29 +43,87 @@ pub(crate) fn run(bootstrap: Bootstrap, run_directory: &Path) -> io::Result<()> 
     })
 }
 
+/// A set of entries, encoded for QMGR.
+#[derive(Debug)]
+struct Set {
+    entries_count: u32,
+    octets: Vec<u8>,
+}
+
+impl Set {
+    /// # Errors
+    /// Why QMGR would not take it, for people.
+    fn encode(entries: &[Entry]) -> Result<Self, String> {
+        let octets = postcard::to_stdvec(entries).map_err(|error| error.to_string())?;
+        let (found, most) = (octets.len(), memory::ENTRIES_OCTETS_MAX);
+        if found as u64 > most {
+            let count = entries.len();
+            return Err(format!(
+                "{count} entries of {found} octets are refused: at most {most} octets; what is in force stays"
+            ));
+        }
+        let entries_count = u32::try_from(entries.len()).map_err(|error| error.to_string())?;
+        Ok(Self { entries_count, octets })
+    }
+
+    /// # Errors
+    /// Those of making sealed memory.
+    fn send(&self, link: &Link) -> io::Result<()> {
+        let Self { entries_count, octets } = self;
+        tracing::info!(entries_count, octets = octets.len(), "a set of entries goes to QMGR");
+        let frame = ToQmgr::Entries { entries_count: *entries_count };
+        pushed("a set of entries", link.push_with(&frame, memory::seal(octets)?));
+        Ok(())
+    }
+}
+
 /// What QMGR should have.
 #[derive(Debug, Default)]
 struct Last {
-    entries: Option<Vec<Entry>>,
+    set: Option<Set>,
     status: Option<DirectoryStatus>,
+    /// Why the newest set is not the one that QMGR should have.
+    refusal: Option<String>,
 }
 
 impl Last {
     /// Remembers it, and sends it if there is a link.
+    ///
+    /// # Errors
+    /// Those of making sealed memory.
     fn take(&mut self, handover: Handover, link: Option<&Link>) -> io::Result<()> {
         match handover {
-            Handover::Entries(entries) => {
-                let entries = self.entries.insert(entries);
-                link.map_or(Ok(()), |link| send_entries(link, entries))
-            }
+            Handover::Entries(entries) => self.take_entries(&entries, link),
             Handover::Status(status) => {
-                let status = self.status.insert(status);
-                link.map_or(Ok(()), |link| send_status(link, status))
+                self.status = Some(status);
+                self.send_status(link);
+                Ok(())
+            }
+        }
+    }
+
+    fn take_entries(&mut self, entries: &[Entry], link: Option<&Link>) -> io::Result<()> {
+        match Set::encode(entries) {
+            Ok(set) => {
+                if self.refusal.take().is_some() {
+                    self.send_status(link);
+                }
+                let set = self.set.insert(set);
+                link.map_or(Ok(()), |link| set.send(link))
+            }
+            Err(reason) => {
+                tracing::error!(event = "configuration.too-large", reason, "a set of entries is too large");
+                self.refusal = Some(reason);
+                self.send_status(link);
+                Ok(())
             }
         }
     }
 
     /// Sends everything to a QMGR that is new.
+    ///
+    /// # Errors
+    /// Those of making sealed memory.
     fn send(&self, link: &Link) -> io::Result<()> {
         let hello = Hello {
             version: PROTOCOL_VERSION,
@@ -74,27 +133,25 @@ impl Last {
             channel: String::new(),
             capacity: 0,
         };
-        link.push(&ToQmgr::Hello(hello)).map_err(io::Error::other)?;
-        self.status.as_ref().map_or(Ok(()), |status| send_status(link, status))?;
-        self.entries.as_ref().map_or(Ok(()), |entries| send_entries(link, entries))
+        pushed("the greeting", link.push(&ToQmgr::Hello(hello)));
+        self.send_status(Some(link));
+        self.set.as_ref().map_or(Ok(()), |set| set.send(link))
+    }
+
+    fn send_status(&self, link: Option<&Link>) {
+        let (Some(link), Some(status)) = (link, &self.status) else { return };
+        let text = self.refusal.as_ref().unwrap_or(&status.text);
+        // A server's words may have any length, and a datagram has a bound.
+        let text = Diagnostic::one_line(&format!("{}: {text}", status.uri));
+        pushed("the status", link.push(&ToQmgr::DirectoryStatus { connected: status.connected, text }));
     }
 }
 
-fn send_entries(link: &Link, entries: &[Entry]) -> io::Result<()> {
-    let octets = postcard::to_stdvec(entries).map_err(io::Error::other)?;
-    if octets.len() as u64 > memory::SEALED_OCTETS_MAX {
-        // QMGR would not take it; the set that is in force stays.
-        tracing::error!(entries = entries.len(), octets = octets.len(), "a set of entries that is too large");
-        return Ok(());
+/// A frame of ours that does not fit is a defect; the role goes on without it.
+fn pushed(what: &str, result: Result<(), FrameError>) {
+    if let Err(error) = result {
+        tracing::error!(error = &error as &dyn std::error::Error, "{what} was not sent to QMGR");
     }
-    let entries_count = u32::try_from(entries.len()).map_err(io::Error::other)?;
-    tracing::info!(entries_count, "a set of entries goes to QMGR");
-    link.push_with(&ToQmgr::Entries { entries_count }, memory::seal(&octets)?).map_err(io::Error::other)
-}
-
-fn send_status(link: &Link, status: &DirectoryStatus) -> io::Result<()> {
-    let text = format!("{}: {}", status.uri, status.text);
-    link.push(&ToQmgr::DirectoryStatus { connected: status.connected, text }).map_err(io::Error::other)
 }
 
 /// Keeps a link to QMGR and passes on what comes, until the watch ends.
@@ -150,57 +207,151 @@ mod tests {
         Entry { uuid: name.into(), dn: name.into(), ..Entry::default() }
     }
 
-    /// Takes a connection and reads until a set of entries came.
-    async fn next_set(listener: &Listener) -> (Rc<Link>, Vec<String>, Vec<Entry>) {
-        let link = Link::new(listener.accept().await.unwrap()).unwrap();
+    fn status(text: &str) -> Handover {
+        let (uri, text) = ("t".into(), text.into());
+        Handover::Status(DirectoryStatus { connected: true, since: UnixMillis(1), uri, text })
+    }
+
+    /// A set that is just above what QMGR takes.
+    fn too_large() -> Handover {
+        let octets = usize::try_from(memory::ENTRIES_OCTETS_MAX).unwrap();
+        Handover::Entries(vec![entry(&"x".repeat(octets / 2))])
+    }
+
+    /// What QMGR gets until a frame that is `wanted`: the sets, and the other frames in words.
+    async fn read_until(link: &Link, wanted: impl Fn(&ToQmgr) -> bool) -> (Vec<String>, Vec<Vec<Entry>>) {
         let mut buffer = vec![0; DATAGRAM_OCTETS_MAX];
-        let mut seen = Vec::new();
+        let (mut seen, mut sets) = (Vec::new(), Vec::new());
         loop {
-            let received = link.receive(&mut buffer).await.unwrap();
+            let mut received = link.receive(&mut buffer).await.unwrap();
             let mut frames = Frames::open(&buffer[..received.octets]).unwrap();
+            let mut found = false;
             while let Some(frame) = frames.next_frame::<ToQmgr>().unwrap() {
+                found |= wanted(&frame);
                 match frame {
                     ToQmgr::Hello(hello) => seen.push(hello.role.name().to_owned()),
                     ToQmgr::DirectoryStatus { text, .. } => seen.push(text),
                     ToQmgr::Entries { entries_count } => {
-                        let octets = memory::unseal(received.attached.unwrap()).unwrap();
+                        let memory = received.attached.take().unwrap();
+                        let octets = memory::unseal(memory, memory::ENTRIES_OCTETS_MAX).unwrap();
                         let entries: Vec<Entry> = postcard::from_bytes(&octets).unwrap();
                         assert_eq!(entries.len(), entries_count as usize);
-                        return (link, seen, entries);
+                        sets.push(entries);
                     }
                     other => panic!("{other:?}"),
                 }
             }
+            if found {
+                return (seen, sets);
+            }
         }
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_new_qmgr_gets_the_last_set_and_status_again() {
-        let test = async {
+    const fn is_set(frame: &ToQmgr) -> bool {
+        matches!(frame, ToQmgr::Entries { .. })
+    }
+
+    fn says(frame: &ToQmgr, words: &str) -> bool {
+        matches!(frame, ToQmgr::DirectoryStatus { text, .. } if text.contains(words))
+    }
+
+    /// The role beside a QMGR whose links the test accepts.
+    struct Lab {
+        listener: Listener,
+        sender: mpsc::Sender<Handover>,
+        role: tokio::task::JoinHandle<io::Result<()>>,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Lab {
+        fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let socket = folder.path().join("qmgr.sock");
             let listener = Listener::new(listen(&socket).unwrap()).unwrap();
             let (sender, receiver) = mpsc::channel(4);
             let role = tokio::task::spawn_local(hand_over(socket, receiver));
-            let status = DirectoryStatus {
-                connected: true,
-                since: UnixMillis(1),
-                uri: "t".into(),
-                text: "read".into(),
-            };
-            sender.send(Handover::Status(status)).await.unwrap();
-            sender.send(Handover::Entries(vec![entry("one")])).await.unwrap();
-            let (first, _, entries) = next_set(&listener).await;
-            assert_eq!(entries, [entry("one")]);
-            first.close();
-            drop(first);
-            let (_second, seen, entries) = next_set(&listener).await;
-            assert_eq!(seen, ["directory", "t: read"]);
-            assert_eq!(entries, [entry("one")]);
-            drop(sender);
-            role.await.unwrap().unwrap();
-        };
+            Self { listener, sender, role, _folder: folder }
+        }
+
+        async fn link(&self) -> Rc<Link> {
+            Link::new(self.listener.accept().await.unwrap()).unwrap()
+        }
+
+        async fn say(&self, handover: Handover) {
+            self.sender.send(handover).await.unwrap();
+        }
+
+        async fn ends_well(self) {
+            drop(self.sender);
+            self.role.await.unwrap().unwrap();
+        }
+    }
+
+    async fn bounded(test: impl Future<Output = ()>) {
         let limit = Duration::from_secs(20);
         tokio::time::timeout(limit, tokio::task::LocalSet::new().run_until(test)).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_new_qmgr_gets_the_last_set_and_status_again() {
+        bounded(async {
+            let lab = Lab::new();
+            lab.say(status("read")).await;
+            lab.say(Handover::Entries(vec![entry("one")])).await;
+            let first = lab.link().await;
+            let (_, sets) = read_until(&first, is_set).await;
+            assert_eq!(sets, [[entry("one")]]);
+            first.close();
+            drop(first);
+            let (seen, sets) = read_until(&*lab.link().await, is_set).await;
+            assert_eq!(seen, ["directory", "t: read"]);
+            assert_eq!(sets, [[entry("one")]]);
+            lab.ends_well().await;
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_set_that_is_too_large_is_refused_with_a_reason_and_the_last_good_one_stays() {
+        bounded(async {
+            let lab = Lab::new();
+            let link = lab.link().await;
+            lab.say(status("read")).await;
+            lab.say(Handover::Entries(vec![entry("one")])).await;
+            lab.say(too_large()).await;
+            let (seen, sets) = read_until(&link, |frame| says(frame, "are refused")).await;
+            assert_eq!(sets, [[entry("one")]]);
+            let refusal = seen.last().unwrap();
+            assert!(
+                refusal.starts_with("t: 1 entries of 335") && refusal.contains("in force stays"),
+                "{refusal}"
+            );
+            link.close();
+            drop(link);
+            let link = lab.link().await;
+            let (again, sets) = read_until(&link, is_set).await;
+            assert_eq!((again.last(), sets), (Some(refusal), vec![vec![entry("one")]]));
+            lab.say(Handover::Entries(vec![entry("two")])).await;
+            let (seen, sets) = read_until(&link, is_set).await;
+            assert_eq!((seen, sets), (vec!["t: read".to_owned()], vec![vec![entry("two")]]));
+            lab.ends_well().await;
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_status_of_any_length_is_cut_and_the_role_goes_on() {
+        bounded(async {
+            let lab = Lab::new();
+            let link = lab.link().await;
+            lab.say(status(&"no\n".repeat(100_000))).await;
+            lab.say(Handover::Entries(vec![entry("one")])).await;
+            let (seen, sets) = read_until(&link, is_set).await;
+            let text = seen.last().unwrap();
+            assert!(text.starts_with("t: no no") && text.len() <= Diagnostic::TEXT_OCTETS_MAX, "{text}");
+            assert_eq!(sets, [[entry("one")]]);
+            lab.ends_well().await;
+        })
+        .await;
     }
 }

@@ -5,7 +5,7 @@ use crate::bootstrap::Bootstrap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where the store listens, in the run directory.
@@ -92,17 +92,25 @@ impl RunDirectory {
     }
 }
 
-/// A folder for this user alone; one that is there already must not let others make files in it.
+/// A folder for this user alone; one that is there already must be ours and must not let others make files in it.
 fn make_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let mode = std::fs::metadata(path)?.permissions().mode();
-    if mode & 0o022 == 0 {
-        return Ok(());
+    let metadata = std::fs::metadata(path)?;
+    let denied = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != user {
+        return denied(format!(
+            "it belongs to the user {owner} and this is the user {user}; hand it over with chown {user}"
+        ));
     }
-    Err(io::Error::new(
-        io::ErrorKind::PermissionDenied,
-        format!("others may write to it (mode {:o}); make it private with chmod 700", mode & 0o7777),
-    ))
+    let mode = metadata.permissions().mode();
+    if mode & 0o022 != 0 {
+        return denied(format!(
+            "others may write to it (mode {:o}); make it private with chmod 700",
+            mode & 0o7777
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -150,5 +158,20 @@ mod tests {
         std::fs::set_permissions(&bootstrap.run_directory, Permissions::from_mode(0o777)).unwrap();
         let error = RunDirectory::take(&bootstrap).unwrap_err();
         assert!(matches!(error, SupervisorError::Folder { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(65_534), None).unwrap();
+            folder.path()
+        } else {
+            // It belongs to root.
+            Path::new("/")
+        };
+        let error = make_private(path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("belongs to the user"), "{error}");
     }
 }
