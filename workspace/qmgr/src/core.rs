@@ -562,7 +562,8 @@ impl Core {
     }
 
     pub(crate) fn entries(&mut self, memory: OwnedFd) {
-        let entries = memory::unseal(memory, memory::ENTRIES_OCTETS_MAX).map_err(|error| error.to_string()).and_then(|octets| {
+        let octets = memory::unseal(memory, memory::ENTRIES_OCTETS_MAX).map_err(|error| error.to_string());
+        let entries = octets.and_then(|octets| {
             postcard::from_bytes::<Vec<Entry>>(&octets).map_err(|error| error.to_string())
         });
         match entries {
