@@ -1,7 +1,7 @@
 //! The housekeeper: makes the reports that are owed, and closes what it reports on in the same append set, so that no
 //! failure is reported twice or forgotten because a process died in between.
 //!
-//! Its Mlists have the routes [`ROUTE_FAILURE_REPORT`] and [`ROUTE_DELAY_REPORT`]. Not here: when a report is due
+//! Its Mlists have the routes [`ROUTE_FAILURE_REPORT`](sternpost_message::ROUTE_FAILURE_REPORT) and [`ROUTE_DELAY_REPORT`]. Not here: when a report is due
 //! (QMGR), what it says (`report`).
 
 use crate::RoleError;

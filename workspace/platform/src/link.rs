@@ -352,7 +352,10 @@ fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
         RecvFlags::CMSG_CLOEXEC,
     )?;
     if message.flags.intersects(rustix::net::ReturnFlags::TRUNC | rustix::net::ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a datagram that was cut, or that lost its descriptor"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a datagram that was cut, or that lost its descriptor",
+        ));
     }
     let attached = ancillary
         .drain()

@@ -19,9 +19,12 @@ pub struct Parameters {
     pub recent_ids_max: usize,
     /// When a message that has content but no envelope, and gets nothing more, is discarded. Default 1 hour.
     pub partial_timeout_ms: u64,
-    /// The share of the log that such content may take. Default 20.
+    /// The share of the log that such content may take, with what of it waits. Default 20.
     pub partial_share_max_percent: u8,
-    /// How long to wait between two probes of a disk that failed twice in a row. Default 1 s.
+    /// How much content without envelope may wait for the disk. Default 32 MiB; taken as one batch at least.
+    pub waiting_content_octets_max: u64,
+    /// How long to wait between two probes of a disk that failed twice in a row, and between two attempts to move a record
+    /// that the disk does not read. Default 1 s.
     pub probe_interval_ms: u64,
 }
 
@@ -35,6 +38,7 @@ impl Default for Parameters {
             recent_ids_max: 65_536,
             partial_timeout_ms: 3_600_000,
             partial_share_max_percent: 20,
+            waiting_content_octets_max: 32 << 20,
             probe_interval_ms: 1000,
         }
     }
@@ -79,6 +83,9 @@ impl From<CivilPriority> for Lane {
 }
 
 /// Records that commit together, in this order, or not at all.
+///
+/// A set with an envelope and outcomes is a conclusion drawn from them (a report, the children of a list). It is `Invalid`
+/// if its outcomes change no recipient: then somebody drew it before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AppendSet {
     /// The records.

@@ -81,8 +81,9 @@ pub enum Alarm {
     /// Mail is accepted again after `Full`.
     #[error("the log has room again")]
     Resumed,
-    /// Content of a message could not be read while it was moved; it stays where it is.
-    #[error("content of message {message} cannot be read: {reason}")]
+    /// A part of a message could not be read while it was moved, and is given up: content (the message is not handed out
+    /// any more), the envelope (the message is gone), or no more than the words of its last outcomes.
+    #[error("a part of message {message} cannot be read: {reason}")]
     Unreadable {
         /// Its name.
         message: MessageId,
@@ -190,7 +191,8 @@ pub enum ReadError {
     /// The message does not live (any more).
     #[error("message {0} does not live in the log")]
     Unknown(MessageSequence),
-    /// Its record does not have the CRC that it was written with, or does not decode.
+    /// Its record does not have the CRC that it was written with, or does not decode, or the disk did not read it in many
+    /// attempts.
     #[error("a record of message {sequence} in segment {segment} at {offset} is damaged")]
     Damaged {
         /// The message.

@@ -18,7 +18,7 @@ use crate::recent_ids::RecentIds;
 use crate::runs::{Last, Runs};
 
 /// Where a record is: segment, octet in the segment, octets of header and body. All zero: it is missing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) segment: u32,
     pub(crate) offset: u32,

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 use sternpost_message::{MessageId, MessageSequence};
 
 use crate::Disk;
+use crate::append::Parameters;
 use crate::event::{MessageDetail, MessageFacts, PartialFacts, ReadError};
 use crate::format::{CHUNK_OCTETS_MAX, Geometry};
 use crate::index::Index;
@@ -33,7 +34,8 @@ pub struct Inspection<D> {
 pub fn inspect<D: Disk>(mut disk: D, progress: &mut dyn FnMut(Progress)) -> Result<Inspection<D>, OpenError> {
     let recovered = recover(&mut disk, 0, &mut |done, total| progress(Progress { done, total }))?;
     let superblock = recovered.superblock;
-    let mut shelf = Shelf::new(disk, superblock.geometry, superblock.secret, 0);
+    let parameters = Parameters { recent_content_octets_max: 0, ..Parameters::default() };
+    let mut shelf = Shelf::new(disk, superblock.geometry, superblock.secret, &parameters);
     shelf.uses = recovered.uses;
     Ok(Inspection { shelf, index: recovered.index, report: recovered.report })
 }

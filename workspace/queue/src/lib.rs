@@ -9,12 +9,14 @@
 mod append;
 mod batch;
 mod buffer;
+mod consequence;
 mod disk;
 mod event;
 mod format;
 pub mod fuzz;
 mod index;
 mod inspect;
+mod lanes;
 mod log;
 mod memory;
 mod reader;
@@ -25,6 +27,7 @@ mod runs;
 mod set;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod writer;
 
 pub use append::{Append, AppendError, AppendSet, Lane, Parameters};

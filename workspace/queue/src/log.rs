@@ -9,6 +9,7 @@ use crate::batch::Batch;
 use crate::event::{Alarm, LogEvent, LogStatus, MessageDetail, MessageFacts, PartialFacts, ReadError};
 use crate::format::{Follows, Geometry, HEADER_OCTETS, PAGE_OCTETS, SUPERBLOCK_B_OFFSET, Superblock};
 use crate::index::Index;
+use crate::lanes::Lanes;
 use crate::reader::Shelf;
 use crate::reclaim::Space;
 use crate::recovery::{Head, OpenError, RecoveryReport, recover};
@@ -36,8 +37,7 @@ pub struct Log<D: Disk> {
     pub(crate) parameters: Parameters,
     /// Octets of the largest batch, with the header page of a segment that it opens.
     pub(crate) batch_octets_max: usize,
-    pub(crate) lanes: [VecDeque<WaitingSet>; 4],
-    pub(crate) waiting_octets: u64,
+    pub(crate) lanes: Lanes,
     pub(crate) space: Space,
     pub(crate) head: Option<Head>,
     pub(crate) last: Follows,
@@ -51,6 +51,8 @@ pub struct Log<D: Disk> {
     pub(crate) failures_in_row: u32,
     /// Set while the log is closed.
     pub(crate) probe_at: Option<UnixMillis>,
+    /// When reclaim goes on, if it could move nothing because the disk did not read it.
+    pub(crate) moves_rest_until: Option<UnixMillis>,
     pub(crate) full: bool,
     pub(crate) sweep_at: UnixMillis,
     pub(crate) counts: Counts,
@@ -101,7 +103,7 @@ impl<D: Disk> Log<D> {
         let segment_octets = geometry.segment_octets as usize;
         let batch_octets_max =
             parameters.batch_octets_max.clamp(128 * 1024, segment_octets) / PAGE_OCTETS * PAGE_OCTETS;
-        let mut shelf = Shelf::new(disk, geometry, superblock.secret, parameters.recent_content_octets_max);
+        let mut shelf = Shelf::new(disk, geometry, superblock.secret, &parameters);
         let space = Space::new(geometry, recovered.ring, &recovered.uses, recovered.start_use);
         shelf.uses = recovered.uses;
         let log = Self {
@@ -109,8 +111,7 @@ impl<D: Disk> Log<D> {
             index: recovered.index,
             parameters,
             batch_octets_max,
-            lanes: Default::default(),
-            waiting_octets: 0,
+            lanes: Lanes::default(),
             space,
             head: recovered.head,
             last: recovered.last,
@@ -123,6 +124,7 @@ impl<D: Disk> Log<D> {
             events: VecDeque::new(),
             failures_in_row: 0,
             probe_at: None,
+            moves_rest_until: None,
             full: false,
             sweep_at: now,
             counts: Counts::default(),
@@ -150,24 +152,26 @@ impl<D: Disk> Log<D> {
         if self.probe_at.is_some() {
             return Err(AppendError::Closed);
         }
-        let has_envelope = |record: &crate::Append| matches!(record, crate::Append::Envelope { .. });
-        let only_content = !set.records.iter().any(has_envelope);
         let set = WaitingSet::new(set, lane, Some(ticket), now, self.set_octets_max())?;
-        if set.accepts {
-            if !self.has_room_for(set.octets) {
-                self.tell_full();
-                return Err(AppendError::Full);
-            }
-            let total = u128::from(self.shelf.geometry.octets());
-            let partial_max = total * u128::from(self.parameters.partial_share_max_percent) / 100;
-            let partial = u128::from(self.index.partial_octets()) + set.octets as u128;
-            if only_content && partial > partial_max {
-                return Err(AppendError::Full);
-            }
+        if set.accepts && !self.has_room_for(set.octets) {
+            self.tell_full();
+            return Err(AppendError::Full);
         }
-        self.waiting_octets += set.octets as u64;
-        self.lanes[lane.position()].push_back(set);
+        if set.only_content && !self.has_room_for_partial(set.octets as u64) {
+            return Err(AppendError::Full);
+        }
+        self.lanes.push_back(set);
         Ok(())
+    }
+
+    /// Whether `octets` of content may come in without their envelope. What waits counts, so that a client that is faster
+    /// than the disk fills neither the log nor the memory; the two batches under way count once they are durable.
+    fn has_room_for_partial(&self, octets: u64) -> bool {
+        let waiting = self.lanes.content_octets() + octets;
+        let waiting_max = self.parameters.waiting_content_octets_max.max(self.set_octets_max() as u64);
+        let total = u128::from(self.shelf.geometry.octets());
+        let partial_max = total * u128::from(self.parameters.partial_share_max_percent) / 100;
+        waiting <= waiting_max && u128::from(self.index.partial_octets() + waiting) <= partial_max
     }
 
     /// The next event, in log order.
@@ -185,7 +189,7 @@ impl<D: Disk> Log<D> {
         let staged = self.filling.iter().flat_map(|batch| &batch.sets);
         let lazy = staged.map(|set| set.came_at.plus_ms(self.parameters.outcome_delay_ms_max)).min();
         let sweep = (self.index.partials_count() > 0).then_some(self.sweep_at);
-        lazy.into_iter().chain(sweep).min()
+        lazy.into_iter().chain(sweep).chain(self.moves_rest_until).min()
     }
 
     /// Whether a write is under way.
@@ -253,7 +257,7 @@ impl<D: Disk> Log<D> {
             living_octets: self.index.living_octets(),
             living_messages: self.index.living_count(),
             partials: self.index.partials_count(),
-            waiting_octets: self.waiting_octets,
+            waiting_octets: self.lanes.octets(),
             batches: self.counts.batches,
             written_octets: self.counts.written_octets,
             moved_records: self.counts.moved_records,

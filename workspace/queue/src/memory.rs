@@ -1,4 +1,4 @@
-//! A disk in memory that never fails: for the fuzz entry points and this crate's own tests.
+//! A disk in memory that fails only when a test wants it: for the fuzz entry points and this crate's own tests.
 
 use crate::{AlignedBuffer, Disk, DiskError};
 
@@ -9,6 +9,9 @@ pub(crate) struct MemoryDisk {
     /// How many of the next writes fail.
     #[cfg(test)]
     pub(crate) failures: u32,
+    /// What is not read.
+    #[cfg(test)]
+    pub(crate) bad: Vec<std::ops::Range<usize>>,
 }
 
 impl MemoryDisk {
@@ -18,6 +21,8 @@ impl MemoryDisk {
             finished: None,
             #[cfg(test)]
             failures: 0,
+            #[cfg(test)]
+            bad: Vec::new(),
         }
     }
 
@@ -41,6 +46,10 @@ impl Disk for MemoryDisk {
 
     fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
         let range = self.range(offset, into.len())?;
+        #[cfg(test)]
+        if self.bad.iter().any(|bad| bad.start < range.end && range.start < bad.end) {
+            return Err(DiskError::Device { action: "read", offset, reason: "on demand".to_owned() });
+        }
         into.copy_from_slice(&self.octets[range]);
         Ok(())
     }

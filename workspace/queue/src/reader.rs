@@ -7,10 +7,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sternpost_message::{Diagnostic, Envelope, MessageId, MessageSequence, Outcome, RecipientRange};
+use sternpost_message::{
+    Diagnostic, Envelope, MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis,
+};
 use zerocopy::FromBytes;
 
 use crate::Disk;
+use crate::append::Parameters;
 use crate::event::{MessageDetail, ReadError};
 use crate::format::{
     CONTENT_OVERHEAD_OCTETS, ContentHead, Geometry, Kind, MessageHead, OutcomeHead, RecipientRecord, Salt,
@@ -18,6 +21,7 @@ use crate::format::{
 };
 use crate::index::{Index, Living, Place, content_octets};
 use crate::runs::Last;
+use crate::unread::Unread;
 
 /// The disk with the geometry that makes its octets readable.
 pub(crate) struct Shelf<D> {
@@ -27,28 +31,41 @@ pub(crate) struct Shelf<D> {
     /// The use number of each segment; 0 where nothing was written yet.
     pub(crate) uses: Vec<u64>,
     pub(crate) recent: Recent,
+    pub(crate) unread: Unread,
     /// The chunk that was read last, because content is read in small pieces.
     last_chunk: Option<(Place, Arc<[u8]>)>,
 }
 
 impl<D: Disk> Shelf<D> {
-    pub(crate) fn new(disk: D, geometry: Geometry, secret: [u8; 16], recent_octets_max: usize) -> Self {
+    pub(crate) fn new(disk: D, geometry: Geometry, secret: [u8; 16], parameters: &Parameters) -> Self {
         let uses = vec![0; geometry.segments as usize];
-        Self { disk, geometry, secret, uses, recent: Recent::new(recent_octets_max), last_chunk: None }
+        let recent = Recent::new(parameters.recent_content_octets_max);
+        let unread = Unread::new(parameters.probe_interval_ms);
+        Self { disk, geometry, secret, uses, recent, unread, last_chunk: None }
     }
 
-    /// A whole record, header and all, whose CRC is right.
-    fn record(&mut self, sequence: MessageSequence, place: Place, kind: Kind) -> Result<Vec<u8>, ReadError> {
+    /// A whole record of one of `kinds`, header and all, whose CRC is right.
+    fn record(
+        &mut self,
+        sequence: MessageSequence,
+        place: Place,
+        kinds: &[Kind],
+    ) -> Result<Vec<u8>, ReadError> {
         if place.is_missing() {
             return Err(ReadError::Missing(sequence));
         }
         let mut octets = vec![0; place.octets as usize];
-        self.disk.read(self.geometry.offset_of(place.segment, place.offset), &mut octets)?;
+        if let Err(error) = self.disk.read(self.geometry.offset_of(place.segment, place.offset), &mut octets)
+        {
+            return Err(if self.unread.failed(place) { damaged(sequence, place) } else { error.into() });
+        }
+        self.unread.succeeded(place);
         // The padding is not read; a record ends at a multiple of 8 only on disk.
         octets.resize(octets.len().next_multiple_of(crate::format::RECORD_ALIGNMENT), 0);
         let salt = Salt::of_use(&self.secret, place.segment, self.uses[place.segment as usize]);
         let valid = split_record(&octets).is_some_and(|(header, body, _)| {
-            Kind::from_number(header.kind.get()) == Some(kind) && header.body_crc.get() == salt.crc(body)
+            Kind::from_number(header.kind.get()).is_some_and(|kind| kinds.contains(&kind))
+                && header.body_crc.get() == salt.crc(body)
         });
         octets.truncate(place.octets as usize);
         if valid { Ok(octets) } else { Err(damaged(sequence, place)) }
@@ -61,10 +78,7 @@ impl<D: Disk> Shelf<D> {
         place: Place,
     ) -> Result<DecodedMessage, ReadError> {
         // Which of the two it is only the record itself says.
-        let record = match self.record(sequence, place, Kind::Envelope) {
-            Err(ReadError::Damaged { .. }) => self.record(sequence, place, Kind::Moved)?,
-            other => other?,
-        };
+        let record = self.record(sequence, place, &[Kind::Envelope, Kind::Moved])?;
         let body = &record[crate::format::RECORD_HEADER_OCTETS..];
         decode_message(body).ok_or_else(|| damaged(sequence, place))
     }
@@ -90,6 +104,16 @@ impl<D: Disk> Shelf<D> {
         Ok(Some(MessageDetail { id: living.id, sequence, envelope, content_octets, content_sha256, states }))
     }
 
+    /// When it is worth while to ask for the message's records again, if the disk did not read one of them just now.
+    pub(crate) fn detail_rests_until(&self, living: &Living) -> Option<UnixMillis> {
+        let outcomes = living.runs.iter().filter_map(|run| match run.last {
+            Last::Outcome(place) => Some(place),
+            Last::None | Last::Moved => None,
+        });
+        outcomes.chain([living.place]).filter_map(|place| self.unread.rests_until(place)).max()
+    }
+
+    /// The states are known; only the words of the last outcomes are read, and do without those that are lost.
     fn states(
         &mut self,
         sequence: MessageSequence,
@@ -103,7 +127,11 @@ impl<D: Disk> Shelf<D> {
             if let Last::Outcome(place) = run.last
                 && cached.as_ref().is_none_or(|(known, _)| *known != place)
             {
-                cached = Some((place, self.outcomes(sequence, place)?));
+                let outcomes = match self.outcomes(sequence, place) {
+                    Err(ReadError::Damaged { .. } | ReadError::Missing(_)) => Vec::new(),
+                    other => other?,
+                };
+                cached = Some((place, outcomes));
             }
             for recipient in run.first..run.first + run.count {
                 let last = match run.last {
@@ -127,7 +155,7 @@ impl<D: Disk> Shelf<D> {
         sequence: MessageSequence,
         place: Place,
     ) -> Result<Vec<(RecipientRange, Outcome)>, ReadError> {
-        let record = self.record(sequence, place, Kind::Outcome)?;
+        let record = self.record(sequence, place, &[Kind::Outcome])?;
         let body = &record[crate::format::RECORD_HEADER_OCTETS..];
         decode_outcome(body).map(|(_, outcomes)| outcomes).ok_or_else(|| damaged(sequence, place))
     }
@@ -148,7 +176,7 @@ impl<D: Disk> Shelf<D> {
         {
             return Ok(Arc::clone(octets));
         }
-        let record = self.record(sequence, place, Kind::Content)?;
+        let record = self.record(sequence, place, &[Kind::Content])?;
         let head = ContentHead::read_from_prefix(&record[crate::format::RECORD_HEADER_OCTETS..]);
         if !head.is_ok_and(|(head, _)| head.id() == id && head.index.get() == index) {
             return Err(damaged(sequence, place));
@@ -158,9 +186,10 @@ impl<D: Disk> Shelf<D> {
         Ok(octets)
     }
 
-    /// A segment is written anew: what was read from it no longer stands there.
-    pub(crate) fn forget_last_chunk(&mut self) {
+    /// A segment is written anew: what was read from it, or was not, no longer stands there.
+    pub(crate) fn forget_segment(&mut self, segment: u32) {
         self.last_chunk = None;
+        self.unread.forget_segment(segment);
     }
 
     /// See [`crate::Log::read_content`].

@@ -1,15 +1,17 @@
 //! Making room: survivors of the oldest segment move to the head, then the log's start advances.
 //!
 //! Moves go into a batch only while no other is being written, so that a moved record holds the state of all batches
-//! before its own; a message with an outcome in the same batch waits for the next one (FORMAT.md, rule 3).
+//! before its own; a message with an outcome in the same batch waits for the next one (FORMAT.md, rule 3). What the disk
+//! does not read rests for a moment while the others move; when it is given up (`unread`), the start goes on without it.
 
 use std::collections::VecDeque;
 
-use sternpost_message::{MessageId, MessageSequence, RecipientRange};
+use sternpost_message::{MessageId, MessageSequence, RecipientRange, UnixMillis};
 
 use crate::event::{Alarm, LogEvent, ReadError};
 use crate::format::{CONTENT_OVERHEAD_OCTETS, Geometry, MessageHead, RecipientRecord};
-use crate::index::{Place, Resident};
+use crate::index::{Living, Place, Resident};
+use crate::runs::Last;
 use crate::{Disk, Log};
 
 /// Segments that only moves may open. Outcomes stop before them, mail one segment earlier still.
@@ -151,7 +153,7 @@ impl<D: Disk> Log<D> {
 
     /// Puts survivors of the oldest segment into the batch. Whether there were any.
     pub(crate) fn stage_moves(&mut self) -> bool {
-        if !self.reclaim_is_wanted() || !self.plan(0) {
+        if self.moves_rest_until.is_some() || !self.reclaim_is_wanted() || !self.plan(0) {
             return false;
         }
         let head = self.head.map(|head| head.segment);
@@ -162,16 +164,35 @@ impl<D: Disk> Log<D> {
         let floor = batch.room().saturating_sub(share);
         let before = batch.records();
         let mut residents = std::mem::take(&mut self.index.segments[oldest as usize].residents);
-        let mut at = 0;
+        let (mut at, mut is_full) = (0, false);
         while let Some(resident) = residents.get(at).copied() {
             match self.move_resident(resident, oldest, floor) {
                 Moved::Gone if at == 0 => drop(residents.pop_front()),
                 Moved::Gone | Moved::Done => at += 1,
-                Moved::NoRoom => break,
+                Moved::NoRoom => {
+                    is_full = true;
+                    break;
+                }
             }
         }
         self.index.segments[oldest as usize].residents = residents;
-        self.filling.as_ref().is_some_and(|batch| batch.records() > before)
+        let moved = self.filling.as_ref().is_some_and(|batch| batch.records() > before);
+        if moved || is_full {
+            // The next batch is the next occasion.
+            self.moves_rest_until = None;
+        }
+        moved
+    }
+
+    /// Something was not moved because the disk does not read it; it may do so at `until`.
+    fn rest_until(&mut self, until: UnixMillis) {
+        self.moves_rest_until = Some(self.moves_rest_until.map_or(until, |earlier| earlier.min(until)));
+    }
+
+    /// A part of the message is lost. Reclaim goes on in the next turn, even if it moved nothing in this one.
+    fn give_up_part(&mut self, message: MessageId, reason: String) {
+        self.events.push_back(LogEvent::Alarm(Alarm::Unreadable { message, reason }));
+        self.rest_until(self.shelf.unread.now());
     }
 
     fn move_resident(&mut self, resident: Resident, segment: u32, floor: usize) -> Moved {
@@ -245,6 +266,10 @@ impl<D: Disk> Log<D> {
             if !self.has_room_to_move(record_octets, floor) {
                 return Moved::NoRoom;
             }
+            if let Some(until) = self.shelf.unread.rests_until(*place) {
+                self.rest_until(until);
+                continue;
+            }
             match self.shelf.chunk(owner, id, *index, *place) {
                 Ok(octets) => {
                     let Some(batch) = &mut self.filling else { return Moved::NoRoom };
@@ -253,9 +278,13 @@ impl<D: Disk> Log<D> {
                     }
                     batch.moved += 1;
                 }
-                Err(ReadError::Disk(_)) => return Moved::NoRoom,
+                Err(ReadError::Disk(_)) => {
+                    if let Some(until) = self.shelf.unread.rests_until(*place) {
+                        self.rest_until(until);
+                    }
+                }
                 Err(error) => {
-                    self.events.push_back(unreadable(id, &error));
+                    self.give_up_part(id, error.to_string());
                     self.index.lose_chunk(owner, id, *index);
                 }
             }
@@ -263,21 +292,33 @@ impl<D: Disk> Log<D> {
         Moved::Done
     }
 
+    /// Puts the envelope with its states into the batch, if the disk reads it. False when the batch is full.
     fn move_envelope(&mut self, sequence: MessageSequence, floor: usize) -> bool {
-        let (chunks, id) = match self.index.get(sequence) {
-            Some(living) => (crate::batch::to_u32(living.chunks.len()), living.id),
-            None => return true,
+        let Some(living) = self.index.get(sequence) else { return true };
+        let (chunks, id) = (crate::batch::to_u32(living.chunks.len()), living.id);
+        let detail = match self.shelf.detail_rests_until(living) {
+            Some(until) => {
+                self.rest_until(until);
+                return true;
+            }
+            None => self.shelf.detail(&self.index, sequence),
         };
-        let detail = match self.shelf.detail(&self.index, sequence) {
+        let detail = match detail {
             Ok(Some(detail)) => detail,
             Ok(None) => return true,
-            Err(ReadError::Disk(_)) => return false,
+            Err(ReadError::Disk(_)) => {
+                if let Some(until) = self.shelf.detail_rests_until(living) {
+                    self.rest_until(until);
+                }
+                return true;
+            }
             Err(error) => {
-                self.events.push_back(unreadable(id, &error));
+                self.give_up_part(id, error.to_string());
                 self.index.lose_message(sequence);
                 return true;
             }
         };
+        let words_are_lost = lost_words(living, &detail.states);
         let Ok(envelope) = postcard::to_stdvec(detail.envelope.as_ref()) else { return false };
         let mut states = pack(&detail.states);
         let fits = |states: &[u8]| {
@@ -303,12 +344,22 @@ impl<D: Disk> Log<D> {
             reserved: 0.into(),
             content_sha256: detail.content_sha256,
         };
-        self.filling.as_mut().is_some_and(|batch| batch.add_moved(&head, &envelope, &encoded).is_ok())
+        let moved =
+            self.filling.as_mut().is_some_and(|batch| batch.add_moved(&head, &envelope, &encoded).is_ok());
+        if moved && words_are_lost {
+            let reason = "the words of its last outcomes are lost; its recipients' states are not".to_owned();
+            self.give_up_part(id, reason);
+        }
+        moved
     }
 }
 
-fn unreadable(message: MessageId, error: &ReadError) -> LogEvent {
-    LogEvent::Alarm(Alarm::Unreadable { message, reason: error.to_string() })
+/// Whether a diagnostic that the log had was not found again: every outcome that an index remembers has one.
+fn lost_words(living: &Living, states: &[RecipientRecord]) -> bool {
+    living.runs.iter().any(|run| {
+        matches!(run.last, Last::Outcome(_))
+            && states.get(run.first as usize).is_some_and(|record| record.last.is_none())
+    })
 }
 
 /// Equal neighbours as one.

@@ -26,6 +26,10 @@ pub(crate) struct WaitingSet {
     pub(crate) lazy: bool,
     /// It brings mail or content into the log.
     pub(crate) accepts: bool,
+    /// It brings content into the log, and no envelope.
+    pub(crate) only_content: bool,
+    /// It holds an envelope that follows from its outcomes.
+    pub(crate) is_consequence: bool,
 }
 
 /// One record of a waiting set.
@@ -53,6 +57,9 @@ impl WaitingSet {
         now: UnixMillis,
         octets_max: usize,
     ) -> Result<Self, AppendError> {
+        let has = |wanted: fn(&Append) -> bool| set.records.iter().any(wanted);
+        let has_envelope = has(|record| matches!(record, Append::Envelope { .. }));
+        let has_outcome = has(|record| matches!(record, Append::Outcome { .. }));
         let mut waiting = Self {
             ticket,
             lane,
@@ -61,6 +68,8 @@ impl WaitingSet {
             came_at: now,
             lazy: !set.records.is_empty(),
             accepts: false,
+            only_content: false,
+            is_consequence: has_envelope && has_outcome,
         };
         for record in set.records {
             let (record, octets) = waiting.encode(record, octets_max)?;
@@ -72,6 +81,7 @@ impl WaitingSet {
         }
         // What belongs to an outcome (a report, say) is written from the same reserve.
         waiting.accepts &= lane != Lane::Outcome;
+        waiting.only_content = waiting.accepts && !has_envelope;
         Ok(waiting)
     }
 

@@ -1,4 +1,7 @@
-//! The log as its owner sees it.
+//! The log as its owner sees it. What it does when the disk fails, or its owner insists, is in `faults` and `limits`.
+
+mod faults;
+mod limits;
 
 use std::sync::Arc;
 
@@ -91,7 +94,11 @@ fn create() -> MemoryDisk {
 }
 
 fn open(disk: MemoryDisk) -> (Log<MemoryDisk>, RecoveryReport) {
-    Log::open(disk, Parameters::default(), NOW).unwrap()
+    open_with(disk, Parameters::default())
+}
+
+fn open_with(disk: MemoryDisk, parameters: Parameters) -> (Log<MemoryDisk>, RecoveryReport) {
+    Log::open(disk, parameters, NOW).unwrap()
 }
 
 /// Drives until nothing happens any more; gives what happened.

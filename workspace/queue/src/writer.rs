@@ -18,7 +18,7 @@ use crate::{AlignedBuffer, Disk, DiskError, Log};
 
 /// The batch that is being written.
 pub(crate) struct Flight {
-    batch: Batch,
+    pub(crate) batch: Batch,
     name: Follows,
     start_use: u64,
     octets: u64,
@@ -31,6 +31,8 @@ const SWEEP_INTERVAL_MS: u64 = 1000;
 impl<D: Disk> Log<D> {
     /// Takes the end of a write, if it has come, and tells what follows from it; fills and starts the next batch.
     pub fn drive(&mut self, now: UnixMillis) {
+        self.shelf.unread.turn(now);
+        self.moves_rest_until = self.moves_rest_until.filter(|until| now < *until);
         if self.flight.is_some() {
             let Some((buffer, result)) = self.shelf.disk.finish_write() else {
                 self.stage(now);
@@ -109,13 +111,13 @@ impl<D: Disk> Log<D> {
         let keeps_room = self.flight.is_some() || self.reclaim_is_wanted();
         for lane in Lane::ALL {
             let kept = if keeps_room && lane > Lane::Urgent { self.batch_octets_max / 4 } else { 0 };
-            while let Some(set) = self.lanes[lane.position()].front() {
+            while let Some(set) = self.lanes.front(lane) {
                 let (octets, accepts) = (set.octets, set.accepts);
-                if !self.may_take(accepts, octets, kept) || !self.plan(octets) {
+                if !self.may_take(accepts, octets, kept) || self.conclusion_is_open(set) || !self.plan(octets)
+                {
                     break;
                 }
-                let Some(set) = self.lanes[lane.position()].pop_front() else { break };
-                self.waiting_octets -= octets as u64;
+                let Some(set) = self.lanes.pop_front(lane) else { break };
                 self.stage_set(set, now);
             }
         }
@@ -153,10 +155,9 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn is_accepted(&self, batch: &Batch, id: MessageId) -> bool {
-        self.index.knows(id)
-            || batch.accepted.contains(&id)
-            || self.flight.as_ref().is_some_and(|flight| flight.batch.accepted.contains(&id))
+    pub(crate) fn is_accepted(&self, batch: Option<&Batch>, id: MessageId) -> bool {
+        let flight = self.flight.as_ref().map(|flight| &flight.batch);
+        self.index.knows(id) || flight.into_iter().chain(batch).any(|staged| staged.accepted.contains(&id))
     }
 
     /// Chunks of `id` that are durable, or will be no later than `batch`: index and octets.
@@ -201,7 +202,7 @@ impl<D: Disk> Log<D> {
                 WaitingRecord::Content { message, index, octets } => {
                     own.push((*message, *index, crate::batch::to_u32(octets.len())));
                 }
-                WaitingRecord::Envelope(new) if self.is_accepted(batch, new.message) => counts.push(0),
+                WaitingRecord::Envelope(new) if self.is_accepted(Some(batch), new.message) => counts.push(0),
                 WaitingRecord::Envelope(new) => {
                     let mut chunks = self.known_chunks(batch, new.message);
                     let mine = own.iter().filter(|(id, ..)| *id == new.message);
@@ -221,6 +222,11 @@ impl<D: Disk> Log<D> {
                 WaitingRecord::Outcome { .. } | WaitingRecord::Discard { .. } => {}
             }
         }
+        if self.was_concluded(Some(batch), set) {
+            return Err(AppendError::Invalid(
+                "its outcomes change no recipient: what follows from them is known",
+            ));
+        }
         Ok(counts)
     }
 
@@ -231,7 +237,7 @@ impl<D: Disk> Log<D> {
             match record {
                 WaitingRecord::Content { message, index, octets } => {
                     let is_there =
-                        self.is_accepted(batch, *message) || self.knows_chunk(batch, *message, *index);
+                        self.is_accepted(Some(batch), *message) || self.knows_chunk(batch, *message, *index);
                     if !is_there {
                         batch.add_content(*message, *index, 0, octets).expect(FITS);
                         let length = crate::batch::to_u32(octets.len());
@@ -240,7 +246,7 @@ impl<D: Disk> Log<D> {
                 }
                 WaitingRecord::Envelope(new) => {
                     let chunks = chunk_counts.next().copied().unwrap_or_default();
-                    if self.is_accepted(batch, new.message) {
+                    if self.is_accepted(Some(batch), new.message) {
                         continue;
                     }
                     let sequence = MessageSequence(self.next_message);
@@ -285,7 +291,7 @@ impl<D: Disk> Log<D> {
         if berth.opens {
             self.space.open(berth.segment, berth.use_number);
             self.shelf.uses[berth.segment as usize] = berth.use_number;
-            self.shelf.forget_last_chunk();
+            self.shelf.forget_segment(berth.segment);
             self.index.segments[berth.segment as usize].residents.clear();
             self.next_use += 1;
         }
@@ -394,8 +400,7 @@ impl<D: Disk> Log<D> {
             let (buffer, sets) = batch.into_parts();
             self.buffers.push(buffer);
             for set in sets.into_iter().rev() {
-                self.waiting_octets += set.octets as u64;
-                self.lanes[set.lane.position()].push_front(set);
+                self.lanes.push_front(set);
             }
         }
         if self.failures_in_row >= 2 {
@@ -403,11 +408,8 @@ impl<D: Disk> Log<D> {
                 self.events.push_back(LogEvent::Alarm(Alarm::Closed));
             }
             self.probe_at = Some(now.plus_ms(self.parameters.probe_interval_ms));
-            for lane in Lane::ALL {
-                for set in std::mem::take(&mut self.lanes[lane.position()]) {
-                    self.waiting_octets -= set.octets as u64;
-                    self.refuse(&set, AppendError::Closed);
-                }
+            for set in self.lanes.take_all(|_| true) {
+                self.refuse(&set, AppendError::Closed);
             }
         }
     }
@@ -426,8 +428,7 @@ impl<D: Disk> Log<D> {
             let records = vec![crate::Append::DiscardPartial { message }];
             let set = crate::AppendSet { records };
             if let Ok(set) = WaitingSet::new(set, Lane::Outcome, None, now, self.set_octets_max()) {
-                self.waiting_octets += set.octets as u64;
-                self.lanes[Lane::Outcome.position()].push_back(set);
+                self.lanes.push_back(set);
             }
         }
     }
@@ -436,7 +437,7 @@ impl<D: Disk> Log<D> {
     pub(crate) fn has_room_for(&self, octets: usize) -> bool {
         let total = u128::from(self.shelf.geometry.segment_octets) * u128::from(self.shelf.geometry.segments);
         let share_max = u128::from(self.parameters.accept_share_max_percent.clamp(1, 90));
-        let living = u128::from(self.index.living_octets() + self.waiting_octets) + octets as u128;
+        let living = u128::from(self.index.living_octets() + self.lanes.octets()) + octets as u128;
         let segment_octets = self.shelf.geometry.segment_octets as usize;
         let head_room = self.head.map_or(0, |head| segment_octets - head.offset as usize);
         let opens = head_room < octets + HEADER_OCTETS + PAGE_OCTETS;
@@ -445,22 +446,11 @@ impl<D: Disk> Log<D> {
 
     /// Mail that waits while there is neither room nor hope of it gets its answer.
     fn refuse_what_has_no_room(&mut self) {
-        if self.lanes[1..].iter().all(std::collections::VecDeque::is_empty)
-            || self.start_waits()
-            || self.reclaim_is_wanted()
-        {
+        if !self.lanes.mail_waits() || self.start_waits() || self.reclaim_is_wanted() {
             return;
         }
-        for lane in [Lane::Urgent, Lane::Normal, Lane::NonUrgent] {
-            let waiting = std::mem::take(&mut self.lanes[lane.position()]);
-            for set in waiting {
-                if set.accepts {
-                    self.waiting_octets -= set.octets as u64;
-                    self.refuse(&set, AppendError::Full);
-                } else {
-                    self.lanes[lane.position()].push_back(set);
-                }
-            }
+        for set in self.lanes.take_all(|set| set.accepts) {
+            self.refuse(&set, AppendError::Full);
         }
         self.tell_full();
     }

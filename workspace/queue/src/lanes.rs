@@ -1,0 +1,86 @@
+//! The sets that wait for a batch, each in its lane, and how much they hold.
+//!
+//! Decides nothing: which set goes next is the matter of `writer`, which one may come in that of `log`.
+
+use std::collections::VecDeque;
+
+use crate::append::Lane;
+use crate::set::WaitingSet;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Lanes {
+    lanes: [VecDeque<WaitingSet>; 4],
+    octets: u64,
+    content_octets: u64,
+}
+
+impl Lanes {
+    /// What the waiting sets take in batches.
+    pub(crate) const fn octets(&self) -> u64 {
+        self.octets
+    }
+
+    /// The share of sets that bring content without an envelope.
+    pub(crate) const fn content_octets(&self) -> u64 {
+        self.content_octets
+    }
+
+    /// Whether anything waits but outcomes.
+    pub(crate) fn mail_waits(&self) -> bool {
+        self.lanes[Lane::Urgent.position()..].iter().any(|lane| !lane.is_empty())
+    }
+
+    pub(crate) fn front(&self, lane: Lane) -> Option<&WaitingSet> {
+        self.lanes[lane.position()].front()
+    }
+
+    pub(crate) fn push_back(&mut self, set: WaitingSet) {
+        self.came(&set);
+        self.lanes[set.lane.position()].push_back(set);
+    }
+
+    /// For a set that was in a batch which will not be written as it is: it waits again, before all others.
+    pub(crate) fn push_front(&mut self, set: WaitingSet) {
+        self.came(&set);
+        self.lanes[set.lane.position()].push_front(set);
+    }
+
+    pub(crate) fn pop_front(&mut self, lane: Lane) -> Option<WaitingSet> {
+        let set = self.lanes[lane.position()].pop_front()?;
+        self.went(&set);
+        Some(set)
+    }
+
+    /// Takes out the sets that are `wanted`, lane by lane; the others keep their order.
+    pub(crate) fn take_all(&mut self, wanted: impl Fn(&WaitingSet) -> bool) -> Vec<WaitingSet> {
+        let mut taken = Vec::new();
+        for lane in &mut self.lanes {
+            for set in std::mem::take(lane) {
+                if wanted(&set) {
+                    taken.push(set);
+                } else {
+                    lane.push_back(set);
+                }
+            }
+        }
+        for set in &taken {
+            self.went(set);
+        }
+        taken
+    }
+
+    fn came(&mut self, set: &WaitingSet) {
+        self.octets += set.octets as u64;
+        self.content_octets += content_octets(set);
+    }
+
+    fn went(&mut self, set: &WaitingSet) {
+        self.octets -= set.octets as u64;
+        self.content_octets -= content_octets(set);
+    }
+}
+
+const fn content_octets(set: &WaitingSet) -> u64 {
+    if set.only_content { set.octets as u64 } else { 0 }
+}

@@ -1,0 +1,153 @@
+//! What the log does not take: conclusions that were drawn before, and content faster than the disk.
+
+use super::*;
+
+/// The report `number` on recipient 0 of message 1, and the fact that it was made.
+fn report(number: u32, closing: Outcome) -> AppendSet {
+    let mut set = message(number, 400, 1);
+    set.records.extend(outcome(MessageSequence(1), 0, 1, closing).records);
+    set
+}
+
+fn failure_report(number: u32) -> AppendSet {
+    report(number, Outcome::Reported { report: Some(id(number)), why: String::new() })
+}
+
+/// A log with one message; the first of its two recipients failed.
+fn with_a_failure() -> Log<MemoryDisk> {
+    let (mut log, _) = open(create());
+    put(&mut log, Lane::Normal, message(1, 100, 2), 1);
+    put(&mut log, Lane::Outcome, outcome(MessageSequence(1), 0, 1, Outcome::Failed(diagnostic("no"))), 2);
+    log
+}
+
+fn ids(log: &Log<MemoryDisk>) -> Vec<MessageId> {
+    log.messages_from(MessageSequence(0)).map(|facts| facts.id).collect()
+}
+
+fn is_invalid(event: &LogEvent, ticket: u64) -> bool {
+    matches!(event, LogEvent::Refused { ticket: of, error: AppendError::Invalid(_) } if *of == ticket)
+}
+
+#[test]
+fn a_second_report_of_the_same_failure_is_refused_and_a_repetition_of_the_first_is_not() {
+    let mut log = with_a_failure();
+    put(&mut log, Lane::Outcome, failure_report(10), 3);
+    for _ in 0..2 {
+        let events = put(&mut log, Lane::Outcome, failure_report(11), 4);
+        assert!(events.len() == 1 && is_invalid(&events[0], 4), "{events:?}");
+        assert_eq!(
+            put(&mut log, Lane::Outcome, failure_report(10), 5).last(),
+            Some(&LogEvent::Committed { ticket: 5 })
+        );
+        assert_eq!(ids(&log), [id(1), id(10)]);
+        log = open(log.into_disk()).0;
+    }
+    // The same holds when the message is dead.
+    put(&mut log, Lane::Outcome, outcome(MessageSequence(1), 1, 1, Outcome::Failed(diagnostic("no"))), 6);
+    let closed = Outcome::Reported { report: None, why: "none".to_owned() };
+    put(&mut log, Lane::Outcome, outcome(MessageSequence(1), 1, 1, closed), 7);
+    let events = put(&mut log, Lane::Outcome, failure_report(12), 8);
+    assert!(events.len() == 1 && is_invalid(&events[0], 8), "{events:?}");
+}
+
+#[test]
+fn a_second_report_of_the_same_delay_is_refused() {
+    let (mut log, _) = open(create());
+    put(&mut log, Lane::Normal, message(1, 100, 2), 1);
+    put(&mut log, Lane::Outcome, report(10, Outcome::DelayReported), 2);
+    let events = put(&mut log, Lane::Outcome, report(11, Outcome::DelayReported), 3);
+    assert!(events.len() == 1 && is_invalid(&events[0], 3), "{events:?}");
+    assert_eq!(ids(&log), [id(1), id(10)]);
+}
+
+#[test]
+fn of_two_reports_that_come_at_once_one_is_made() {
+    // Both before a batch, and the second one while the first one is written.
+    for drives in [0, 1] {
+        let mut log = with_a_failure();
+        log.append(NOW, Lane::Outcome, failure_report(10), 3).unwrap();
+        (0..drives).for_each(|_| log.drive(NOW));
+        log.append(NOW, Lane::Outcome, failure_report(11), 4).unwrap();
+        let events = settle(&mut log, NOW);
+        assert!(events.contains(&LogEvent::Committed { ticket: 3 }), "{events:?}");
+        assert!(events.iter().any(|event| is_invalid(event, 4)), "{events:?}");
+        assert_eq!(ids(&log), [id(1), id(10)]);
+    }
+}
+
+#[test]
+fn a_report_whose_write_fails_does_not_keep_another_one_out() {
+    for drives in [0, 1] {
+        let mut log = with_a_failure();
+        log.disk_mut().failures = 1;
+        log.append(NOW, Lane::Outcome, failure_report(10), 3).unwrap();
+        (0..drives).for_each(|_| log.drive(NOW));
+        log.append(NOW, Lane::Outcome, failure_report(11), 4).unwrap();
+        let events = settle(&mut log, NOW);
+        assert!(events.contains(&LogEvent::Committed { ticket: 4 }), "{events:?}");
+        assert_eq!(ids(&log), [id(1), id(11)]);
+    }
+}
+
+#[test]
+fn a_report_waits_no_longer_for_an_outcome_than_that_one_may_wait() {
+    let (mut log, _) = open(create());
+    put(&mut log, Lane::Normal, message(1, 100, 2), 1);
+    log.append(NOW, Lane::Outcome, outcome(MessageSequence(1), 0, 1, delivered()), 2).unwrap();
+    settle(&mut log, NOW);
+    log.append(NOW, Lane::Outcome, report(10, Outcome::DelayReported), 3).unwrap();
+    assert_eq!(settle(&mut log, NOW), []);
+    let at = log.wake_at().unwrap();
+    let events = settle(&mut log, at);
+    assert!(events.contains(&LogEvent::Committed { ticket: 2 }), "{events:?}");
+    assert!(events.iter().any(|event| is_invalid(event, 3)), "{events:?}");
+    assert_eq!(ids(&log), [id(1)]);
+}
+
+fn only_content(number: u32) -> AppendSet {
+    let octets = Arc::from(content(number, 20_000));
+    AppendSet { records: vec![Append::Content { message: id(number), index: 0, octets }] }
+}
+
+/// Appends content without an envelope until it is refused; the disk writes nothing meanwhile.
+fn pile_up(log: &mut Log<MemoryDisk>, first: u32) -> u32 {
+    for number in first..first + 1000 {
+        if let Err(error) = log.append(NOW, Lane::NonUrgent, only_content(number), number.into()) {
+            assert_eq!(error, AppendError::Full);
+            return number - first;
+        }
+    }
+    panic!("{} octets wait", log.status().waiting_octets);
+}
+
+#[test]
+fn content_that_waits_counts_in_the_share_of_partial_messages() {
+    let (mut log, _) = open(create());
+    let taken = pile_up(&mut log, 1);
+    let octets_max = GEOMETRY.octets() / 5;
+    assert!(taken > 10 && log.status().waiting_octets <= octets_max, "{taken}, {:?}", log.status());
+    let events = settle(&mut log, NOW);
+    assert_eq!(events.len(), usize::try_from(taken).unwrap(), "{events:?}");
+    assert_eq!((log.status().waiting_octets, log.lanes.content_octets()), (0, 0));
+    let octets: u64 = log.partials().map(|partial| partial.octets).sum();
+    assert!(octets <= octets_max);
+    assert!(pile_up(&mut log, 2000) <= 1);
+}
+
+#[test]
+fn content_without_envelope_waits_in_bounded_memory_and_leaves_room_for_whole_messages() {
+    let parameters = Parameters { waiting_content_octets_max: 0, ..Parameters::default() };
+    let (mut log, _) = open_with(create(), parameters);
+    let octets_max = log.set_octets_max() as u64;
+    let taken = pile_up(&mut log, 1);
+    assert!(taken > 4 && log.status().waiting_octets <= octets_max);
+    log.append(NOW, Lane::Normal, message(3000, 5000, 1), 3000).unwrap();
+    // A failed write takes the next batch apart; what waits again is counted again.
+    log.disk_mut().failures = 1;
+    log.drive(NOW);
+    assert!(pile_up(&mut log, 4000) > 4);
+    settle(&mut log, NOW);
+    assert_eq!((log.status().waiting_octets, log.lanes.content_octets()), (0, 0));
+    assert!(pile_up(&mut log, 5000) > 0);
+}
