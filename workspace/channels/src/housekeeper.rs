@@ -26,7 +26,7 @@ use sternpost_platform::process;
 /// it commits with what it reports on.
 const RECIPIENTS_PER_REPORT: usize = 24;
 /// Octets of the original that are read: its header section, or the whole of a small message.
-const ORIGINAL_OCTETS_MAX: u64 = 16 << 10;
+const ORIGINAL_OCTETS_MAX: u64 = report::FULL_OCTETS_MAX as u64;
 /// Wait before a report that the log had no room for is made again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -105,10 +105,18 @@ impl Housekeeper {
         let read = async {
             let detail = fetched.detail().await?;
             let mut original = Vec::new();
-            while let Some(piece) = fetched.piece().await? {
-                original.extend_from_slice(&piece);
+            loop {
+                match fetched.piece().await {
+                    Ok(Some(piece)) => original.extend_from_slice(&piece),
+                    Ok(None) => return Ok((detail, original)),
+                    Err(FetchError::Gone) => return Err(FetchError::Gone),
+                    Err(FetchError::Unreadable(why)) => {
+                        // What failed matters more than the words that it is about.
+                        tracing::error!(event = "report.without-original", %mlist, why, "a report is made without the original");
+                        return Ok((detail, Vec::new()));
+                    }
+                }
             }
-            Ok::<_, FetchError>((detail, original))
         };
         let (detail, original) = match read.await {
             Ok(read) => read,

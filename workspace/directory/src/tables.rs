@@ -1,6 +1,7 @@
 //! Tables as the source: one file, read again when it changes.
 
 use crate::{DirectoryStatus, Handover};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use sternpost_config::{Entry, entries_from_tables};
@@ -70,11 +71,49 @@ impl Stamp {
 }
 
 fn read(path: &Path) -> Result<Vec<Entry>, String> {
-    use std::io::Read;
-    let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|error| format!("cannot read the file: {error}"))?;
-    file.take(OCTETS_MAX)
-        .read_to_string(&mut text)
+    entries_from_tables(&read_text(file, OCTETS_MAX)?).map_err(|error| error.to_string())
+}
+
+/// All of it, or why not. One octet more than `octets_max` is asked for, so that a part is never taken for the whole:
+/// what it leaves out would go out of service.
+fn read_text(file: impl Read, octets_max: u64) -> Result<String, String> {
+    let mut octets = Vec::new();
+    file.take(octets_max.saturating_add(1))
+        .read_to_end(&mut octets)
         .map_err(|error| format!("cannot read the file: {error}"))?;
-    entries_from_tables(&text).map_err(|error| error.to_string())
+    if octets.len() as u64 > octets_max {
+        return Err(format!("the file has more than {} MiB", octets_max >> 20));
+    }
+    String::from_utf8(octets).map_err(|error| format!("cannot read the file: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_over_the_limit_is_refused_and_never_read_in_part() {
+        let two_mib = vec![b'#'; 2 << 20];
+        assert_eq!(read_text(&two_mib[..], 2 << 20).unwrap().len(), 2 << 20);
+        assert_eq!(read_text(&two_mib[..], (2 << 20) - 1), Err("the file has more than 1 MiB".to_owned()));
+        assert_eq!(read_text(std::io::repeat(b'#'), 2 << 20), Err("the file has more than 2 MiB".to_owned()));
+    }
+
+    #[test]
+    fn a_character_cut_by_the_limit_is_told_as_the_limit() {
+        assert_eq!(read_text("ä".as_bytes(), 1), Err("the file has more than 0 MiB".to_owned()));
+        assert!(read_text(&[0xff][..], 1).unwrap_err().starts_with("cannot read the file: "));
+    }
+
+    #[test]
+    fn a_file_of_tables_over_the_limit_gives_no_entries() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tables.toml");
+        std::fs::write(&path, "\n").unwrap();
+        assert!(read(&path).is_ok());
+        // A hole: its octets take no room on the disk.
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(OCTETS_MAX + 1).unwrap();
+        assert_eq!(read(&path), Err("the file has more than 64 MiB".to_owned()));
+    }
 }

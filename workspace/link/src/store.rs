@@ -173,7 +173,7 @@ pub struct RecipientRecord {
     pub attempts: u16,
     /// Whether the sender was told of the delay.
     pub delay_reported: bool,
-    /// What was said last; empty if nothing.
+    /// What was said last; none if nothing.
     pub last: Option<sternpost_message::Diagnostic>,
 }
 
@@ -218,8 +218,8 @@ pub enum FromStore {
         /// Why.
         refusal: Refusal,
     },
-    /// The answer to a fetch. A message whose envelope does not fit a datagram comes in the datagram's own memory:
-    /// `detail` is none and the encoded [`MessageDetail`] is in the attached sealed memory.
+    /// The answer to a fetch. One that does not fit a datagram has no `detail`: the encoded [`MessageDetail`] is in the
+    /// attached sealed memory.
     Message {
         /// The request.
         request: u32,
@@ -241,7 +241,7 @@ pub enum FromStore {
         request: u32,
         /// The cell.
         cell: u16,
-        /// Octets in it, 1 to [`CELL_OCTETS`]; 0 only for the last piece of an empty content.
+        /// Octets in it, 1 to [`CELL_OCTETS`]; 0 only where nothing is left from the offset on: then `cell` is no cell.
         octets: u32,
         /// Whether it is the last piece.
         last: bool,

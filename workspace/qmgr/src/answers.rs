@@ -1,6 +1,6 @@
 //! What QMGR tells operators, as JSON.
 
-use crate::core::{Core, Tree};
+use crate::manager::{Manager, Tree};
 use serde_json::{Value, json};
 use sternpost_link::qmgr::Question;
 use sternpost_message::MessageId;
@@ -10,21 +10,21 @@ use sternpost_scheduler::{ChannelStatus, PeerStatus, Status};
 ///
 /// # Errors
 /// A sentence when there is no answer.
-pub(crate) fn answer(core: &mut Core, question: &Question) -> Result<Value, String> {
+pub(crate) fn answer(manager: &mut Manager, question: &Question) -> Result<Value, String> {
     match question {
-        Question::Status => Ok(status(core)),
-        Question::Configuration => match &core.generations.in_force {
+        Question::Status => Ok(status(manager)),
+        Question::Configuration => match &manager.generations.in_force {
             Some(in_force) => Ok(json!({
-                "generation": core.generations.generation,
+                "generation": manager.generations.generation,
                 "configuration": in_force.configuration,
                 "problems": in_force.problems,
             })),
             None => Err("no configuration is in force yet".to_owned()),
         },
-        Question::Why { message } => why(core, *message),
+        Question::Why { message } => why(manager, *message),
         Question::ConfirmConfiguration => {
-            if core.confirm() {
-                Ok(json!({ "generation": core.generations.generation }))
+            if manager.confirm() {
+                Ok(json!({ "generation": manager.generations.generation }))
             } else {
                 Err("no change waits for confirmation".to_owned())
             }
@@ -32,10 +32,10 @@ pub(crate) fn answer(core: &mut Core, question: &Question) -> Result<Value, Stri
     }
 }
 
-fn status(core: &Core) -> Value {
-    let generations = &core.generations;
+fn status(manager: &Manager) -> Value {
+    let generations = &manager.generations;
     json!({
-        "tree": match core.tree {
+        "tree": match manager.tree {
             Tree::Waiting => "waiting for the store and the channels",
             Tree::Snapshot | Tree::Recounting | Tree::Marking(_) => "building",
             Tree::Going => "going",
@@ -49,9 +49,9 @@ fn status(core: &Core) -> Value {
                 "would_remove": held.would_remove,
             })),
         },
-        "directory": core.directory,
-        "mlists_in_progress": core.processes.holders_count(),
-        "scheduler": scheduler(&core.scheduler.status()),
+        "directory": manager.directory,
+        "mlists_in_progress": manager.processes.holders_count(),
+        "scheduler": scheduler(&manager.scheduler.status()),
     })
 }
 
@@ -100,13 +100,13 @@ fn peer(peer: &PeerStatus) -> Value {
     })
 }
 
-fn why(core: &Core, id: MessageId) -> Result<Value, String> {
-    let sequence = core.messages.find(id).ok_or_else(|| format!("no living message {id}"))?;
-    let message = core.messages.get(sequence).ok_or_else(|| format!("no living message {id}"))?;
+fn why(manager: &Manager, id: MessageId) -> Result<Value, String> {
+    let sequence = manager.messages.find(id).ok_or_else(|| format!("no living message {id}"))?;
+    let message = manager.messages.get(sequence).ok_or_else(|| format!("no living message {id}"))?;
     let mlists: Vec<_> = message
         .mlists(sequence)
         .filter_map(|mlist| {
-            core.scheduler.why(mlist).map(|waiting| {
+            manager.scheduler.why(mlist).map(|waiting| {
                 json!({
                     "mlist": mlist.to_string(),
                     "reason": waiting.reason.to_string(),

@@ -6,14 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod answers;
-mod core;
 mod departures;
 mod generations;
+mod manager;
 mod messages;
 mod processes;
 
-use crate::core::{Core, send};
 use crate::generations::Generations;
+use crate::manager::{Manager, send};
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -66,17 +66,17 @@ pub fn run(options: Options) -> Result<(), QmgrError> {
     LocalSet::new().block_on(&runtime, drive(options))
 }
 
-/// The core, and the bell that rings when something has happened in it.
+/// The manager, and the bell that rings when something has happened in it.
 #[derive(Clone)]
 struct Shared {
-    core: Rc<RefCell<Core>>,
+    manager: Rc<RefCell<Manager>>,
     changed: Rc<Notify>,
 }
 
 impl Shared {
-    /// Does something with the core and lets the timers look at what follows.
-    fn with<R>(&self, act: impl FnOnce(&mut Core) -> R) -> R {
-        let result = act(&mut self.core.borrow_mut());
+    /// Does something with the manager and lets the timers look at what follows.
+    fn with<R>(&self, act: impl FnOnce(&mut Manager) -> R) -> R {
+        let result = act(&mut self.manager.borrow_mut());
         self.changed.notify_one();
         result
     }
@@ -86,7 +86,7 @@ async fn drive(options: Options) -> Result<(), QmgrError> {
     let mut generations = Generations::new(options.node, &options.state_directory);
     generations.load_last_known_good();
     let shared =
-        Shared { core: Rc::new(RefCell::new(Core::new(generations))), changed: Rc::new(Notify::new()) };
+        Shared { manager: Rc::new(RefCell::new(Manager::new(generations))), changed: Rc::new(Notify::new()) };
     let listener = Listener::new(options.listening).map_err(QmgrError::Listen)?;
     spawn_local(keep_time(shared.clone()));
     spawn_local(keep_store(shared.clone(), options.run_directory.join("store.sock")));
@@ -98,35 +98,35 @@ async fn drive(options: Options) -> Result<(), QmgrError> {
 async fn keep_time(shared: Shared) {
     loop {
         let wait = {
-            let mut core = shared.core.borrow_mut();
-            core.tell_deliverable();
-            Duration::from_millis(core.wake_at().since_ms(core.clock.now()))
+            let mut manager = shared.manager.borrow_mut();
+            manager.tell_deliverable();
+            Duration::from_millis(manager.wake_at().since_ms(manager.clock.now()))
         };
         tokio::select! {
             () = shared.changed.notified() => {
                 // What the rest of this turn of the event loop brings is looked at together.
                 tokio::task::yield_now().await;
             }
-            () = tokio::time::sleep(wait) => shared.core.borrow_mut().wake(),
+            () = tokio::time::sleep(wait) => shared.manager.borrow_mut().wake(),
         }
         let is_due = {
-            let core = shared.core.borrow();
-            core.wake_at() <= core.clock.now()
+            let manager = shared.manager.borrow();
+            manager.wake_at() <= manager.clock.now()
         };
         if is_due {
-            shared.core.borrow_mut().wake();
+            shared.manager.borrow_mut().wake();
         }
     }
 }
 
 async fn follow_supervisor(shared: &Shared, path: &Path) {
-    let Some(link) = connect_soon(path).await else { return };
-    shared.with(|core| core.supervisor_connected(Rc::clone(&link)));
+    let link = connect_soon(path).await;
+    shared.with(|manager| manager.supervisor_connected(Rc::clone(&link)));
     let end = link
         .read_until_end(|datagram, _| {
             let mut frames = Frames::open(datagram)?;
             while let Some(frame) = frames.next_frame::<FromSupervisor>()? {
-                shared.with(|core| core.supervisor_said(frame));
+                shared.with(|manager| manager.supervisor_said(frame));
             }
             Ok(())
         })
@@ -136,29 +136,29 @@ async fn follow_supervisor(shared: &Shared, path: &Path) {
 
 async fn keep_store(shared: Shared, path: PathBuf) {
     loop {
-        let Some(link) = connect_soon(&path).await else { return };
-        shared.with(|core| core.store_connected(Rc::clone(&link)));
+        let link = connect_soon(&path).await;
+        shared.with(|manager| manager.store_connected(Rc::clone(&link)));
         let end = link
             .read_until_end(|datagram, _| {
                 let mut frames = Frames::open(datagram)?;
                 while let Some(frame) = frames.next_frame::<FromStore>()? {
                     if let FromStore::Stream(frame) = frame {
-                        shared.with(|core| core.stream(frame));
+                        shared.with(|manager| manager.stream(frame));
                     }
                 }
                 Ok(())
             })
             .await;
         log_end("store", &end);
-        shared.with(Core::store_lost);
+        shared.with(Manager::store_lost);
     }
 }
 
 /// Tries until the socket answers; the supervisor keeps it open while the process behind it restarts.
-async fn connect_soon(path: &Path) -> Option<Rc<Link>> {
+async fn connect_soon(path: &Path) -> Rc<Link> {
     loop {
         match connect(path).and_then(Link::new) {
-            Ok(link) => return Some(link),
+            Ok(link) => return link,
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, path = %path.display(), "not there yet");
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -199,7 +199,7 @@ async fn serve(shared: Shared, link: Rc<Link>) {
                         greeted = Some(hello);
                     }
                     (Some(hello), frame) => {
-                        shared.with(|core| take(core, hello, frame, attached.take(), &link));
+                        shared.with(|manager| take(manager, hello, frame, attached.take(), &link));
                     }
                     (None, _) => link.close(),
                 }
@@ -211,37 +211,36 @@ async fn serve(shared: Shared, link: Rc<Link>) {
     if hello.role != Role::Operator {
         log_end(hello.role.name(), &end);
     }
-    shared.with(|core| match hello.role {
-        Role::Channel => core.channel_lost(&hello),
-        Role::SmtpServer => core.server_lost(&link),
-        Role::Directory => core.directory = "the directory process is being restarted".to_owned(),
+    shared.with(|manager| match hello.role {
+        Role::Channel => manager.channel_lost(&hello),
+        Role::SmtpServer => manager.server_lost(&link),
+        Role::Directory => manager.directory = "the directory process is being restarted".to_owned(),
         Role::Operator | Role::Supervisor | Role::Store | Role::Qmgr => {}
     });
 }
 
 fn greet(shared: &Shared, hello: &Hello, link: &Rc<Link>) {
-    shared.with(|core| match hello.role {
-        Role::Channel => core.channel_connected(hello, link),
-        Role::SmtpServer => core.server_connected(link),
-        Role::Directory | Role::Operator => send(link, &FromQmgr::Welcome(Core::hello())),
+    shared.with(|manager| match hello.role {
+        Role::Channel => manager.channel_connected(hello, link),
+        Role::SmtpServer => manager.server_connected(link),
+        Role::Directory | Role::Operator => send(link, &FromQmgr::Welcome(Manager::hello())),
         Role::Supervisor | Role::Store | Role::Qmgr => link.close(),
     });
 }
 
-fn take(core: &mut Core, hello: &Hello, frame: ToQmgr, attached: Option<OwnedFd>, link: &Link) {
+fn take(manager: &mut Manager, hello: &Hello, frame: ToQmgr, attached: Option<OwnedFd>, link: &Link) {
     match (hello.role, frame) {
-        (Role::Channel, frame) => core.channel_said(hello, frame),
-        (Role::Directory, ToQmgr::Entries { .. }) => {
-            if let Some(memory) = attached {
-                core.entries(memory);
-            }
-        }
+        (Role::Channel, frame) => manager.channel_said(hello, frame),
+        (Role::Directory, ToQmgr::Entries { .. }) => match attached {
+            Some(memory) => manager.entries(memory),
+            None => tracing::error!(event = "configuration.unreadable", "entries came without their memory"),
+        },
         (Role::Directory, ToQmgr::DirectoryStatus { connected, text }) => {
             tracing::info!(event = "directory.status", connected, text, "the directory");
-            core.directory = text;
+            manager.directory = text;
         }
         (Role::Operator, ToQmgr::Ask(question)) => {
-            let sent = answers::answer(core, &question).and_then(|value| {
+            let sent = answers::answer(manager, &question).and_then(|value| {
                 let memory = memory::seal(value.to_string().as_bytes()).map_err(|error| error.to_string())?;
                 link.push_with(&FromQmgr::Answer, memory).map_err(|error| error.to_string())
             });

@@ -25,7 +25,10 @@ pub enum OpenError {
     #[error("the log cannot be read")]
     Disk(#[from] DiskError),
     /// Neither superblock is valid.
-    #[error("this is no log: neither superblock is valid")]
+    #[error(
+        "this is no log: neither superblock is valid. If nothing on it is wanted, clear its first 64 KiB: \
+         dd if=/dev/zero of=PATH bs=64K count=1 conv=notrunc"
+    )]
     NoLog,
     /// Written by a later version.
     #[error("the log has version {0}, which is not known")]

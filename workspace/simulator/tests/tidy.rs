@@ -156,9 +156,13 @@ fn the_layers_below_the_devices_know_no_runtime_and_no_system_call() {
 }
 
 #[test]
-fn no_crate_has_a_name_that_says_nothing() {
+fn no_crate_or_module_has_a_name_that_says_nothing() {
     for package in metadata(false).workspace_packages() {
         assert!(!EMPTY_NAMES.contains(&short(&package.name)), "{}", package.name);
+    }
+    for path in rust_files().keys() {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        assert!(!EMPTY_NAMES.contains(&stem), "{}", path.display());
     }
 }
 

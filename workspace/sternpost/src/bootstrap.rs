@@ -94,7 +94,7 @@ pub(crate) struct Queue {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Backend {
-    /// The better one of the two.
+    /// `RWF_DSYNC`.
     #[default]
     Auto,
     /// io_uring.
@@ -165,7 +165,7 @@ impl Bootstrap {
                 error.span(),
                 "",
                 &what,
-                "Correct the line; the keys stand in the installation guide.",
+                "Correct the line; the keys stand in README.md, \"The bootstrap\".",
             )
         })?;
         let source = match (document.tables, document.directory) {

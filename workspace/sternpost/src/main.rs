@@ -41,7 +41,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         bootstrap: PathBuf,
     },
-    /// Check a configuration without a switch, and say what is wrong with it
+    /// Check tables without a switch, and say what is wrong with them
     CheckConfig(command::check_config::Arguments),
     /// Show the configuration in force, or confirm one that is held
     #[command(subcommand)]

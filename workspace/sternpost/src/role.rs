@@ -27,9 +27,9 @@ pub(crate) enum Role {
     Channel(Channel),
 }
 
-/// What every role is given.
+/// What ties a role to its supervisor.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Common {
+pub(crate) struct Tie {
     /// The supervisor's process id: a role whose parent is another one ends at once
     #[arg(long)]
     supervisor: Option<u32>,
@@ -42,7 +42,7 @@ pub(crate) struct Common {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Serving {
     #[command(flatten)]
-    common: Common,
+    tie: Tie,
     /// The bootstrap
     #[arg(long)]
     bootstrap: PathBuf,
@@ -55,7 +55,7 @@ pub(crate) struct Serving {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Reading {
     #[command(flatten)]
-    common: Common,
+    tie: Tie,
     /// The bootstrap
     #[arg(long)]
     bootstrap: PathBuf,
@@ -65,7 +65,7 @@ pub(crate) struct Reading {
 #[derive(Debug, clap::Args)]
 pub(crate) struct SmtpServer {
     #[command(flatten)]
-    common: Common,
+    tie: Tie,
     /// An inherited listening socket: LISTENER=DESCRIPTOR
     #[arg(long, value_parser = listener)]
     listen: Vec<(String, RawFd)>,
@@ -75,7 +75,7 @@ pub(crate) struct SmtpServer {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Channel {
     #[command(flatten)]
-    common: Common,
+    tie: Tie,
     /// The channel's name
     #[arg(long)]
     name: String,
@@ -154,8 +154,8 @@ pub(crate) fn run(role: Role) -> Result<(), RoleError> {
         Role::Store(arguments) => store(&arguments),
         Role::Qmgr(arguments) => qmgr(arguments),
         Role::Directory(arguments) => {
-            begin(&arguments.common, "directory")?;
-            directory::run(Bootstrap::read(&arguments.bootstrap)?, &arguments.common.run_directory)
+            begin(&arguments.tie, "directory")?;
+            directory::run(Bootstrap::read(&arguments.bootstrap)?, &arguments.tie.run_directory)
                 .map_err(|source| RoleError::Directory { source })
         }
         Role::SmtpServer(arguments) => smtp_server(arguments),
@@ -164,12 +164,12 @@ pub(crate) fn run(role: Role) -> Result<(), RoleError> {
 }
 
 /// Names the process, starts its log, ties its life to the supervisor's, and takes the descriptors that it may have.
-fn begin(common: &Common, name: &str) -> Result<(), RoleError> {
+fn begin(tie: &Tie, name: &str) -> Result<(), RoleError> {
     process::set_name(&format!("sp-{name}"));
     logging::start(name);
     process::end_with_parent().map_err(|source| RoleError::Tie { source })?;
     // The supervisor may have died before the line above took effect: then the parent is another process by now.
-    if common.supervisor.is_some_and(|supervisor| std::os::unix::process::parent_id() != supervisor) {
+    if tie.supervisor.is_some_and(|supervisor| std::os::unix::process::parent_id() != supervisor) {
         return Err(RoleError::Orphan);
     }
     match process::raise_descriptor_limit() {
@@ -190,7 +190,7 @@ fn ended<E: std::error::Error + 'static>(role: &'static str) -> impl Fn(E) -> Ro
 fn store(arguments: &Serving) -> Result<(), RoleError> {
     // The number is taken before anything else is opened.
     let listening = inherited(arguments.listen_fd)?;
-    begin(&arguments.common, "store")?;
+    begin(&arguments.tie, "store")?;
     let queue = Bootstrap::read(&arguments.bootstrap)?.queue;
     let backend = match queue.backend {
         Backend::Auto => DiskBackend::Auto,
@@ -209,11 +209,11 @@ fn store(arguments: &Serving) -> Result<(), RoleError> {
 
 fn qmgr(arguments: Serving) -> Result<(), RoleError> {
     let listening = inherited(arguments.listen_fd)?;
-    begin(&arguments.common, "qmgr")?;
+    begin(&arguments.tie, "qmgr")?;
     let bootstrap = Bootstrap::read(&arguments.bootstrap)?;
     sternpost_qmgr::run(sternpost_qmgr::Options {
         listening,
-        run_directory: arguments.common.run_directory,
+        run_directory: arguments.tie.run_directory,
         state_directory: bootstrap.state_directory,
         node: bootstrap.node,
     })
@@ -226,8 +226,8 @@ fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {
         .into_iter()
         .map(|(name, number)| Ok((name, inherited(number)?)))
         .collect::<Result<Vec<_>, RoleError>>()?;
-    begin(&arguments.common, "smtp-server")?;
-    let run_directory = arguments.common.run_directory;
+    begin(&arguments.tie, "smtp-server")?;
+    let run_directory = arguments.tie.run_directory;
     sternpost_channels::smtp_server::run(sternpost_channels::smtp_server::Options {
         run_directory,
         listeners,
@@ -236,9 +236,9 @@ fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {
 }
 
 fn channel(arguments: Channel) -> Result<(), RoleError> {
-    begin(&arguments.common, &arguments.name)?;
+    begin(&arguments.tie, &arguments.name)?;
     let options = sternpost_channels::ChannelOptions {
-        run_directory: arguments.common.run_directory,
+        run_directory: arguments.tie.run_directory,
         channel: arguments.name,
         process: arguments.process,
         capacity: arguments.capacity,

@@ -17,9 +17,12 @@ const CELLS_PER_FETCH: u16 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ClientId(pub(crate) u64);
 
+/// The clients that one store may have after each other: what a ticket has room for. At ten commands a second they last
+/// nineteen days; then the store ends and begins anew, which its clients notice as a pause.
+pub(crate) const CLIENTS_MAX: u64 = 1 << 24;
+
 /// What a ticket of the log stands for: 24 bits of client, 2 of lane, 38 of number. A client that appends a hundred
-/// thousand sets a second runs out of numbers after a month, and of client numbers nobody does: the store would
-/// have to be restarted sixteen million times less often than its clients.
+/// thousand sets a second runs out of numbers after a month.
 pub(crate) fn ticket(client: ClientId, lane: Lane, number: u64) -> u64 {
     (client.0 << 40) | ((lane.index() as u64) << 38) | (number & ((1 << 38) - 1))
 }
@@ -63,7 +66,7 @@ impl Window {
     /// A window with one cell for each Mlist that the channel takes at a time and as many again, so that every
     /// fetch always gets on.
     pub(crate) fn new(capacity: u32) -> io::Result<Self> {
-        let cells_count = u16::try_from(capacity.saturating_mul(2)).unwrap_or(u16::MAX).clamp(8, 4_096);
+        let cells_count = u16::try_from(capacity.saturating_mul(2)).unwrap_or(u16::MAX).clamp(8, 8_192);
         Ok(Self {
             memory: WindowWriter::new(cells_count, CELL_OCTETS)?,
             free: (0..cells_count).rev().collect(),
@@ -98,7 +101,9 @@ impl Window {
     pub(crate) fn take_cell(&mut self, at: usize) -> Option<u16> {
         let fetch = self.fetches.get_mut(at)?;
         // While cells are scarce each fetch has one, so that all get on.
-        let share = if self.free.len() > usize::from(self.cells_count / 4) { CELLS_PER_FETCH } else { 1 };
+        // Fetches of several cells take half of all at most: there are twice as many cells as fetches, so those that
+        // are left suffice for one each.
+        let share = if self.free.len() > usize::from(self.cells_count / 2) { CELLS_PER_FETCH } else { 1 };
         if fetch.cells.len() >= usize::from(share) {
             return None;
         }
@@ -190,13 +195,16 @@ mod tests {
 
     #[test]
     fn every_fetch_gets_a_cell_while_others_have_theirs() {
-        let mut window = Window::new(4).unwrap();
-        for request in 0..4 {
-            window.fetch(request, MessageSequence(1), 0, 10);
+        for capacity in [4, 16, 64, 2_048, 4_096] {
+            let mut window = Window::new(capacity).unwrap();
+            for request in 0..capacity {
+                window.fetch(request, MessageSequence(1), 0, 10);
+            }
+            for at in 0..window.fetches.len() {
+                while window.take_cell(at).is_some() {}
+            }
+            let without = window.fetches.iter().filter(|fetch| fetch.cells.is_empty()).count();
+            assert_eq!(without, 0, "capacity {capacity}");
         }
-        for at in 0..4 {
-            while window.take_cell(at).is_some() {}
-        }
-        assert!(window.fetches.iter().all(|fetch| !fetch.cells.is_empty()));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sternpost_platform::clock::Clock;
 use sternpost_platform::disk::{DiskBackend, DiskOpenError, LogDisk, open_log_disk};
 use sternpost_platform::process;
-use sternpost_queue::{Disk, Geometry, Log, Parameters};
+use sternpost_queue::{Geometry, Log, Parameters};
 
 /// The store that died may have a write under way; its lock ends with it.
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
@@ -27,12 +27,21 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, St
         DiskBackend::IoUring => "io_uring, write linked to fdatasync",
         DiskBackend::Dsync | DiskBackend::Auto => "pwritev2 with RWF_DSYNC",
     };
-    if is_blank(&mut disk)? {
+    if disk.is_blank().map_err(|error| StoreError::Recover(error.into()))? {
         disk = create(disk, geometry, options)?;
     }
     let parameters =
         Parameters { recent_content_octets_max: RECENT_CONTENT_OCTETS_MAX, ..Parameters::default() };
     let (log, report) = Log::open(disk, parameters, clock.now()).map_err(StoreError::Recover)?;
+    let kept = log.status().geometry;
+    if kept != geometry {
+        tracing::warn!(
+            event = "log.geometry",
+            "the log keeps the {} segments of {} octets with which it was made; [queue] of the bootstrap says otherwise",
+            kept.segments,
+            kept.segment_octets
+        );
+    }
     for damage in &report.damage {
         tracing::error!(
             event = "log.damage",
@@ -73,13 +82,6 @@ fn wait_for_device(options: &Options, geometry: Geometry) -> Result<LogDisk, Sto
     }
 }
 
-/// Whether nothing was ever written where the superblocks stand. A damaged log is not blank, and is never made anew.
-fn is_blank(disk: &mut LogDisk) -> Result<bool, StoreError> {
-    let mut head = vec![0; usize::try_from(sternpost_queue::HEAD_OCTETS).unwrap_or(usize::MAX)];
-    disk.read(0, &mut head).map_err(|error| StoreError::Recover(error.into()))?;
-    Ok(head.iter().all(|octet| *octet == 0))
-}
-
 fn create(mut disk: LogDisk, geometry: Geometry, options: &Options) -> Result<LogDisk, StoreError> {
     tracing::info!(event = "log.create", path = %options.disk_path.display(), octets = geometry.octets(), "making a new log");
     // Zero-written octets cost no file-system metadata later: twice to eight times the speed of fresh ones.
@@ -93,4 +95,106 @@ fn create(mut disk: LogDisk, geometry: Geometry, options: &Options) -> Result<Lo
     })
     .map_err(|error| StoreError::Create(error.into()))?;
     Log::create(disk, geometry, process::random()).map_err(StoreError::Create)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::{self, Write};
+    use std::os::fd::OwnedFd;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+    use sternpost_queue::OpenError;
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    const MADE: Geometry = Geometry { segment_octets: 1 << 20, segments: 9 };
+
+    /// What was said, one event a line.
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<String>>);
+
+    struct Line<'a>(&'a mut String);
+
+    impl Visit for Line<'_> {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            write!(self.0, "{field}={value:?} ").unwrap();
+        }
+    }
+
+    impl Subscriber for Said {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            let mut said = self.0.lock().unwrap();
+            event.record(&mut Line(&mut said));
+            said.push('\n');
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    /// Opens the log with the geometry of the bootstrap; gives the log's own, and the lines of the geometry.
+    fn open_as(path: &Path, asked: Geometry) -> Result<(Geometry, Vec<String>), StoreError> {
+        let options = Options {
+            listening: OwnedFd::from(std::fs::File::open("/dev/null").unwrap()),
+            disk_path: path.to_owned(),
+            backend: DiskBackend::Auto,
+            segment_octets: asked.segment_octets,
+            segments: asked.segments,
+        };
+        let said = Said::default();
+        let opened = tracing::subscriber::with_default(said.clone(), || open(&options, &Clock::default()));
+        let (log, _) = opened?;
+        let said = said.0.lock().unwrap();
+        let lines = said.lines().filter(|line| line.contains("log.geometry")).map(str::to_owned).collect();
+        Ok((log.status().geometry, lines))
+    }
+
+    #[test]
+    fn a_log_keeps_its_geometry_and_says_so_when_the_bootstrap_asks_for_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        assert_eq!(open_as(&path, MADE).unwrap(), (MADE, Vec::new()));
+        assert_eq!(open_as(&path, MADE).unwrap(), (MADE, Vec::new()));
+        for segments in [8, 20] {
+            let (kept, said) = open_as(&path, Geometry { segments, ..MADE }).unwrap();
+            assert_eq!(kept, MADE);
+            assert_eq!(said.len(), 1, "{said:?}");
+            let sentence = "the log keeps the 9 segments of 1048576 octets with which it was made; \
+                            [queue] of the bootstrap says otherwise";
+            assert!(said[0].contains(sentence), "{said:?}");
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), MADE.octets());
+        }
+    }
+
+    #[test]
+    fn what_is_neither_blank_nor_a_log_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        for octets in [&b"minutes of the meeting"[..], &[7; 200_000]] {
+            std::fs::write(&path, octets).unwrap();
+            assert!(matches!(open_as(&path, MADE), Err(StoreError::Recover(OpenError::NoLog))));
+            assert_eq!(std::fs::read(&path).unwrap(), octets);
+        }
+    }
+
+    #[test]
+    fn a_log_whose_first_64_kib_are_cleared_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, vec![7; usize::try_from(MADE.octets()).unwrap()]).unwrap();
+        assert!(open_as(&path, MADE).is_err());
+        let mut octets = std::fs::read(&path).unwrap();
+        octets[..64 << 10].fill(0);
+        std::fs::write(&path, octets).unwrap();
+        assert_eq!(open_as(&path, MADE).unwrap().0, MADE);
+    }
 }

@@ -1,4 +1,4 @@
-//! The store: the one process that writes the log and the only one that reads it.
+//! The store: the one process that opens the log while a switch runs.
 //!
 //! It takes append sets from `smtp-server` and the channels, answers them when they are durable, streams what happened
 //! to QMGR in the order of the log, and shows content to the channels. Not here: the log's format and recovery
@@ -6,12 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod client;
-mod core;
 mod device;
+mod service;
 mod translate;
 
 use crate::client::ClientId;
-use crate::core::Core;
+use crate::service::Service;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -75,9 +75,9 @@ pub fn run(options: Options) -> Result<(), StoreError> {
 /// A log with nothing due is looked at this often anyway.
 const NOTHING_DUE_MS: u64 = 60_000;
 
-/// The core, and the bell that rings when the log has something to do.
+/// The service, and the bell that rings when the log has something to do.
 struct Shared {
-    core: RefCell<Core<LogDisk>>,
+    service: RefCell<Service<LogDisk>>,
     appended: Notify,
     subscribed: Notify,
 }
@@ -87,7 +87,7 @@ async fn drive(options: Options) -> Result<(), StoreError> {
     let (log, backend) = device::open(&options, &clock)?;
     let readiness = log.disk().readiness().try_clone_to_owned().map_err(StoreError::Watch)?;
     let shared = Rc::new(Shared {
-        core: RefCell::new(Core::new(log, clock, backend)),
+        service: RefCell::new(Service::new(log, clock, backend)),
         appended: Notify::new(),
         subscribed: Notify::new(),
     });
@@ -101,9 +101,9 @@ async fn drive_log(shared: &Shared, readiness: OwnedFd) -> Result<(), StoreError
     let readiness = Readiness::new(readiness).map_err(StoreError::Watch)?;
     loop {
         let wait = {
-            let mut core = shared.core.borrow_mut();
-            core.drive();
-            core.wake_at().map_or(NOTHING_DUE_MS, |at| at.since_ms(core.clock.now()))
+            let mut service = shared.service.borrow_mut();
+            service.drive();
+            service.wake_at().map_or(NOTHING_DUE_MS, |at| at.since_ms(service.clock.now()))
         };
         tokio::select! {
             () = shared.appended.notified() => {
@@ -120,7 +120,7 @@ async fn accept(shared: Rc<Shared>, listener: Listener) {
     loop {
         match listener.accept().await.and_then(Link::new) {
             Ok(link) => {
-                let id = shared.core.borrow_mut().connected(Rc::clone(&link));
+                let id = shared.service.borrow_mut().connected(Rc::clone(&link));
                 spawn_local(serve(Rc::clone(&shared), id, link));
             }
             Err(error) => {
@@ -134,7 +134,7 @@ async fn accept(shared: Rc<Shared>, listener: Listener) {
 async fn serve(shared: Rc<Shared>, id: ClientId, link: Rc<Link>) {
     let end = link
         .read_until_end(|datagram, _| {
-            if shared.core.borrow_mut().datagram(id, datagram)? {
+            if shared.service.borrow_mut().datagram(id, datagram)? {
                 shared.subscribed.notify_one();
             }
             shared.appended.notify_one();
@@ -144,14 +144,14 @@ async fn serve(shared: Rc<Shared>, id: ClientId, link: Rc<Link>) {
     if !matches!(end, LinkEnd::Closed) {
         tracing::error!(error = &end as &dyn std::error::Error, "a client's link has ended");
     }
-    shared.core.borrow_mut().lost(id);
+    shared.service.borrow_mut().lost(id);
     shared.appended.notify_one();
 }
 
 /// Sends QMGR a snapshot when it asks for one, and again when its link could not keep up.
 async fn stream(shared: Rc<Shared>) {
     loop {
-        let overflowed = shared.core.borrow().stream.as_ref().is_some_and(|stream| stream.overflowed);
+        let overflowed = shared.service.borrow().stream.as_ref().is_some_and(|stream| stream.overflowed);
         if !overflowed {
             tokio::select! {
                 () = shared.subscribed.notified() => {}
@@ -159,9 +159,9 @@ async fn stream(shared: Rc<Shared>) {
             }
             continue;
         }
-        let Some(link) = shared.core.borrow_mut().begin_snapshot() else { continue };
+        let Some(link) = shared.service.borrow_mut().begin_snapshot() else { continue };
         link.flushed().await;
-        while !shared.core.borrow_mut().step_snapshot() {
+        while !shared.service.borrow_mut().step_snapshot() {
             link.flushed().await;
         }
     }

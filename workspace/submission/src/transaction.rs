@@ -238,21 +238,18 @@ impl Submission {
             let text = format!("The message loops: {} Received fields", self.scan.received_count());
             return Err(Rejection::new(554, EnhancedStatus::new(5, 4, 6), &text));
         }
+        let precedence = self.precedence();
         let (received_count, content_octets) = (self.scan.received_count(), self.scan.octets());
         let Some(mail) = self.mail.filter(|_| !self.recipients.is_empty()) else {
             return Err(Rejection::new(503, EnhancedStatus::new(5, 5, 1), "No recipient was accepted"));
         };
-        // A stranger may lower the rank of mail, but not raise it: RFC 6710, section 4.1, lets a server choose whose
-        // priorities it believes, and strict precedence would let anybody starve everybody.
-        let wanted = mail.mt_priority.map_or(Precedence::Routine, |priority| priority.precedence());
-        let is_believed = self.policy.client_is_listed || wanted <= Precedence::Routine;
         let envelope = Envelope {
             sender: mail.sender,
             recipients: self.recipients,
             routes: self.routes,
             accepted_at: now,
-            precedence: if is_believed { wanted } else { Precedence::Routine },
-            mt_priority: mail.mt_priority.filter(|_| is_believed),
+            precedence,
+            mt_priority: mail.mt_priority.filter(|priority| priority.precedence() <= precedence),
             body: if content.eight_bit { BodyType::EightBitMime } else { mail.body },
             smtputf8: mail.smtputf8,
             ret: mail.ret,
@@ -261,6 +258,17 @@ impl Submission {
             client: self.client,
         };
         Ok(Accepted { envelope, received_count, content_octets })
+    }
+
+    /// How the message will be ranked. Known from MAIL on.
+    ///
+    /// A stranger may lower the rank of mail, but not raise it: RFC 6710, section 4.1, lets a server choose whose
+    /// priorities it believes, and strict precedence would let anybody starve everybody.
+    #[must_use]
+    pub fn precedence(&self) -> Precedence {
+        let given = self.mail.as_ref().and_then(|mail| mail.mt_priority);
+        let wanted = given.map_or(Precedence::Routine, |priority| priority.precedence());
+        if self.policy.client_is_listed { wanted } else { wanted.min(Precedence::Routine) }
     }
 
     fn too_large(&self) -> Rejection {

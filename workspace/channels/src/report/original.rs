@@ -8,7 +8,7 @@ use sternpost_submission::HeaderScan;
 
 /// The largest message that a report carries whole, in octets: reports must not fill the store that the failing mail
 /// already strains.
-pub const FULL_OCTETS_MAX: usize = 64 * 1024;
+pub const FULL_OCTETS_MAX: usize = 32 * 1024;
 /// The largest header section that a report carries, in octets. What is longer is cut behind a field.
 pub const HEADER_OCTETS_MAX: usize = 16 * 1024;
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sternpost_link::Appended;
-use sternpost_link::store::Refusal;
+use sternpost_link::store::{Lane, Refusal};
 use sternpost_message::{EnhancedStatus, MessageId};
 use sternpost_platform::process;
 use sternpost_smtp::reply::Reply;
@@ -231,7 +231,8 @@ impl Connection {
             return reject(451, 4, 3, 2, "the queue does not keep up, try again later");
         }
         let trace = transaction.submission.trace_header(now, transaction.id);
-        let mut upload = Upload::new(Rc::clone(&self.server.store), transaction.id);
+        let lane = Lane::of(transaction.submission.precedence());
+        let mut upload = Upload::new(Rc::clone(&self.server.store), transaction.id, lane);
         upload.push(&trace).await;
         transaction.upload = Some(upload);
         transaction.content_since = Instant::now();

@@ -17,14 +17,13 @@ const CHUNKS_IN_FLIGHT_MAX: usize = 16;
 /// The last chunk and the envelope travel in one datagram when they have no more octets together than this; it leaves
 /// a datagram room for the lengths between them.
 const LAST_SET_OCTETS_MAX: usize = 62 << 10;
-/// Chunks of a message all go in one lane; which one is not known before its end, and the lowest serves all. The
-/// envelope follows in the same lane.
-const LARGE_LANE: Lane = Lane::NonUrgent;
 
 #[derive(Debug)]
 pub(super) struct Upload {
     store: Rc<StoreClient>,
     id: MessageId,
+    /// The lane of every set of the message: all of one message travel in one. PROTOCOL.md.
+    lane: Lane,
     digest: Sha256,
     octets: u64,
     chunk: Vec<u8>,
@@ -34,10 +33,11 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(store: Rc<StoreClient>, id: MessageId) -> Self {
+    pub(super) fn new(store: Rc<StoreClient>, id: MessageId, lane: Lane) -> Self {
         Self {
             store,
             id,
+            lane,
             digest: Sha256::new(),
             octets: 0,
             chunk: Vec::new(),
@@ -69,7 +69,7 @@ impl Upload {
         // Once refused, the rest of the content is only swallowed.
         if self.refused.is_none() {
             let record = Append::Content { message: self.id, index: self.chunks_sent, octets: &self.chunk };
-            match self.store.append(LARGE_LANE, &[record]) {
+            match self.store.append(self.lane, &[record]) {
                 Ok(answer) => self.in_flight.push_back(answer),
                 Err(error) => self.refused = Some(Refusal::Invalid(error.to_string())),
             }
@@ -91,7 +91,6 @@ impl Upload {
         if self.chunk.len() + encoded_octets_max(&envelope) > LAST_SET_OCTETS_MAX {
             self.send_chunk().await;
         }
-        let lane = if self.chunks_sent == 0 { Lane::of(envelope.precedence) } else { LARGE_LANE };
         let content_sha256 = std::mem::take(&mut self.digest).finalize().into();
         let mut records = Vec::with_capacity(2);
         if !self.chunk.is_empty() {
@@ -106,7 +105,7 @@ impl Upload {
         if self.refused.is_some() {
             return self.give_up().await;
         }
-        let answer = match self.store.append(lane, &records) {
+        let answer = match self.store.append(self.lane, &records) {
             Ok(answer) => answer,
             Err(error) => {
                 self.refused = Some(Refusal::Invalid(error.to_string()));
@@ -142,7 +141,7 @@ impl Upload {
         }
         if self.chunks_sent > 0 {
             // Nobody waits for the answer: without it the store sweeps the content after a time-out.
-            drop(self.store.append(LARGE_LANE, &[Append::DiscardPartial { message: self.id }]));
+            drop(self.store.append(self.lane, &[Append::DiscardPartial { message: self.id }]));
         }
     }
 }

@@ -2,17 +2,21 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
-use sternpost_queue::{AlignedBuffer, DiskError, PAGE_OCTETS};
+use sternpost_queue::{AlignedBuffer, DiskError, HEAD_OCTETS, PAGE_OCTETS};
 
-use super::{DiskOpenError, device_error};
+use super::{DiskOpenError, device_error, step_error};
 
 /// The most that is read through a bounce buffer at once.
 const BOUNCE_OCTETS: usize = 1 << 20;
+
+const NO_SUCH_DEVICE: &str = "there is no such device; look at lsblk and correct [queue] path";
+const FILE_BELOW_DEV: &str =
+    "it is no device but a file in memory; remove it, look at lsblk and correct [queue] path";
 
 /// An open, locked, synced file or device.
 pub(super) struct LogFile {
@@ -26,21 +30,10 @@ pub(super) struct LogFile {
 
 impl LogFile {
     pub(super) fn open(path: &Path, octets: u64) -> Result<Self, DiskOpenError> {
-        let failed =
-            |step| move |source: io::Error| DiskOpenError::Step { step, path: path.to_owned(), source };
+        let failed = |step| move |source: io::Error| step_error(step, path, source);
         let errno = |step| move |source: Errno| failed(step)(source.into());
         let mut remarks = Vec::new();
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let (descriptor, direct) = match rustix::fs::open(path, flags | OFlags::DIRECT, mode) {
-            Ok(descriptor) => (descriptor, true),
-            Err(Errno::INVAL) => {
-                remarks
-                    .push(format!("{} is written through the page cache: no O_DIRECT there", path.display()));
-                (rustix::fs::open(path, flags, mode).map_err(errno("open"))?, false)
-            }
-            Err(error) => return Err(errno("open")(error)),
-        };
+        let (descriptor, direct) = open_descriptor(path, &mut remarks).map_err(failed("open"))?;
         match rustix::fs::flock(&descriptor, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(DiskOpenError::Locked(path.to_owned())),
@@ -50,24 +43,35 @@ impl LogFile {
         let metadata = file.metadata().map_err(failed("look at"))?;
         let mut block_octets = 512;
         let mut size = metadata.len();
-        if metadata.is_file() {
-            if size < octets {
-                grow(&file, octets, &mut remarks).map_err(failed("grow"))?;
-                size = octets;
-            }
-        } else {
+        if !metadata.is_file() {
             size = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0)).map_err(errno("measure"))?;
             block_octets = rustix::fs::ioctl_blkpbszget(&file).map_err(errno("measure the blocks of"))?;
+        } else if is_below_dev(path) {
+            return Err(failed("open")(io::Error::new(io::ErrorKind::InvalidInput, FILE_BELOW_DEV)));
+        } else if size == 0 {
+            grow(&file, octets, &mut remarks).map_err(failed("grow"))?;
+            size = octets;
         }
-        let blocks_fit =
-            block_octets != 0 && u32::try_from(PAGE_OCTETS).is_ok_and(|page| page % block_octets == 0);
-        if size < octets || !blocks_fit {
-            let path = path.to_owned();
-            return Err(DiskOpenError::Unfit { path, octets: size, block: block_octets, wanted: octets });
+        let unfit =
+            DiskOpenError::Unfit { path: path.to_owned(), octets: size, block: block_octets, wanted: octets };
+        if block_octets == 0 || u32::try_from(PAGE_OCTETS).is_ok_and(|page| page % block_octets != 0) {
+            return Err(unfit);
         }
         // FORMAT.md, rule 6: what can be read from here on stays.
         file.sync_all().map_err(failed("sync"))?;
-        Ok(Self { file, octets: size, block_octets, direct, remarks })
+        let log = Self { file, octets: size, block_octets, direct, remarks };
+        let read_error = |error: DiskError| failed("read")(io::Error::other(error));
+        if size < octets && log.is_blank().map_err(read_error)? {
+            return Err(unfit);
+        }
+        Ok(log)
+    }
+
+    /// Whether the octets in which a log tells what it is are all zero, as far as there are any.
+    pub(super) fn is_blank(&self) -> Result<bool, DiskError> {
+        let mut head = vec![0; usize::try_from(self.octets.min(HEAD_OCTETS)).unwrap_or_default()];
+        self.read(0, &mut head)?;
+        Ok(head.iter().all(|octet| *octet == 0))
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -154,13 +158,46 @@ impl LogFile {
     }
 }
 
+/// Opens for reading and writing, without the page cache where that is possible: whether it is comes second.
+fn open_descriptor(path: &Path, remarks: &mut Vec<String>) -> io::Result<(OwnedFd, bool)> {
+    let below_dev = is_below_dev(path);
+    // A file that is made in /dev stands in memory: what is accepted there is lost with the power.
+    let create = if below_dev { OFlags::empty() } else { OFlags::CREATE };
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | create;
+    let mode = Mode::RUSR | Mode::WUSR;
+    match rustix::fs::open(path, flags | OFlags::DIRECT, mode) {
+        Ok(descriptor) => Ok((descriptor, true)),
+        Err(Errno::INVAL) => {
+            remarks.push(format!("{} is written through the page cache: no O_DIRECT there", path.display()));
+            Ok((rustix::fs::open(path, flags, mode)?, false))
+        }
+        Err(Errno::NOENT) if below_dev => Err(io::Error::new(io::ErrorKind::NotFound, NO_SUCH_DEVICE)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a path, or the place to which it is a link, belongs to a device.
+fn is_below_dev(path: &Path) -> bool {
+    path.starts_with("/dev") || std::fs::read_link(path).is_ok_and(|target| target.starts_with("/dev"))
+}
+
 /// Allocates blocks, so that the file system cannot run out of them later; where that is not known, only the length.
+///
+/// The length changes last and at once: a file whose growth was cut short still has none, and is grown the next time.
 fn grow(file: &File, octets: u64, remarks: &mut Vec<String>) -> io::Result<()> {
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, octets) {
+    if octets == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, octets) {
+        Ok(()) => {}
         Err(Errno::OPNOTSUPP) => {
             remarks.push("the file system does not reserve blocks: it may run full under the log".to_owned());
-            file.set_len(octets)
         }
-        other => Ok(other?),
+        Err(error) => {
+            // Gives back what was allocated. If that fails too, the first error tells more.
+            let _ = file.set_len(0);
+            return Err(error.into());
+        }
     }
+    file.set_len(octets)
 }

@@ -1,7 +1,7 @@
 //! Disks for the log: a file or block device, written durably by io_uring or by a thread with `RWF_DSYNC`.
 //!
 //! Owns the descriptor, its exclusive lock and the one write under way. Knows nothing of what is written.
-//! Both ways write the same octets; which is faster depends on the device, so the self test chooses.
+//! Both ways write the same octets; which is faster depends on the device.
 
 mod dsync;
 mod file;
@@ -20,7 +20,7 @@ use uring::UringDisk;
 /// How durable writes are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskBackend {
-    /// `RWF_DSYNC`, unless told otherwise by a measurement: it is never far behind.
+    /// The same as `Dsync`, which is never far behind.
     Auto,
     /// A write linked to an `fdatasync` on a ring.
     IoUring,
@@ -45,7 +45,7 @@ pub enum DiskOpenError {
     /// Another process holds the lock, or its last write has not ended yet.
     #[error("{0} is in use by another store")]
     Locked(PathBuf),
-    /// The device is too small, or its blocks are too large.
+    /// Blank and too small for a new log, or its blocks are too large.
     #[error(
         "{path} has {octets} octets in blocks of {block}; {wanted} octets in blocks of at most 4096 are needed"
     )]
@@ -76,8 +76,9 @@ pub struct LogDisk {
 
 /// Opens the disk at `path`, locks it and syncs what earlier writes left.
 ///
-/// A regular file is made if it is not there, and grown to `octets` (its blocks are allocated, not yet written). A
-/// device must have `octets`. Zero octets: as large as it is.
+/// A regular file is made if it is not there, but never in `/dev`; an empty one is grown to `octets` (its blocks are
+/// allocated, not yet written). Whatever else is blank must have `octets`. What is not blank is opened as large as it
+/// is: a log knows its own geometry. Zero octets: as large as it is.
 ///
 /// # Errors
 /// `DiskOpenError` names the step; `Locked` is worth another try in a moment.
@@ -86,9 +87,8 @@ pub fn open_log_disk(path: &Path, backend: DiskBackend, octets: u64) -> Result<L
     let backend = match backend {
         DiskBackend::IoUring => Backend::Uring(Box::new(UringDisk::new(file).map_err(DiskOpenError::Ring)?)),
         DiskBackend::Auto | DiskBackend::Dsync => {
-            let step =
-                |source| DiskOpenError::Step { step: "start the writer of", path: path.to_owned(), source };
-            Backend::Dsync(DsyncDisk::new(file).map_err(step)?)
+            let failed = |source| step_error("start the writer of", path, source);
+            Backend::Dsync(DsyncDisk::new(file).map_err(failed)?)
         }
     };
     Ok(LogDisk { backend })
@@ -119,6 +119,14 @@ impl LogDisk {
             remarks.extend(disk.remark.clone());
         }
         remarks
+    }
+
+    /// Whether nothing was ever written where the superblocks stand. A damaged log is not blank.
+    ///
+    /// # Errors
+    /// What the device said.
+    pub fn is_blank(&self) -> Result<bool, DiskError> {
+        self.file().is_blank()
     }
 
     /// Overwrites everything with zeroes, 4 MiB at a time, so that later writes change no file-system metadata. For
@@ -191,6 +199,10 @@ impl Disk for LogDisk {
         self.file().check_write(offset, buffer)?;
         self.file().write(offset, buffer)
     }
+}
+
+fn step_error(step: &'static str, path: &Path, source: io::Error) -> DiskOpenError {
+    DiskOpenError::Step { step, path: path.to_owned(), source }
 }
 
 fn device_error(action: &'static str, offset: u64, reason: &dyn std::fmt::Display) -> DiskError {

@@ -96,7 +96,7 @@ fn a_range_beyond_the_disk_or_off_a_page_is_refused() {
 fn zeroing_covers_the_disk_and_tells_how_far_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
-    std::fs::write(&path, vec![5; 300_000]).unwrap();
+    std::fs::write(&path, vec![5; 1 << 20]).unwrap();
     let mut disk = open(&path, DiskBackend::Dsync).unwrap();
     let mut last = (0, 0);
     disk.zero(&mut |done, total| {
@@ -108,6 +108,68 @@ fn zeroing_covers_the_disk_and_tells_how_far_it_is() {
     let mut octets = vec![1; 300_000];
     disk.read(0, &mut octets).unwrap();
     assert!(octets.iter().all(|octet| *octet == 0));
+}
+
+#[test]
+fn a_device_that_is_not_there_is_not_made_as_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("link");
+    let device = Path::new("/dev/sternpost-no-such-device");
+    std::os::unix::fs::symlink(device, &link).unwrap();
+    for path in [device, &link] {
+        let error = open_log_disk(path, DiskBackend::Dsync, OCTETS).err().unwrap();
+        assert_eq!(error.to_string(), format!("cannot open {}", path.display()));
+        let reason = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(reason, "there is no such device; look at lsblk and correct [queue] path");
+        assert!(!device.exists());
+    }
+}
+
+#[test]
+fn a_file_in_dev_is_refused_and_stays_as_it_is() {
+    // Where there is no such folder, nothing can be tried without touching /dev itself.
+    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return };
+    let path = folder.path().join("vdb");
+    std::fs::write(&path, b"").unwrap();
+    let error = open_log_disk(&path, DiskBackend::Dsync, OCTETS).err().unwrap();
+    assert!(matches!(error, DiskOpenError::Step { step: "open", .. }), "{error}");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+}
+
+#[test]
+fn only_an_empty_file_is_grown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    std::fs::write(&path, b"").unwrap();
+    assert_eq!(open_log_disk(&path, DiskBackend::Dsync, 0).unwrap().octets(), 0);
+    assert_eq!(open(&path, DiskBackend::Dsync).unwrap().octets(), OCTETS);
+    assert!(open(&path, DiskBackend::Dsync).unwrap().is_blank().unwrap());
+    // Blank and too small for what is asked: nothing says that it was made for a log.
+    let larger = open_log_disk(&path, DiskBackend::Dsync, 2 * OCTETS);
+    assert!(
+        matches!(larger, Err(DiskOpenError::Unfit { octets: OCTETS, wanted, .. }) if wanted == 2 * OCTETS)
+    );
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), OCTETS);
+}
+
+#[test]
+fn what_is_not_blank_is_opened_at_its_own_size_whatever_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let mut octets = vec![0; 300_000];
+    for place in [0, 40_000, 65_535] {
+        octets.fill(0);
+        octets[place] = 1;
+        std::fs::write(&path, &octets).unwrap();
+        for wanted in [0, 4096, OCTETS] {
+            let disk = open_log_disk(&path, DiskBackend::Dsync, wanted).unwrap();
+            assert_eq!((disk.octets(), disk.is_blank()), (300_000, Ok(false)), "octet {place}");
+        }
+    }
+    // Shorter than a page.
+    std::fs::write(&path, b"oops").unwrap();
+    let disk = open_log_disk(&path, DiskBackend::Dsync, OCTETS).unwrap();
+    assert_eq!((disk.octets(), disk.is_blank()), (4, Ok(false)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use sternpost_config::{Loaded, Problem, entries_from_tables, load};
 /// What is checked.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost check-config --tables tables.toml\n  sternpost check-config --bootstrap bootstrap.toml --json\n\nExit status: 0 nothing is wrong, 1 something is."
+    after_help = "Examples:\n  sternpost check-config --tables tables.toml\n  sternpost check-config --bootstrap bootstrap.toml --json\n\nThis reads tables only. What is wrong with a directory's entries stands in sternpost status and in the log.\n\nExit status: 0 nothing is wrong, 1 something is."
 )]
 pub(crate) struct Arguments {
     /// The tables
@@ -85,7 +85,8 @@ fn text(path: &Path, loaded: &Loaded) -> String {
     out
 }
 
-fn problem_text(problem: &Problem) -> String {
+/// A problem for people: which entry, what is wrong, what holds, what to do.
+pub(super) fn problem_text(problem: &Problem) -> String {
     let attribute = problem.attribute.as_deref().unwrap_or("the entry");
     let dn = if problem.dn.is_empty() { "the whole set" } else { &problem.dn };
     format!(

@@ -11,13 +11,13 @@ use sternpost_link::qmgr::Question;
 pub(crate) enum Command {
     /// Show the configuration in force, or the one that tables would give
     #[command(
-        after_help = "Examples:\n  sternpost config show --json\n  sternpost config show --tables tables.toml"
+        after_help = "Examples:\n  sternpost config show --json\n  sternpost config show --tables tables.toml\n\nWith --tables, what is wrong is said on standard error. Exit status: 0 nothing is wrong, 1 something is."
     )]
     Show {
         #[command(flatten)]
         which: Which,
         /// Read these tables instead of asking a switch
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["run_directory", "bootstrap"])]
         tables: Option<PathBuf>,
         /// With --tables: the node [default: the only one]
         #[arg(long, default_value = "", requires = "tables", hide_default_value = true)]
@@ -46,6 +46,8 @@ pub(crate) fn run(command: &Command) -> CommandResult {
         Command::Show { tables: Some(tables), node, json, .. } => {
             let loaded = check_config::read_tables(tables, node)?;
             let is_good = loaded.configuration.is_some() && loaded.problems.is_empty();
+            // Beside what is shown, so that the configuration can be piped on.
+            loaded.problems.iter().for_each(|problem| eprint!("{}", check_config::problem_text(problem)));
             (serde_json::to_value(&loaded.configuration)?, *json, is_good)
         }
         Command::Show { which, json, .. } => {

@@ -28,7 +28,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Init {
     /// The entry below which the tree is made; it must exist
-    #[arg(long, value_name = "DN")]
+    #[arg(long, value_name = "DN", value_parser = base_dn)]
     base_dn: String,
     /// The node's name
     #[arg(long, value_parser = node_name)]
@@ -56,6 +56,15 @@ pub(crate) struct Init {
     json: bool,
 }
 
+/// Only what stays one line of LDIF and can name an entry.
+fn base_dn(text: &str) -> Result<String, String> {
+    if text.contains('=') && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a DN without control characters, for example dc=example,dc=org".to_owned())
+    }
+}
+
 /// Only what needs no escape in a DN.
 fn node_name(text: &str) -> Result<String, String> {
     let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_');
@@ -74,9 +83,6 @@ fn domain_name(text: &str) -> Result<String, String> {
 }
 
 /// Prints the LDIF.
-///
-/// # Errors
-/// None so far.
 pub(crate) fn run(command: Command) -> CommandResult {
     let (ldif, json) = match command {
         Command::Schema { json } => (SCHEMA_LDIF.to_owned(), json),
@@ -100,4 +106,17 @@ pub(crate) fn run(command: Command) -> CommandResult {
         output::print(&ldif);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_dn_is_one_line_that_names_an_entry() {
+        assert_eq!(base_dn("dc=example,dc=org").unwrap(), "dc=example,dc=org");
+        for text in ["", "example.org", "dc=example\ndc: x", "dc=exam\u{7f}ple"] {
+            assert!(base_dn(text).is_err(), "{text:?}");
+        }
+    }
 }

@@ -28,7 +28,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         which: Which,
         /// Read this log instead of asking the store; the switch must not run
-        #[arg(long, value_name = "LOG")]
+        #[arg(long, value_name = "LOG", conflicts_with_all = ["run_directory", "bootstrap"])]
         path: Option<PathBuf>,
         /// How many at most
         #[arg(long, value_name = "N", default_value_t = 100)]
@@ -45,7 +45,7 @@ pub(crate) enum Command {
         /// The queue id, 32 hexadecimal digits
         id: MessageId,
         /// Read this log instead of asking the store; the switch must not run
-        #[arg(long, value_name = "LOG")]
+        #[arg(long, value_name = "LOG", conflicts_with_all = ["run_directory", "bootstrap"])]
         path: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]

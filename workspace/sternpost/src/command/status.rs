@@ -12,7 +12,7 @@ use sternpost_link::supervisor::{ListeningSocket, Running};
 /// Which switch, and how it is printed.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 every part has answered, 1 one has not."
+    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, no configuration is in force, a change is held or cannot be used, or\nthe log is full."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -33,7 +33,6 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
         let (qmgr, store) = tokio::join!(ask::qmgr(which, Question::Status), store_status(which));
         Ok((running, qmgr, store))
     })?;
-    let is_good = qmgr.is_ok() && store.is_ok();
     let part = |result: Result<Value, AskError>| match result {
         Ok(value) => value,
         Err(error) => json!({ "error": output::chain(&error) }),
@@ -49,7 +48,17 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     } else {
         output::print(&text(&status));
     }
-    Ok(exit_code(is_good))
+    Ok(exit_code(is_well(&status)))
+}
+
+/// Whether nobody needs to look: every part answers, the whole configuration is in force, and there is room.
+fn is_well(status: &Value) -> bool {
+    let configuration = &status["qmgr"]["configuration"];
+    // Problems are a list, though an empty one, as soon as something is in force.
+    configuration["problems"].is_array()
+        && configuration["held"].is_null()
+        && configuration["unusable"].as_array().is_none_or(Vec::is_empty)
+        && status["store"]["full"] == false
 }
 
 async fn store_status(which: &Which) -> Result<StoreStatus, AskError> {
@@ -133,6 +142,28 @@ mod tests {
             json!({"role": "out", "name": "out", "pid": 9, "starts": 2, "process": 7})
         );
         assert_eq!(role(&running(Role::Store, "store", 0))["role"], "store");
+    }
+
+    #[test]
+    fn the_exit_status_says_whether_somebody_must_look() {
+        let well = json!({
+            "qmgr": {"configuration": {"generation": 1, "problems": [], "unusable": [], "held": null}},
+            "store": {"full": false},
+        });
+        assert!(is_well(&well));
+        let rows = [
+            ("/qmgr", json!({"error": "no answer"})),
+            ("/store", json!({"error": "no answer"})),
+            ("/store/full", json!(true)),
+            ("/qmgr/configuration/problems", Value::Null),
+            ("/qmgr/configuration/held", json!({"reason": "the node is gone", "would_remove": []})),
+            ("/qmgr/configuration/unusable", json!([{"dn": "cn=north"}])),
+        ];
+        for (place, value) in rows {
+            let mut status = well.clone();
+            *status.pointer_mut(place).unwrap() = value;
+            assert!(!is_well(&status), "{place}: {status}");
+        }
     }
 
     #[test]

@@ -7,9 +7,9 @@
 //! | `HOLD_OFF_MAX` | 5 s | the wait doubles with each short life up to this |
 //! | `SMTP_SERVER_STOP_MAX` | 10 s | from SIGTERM to SIGKILL of `smtp-server`, also when its sockets change |
 //! | `CHANNEL_STOP_MAX` | 5 s | … of a channel process |
-//! | `QMGR_STOP_MAX` | 5 s | … of QMGR |
-//! | `DIRECTORY_STOP_MAX` | 2 s | … of `directory` |
-//! | `STORE_STOP_MAX` | 20 s | … of the store, which lets its writes end |
+//! | `QMGR_STOP_MAX` | 5 s | … of QMGR, which SIGTERM ends at once |
+//! | `DIRECTORY_STOP_MAX` | 2 s | … of `directory`, which SIGTERM ends at once |
+//! | `STORE_STOP_MAX` | 20 s | … of the store; SIGTERM ends it at once unless the device holds it in a write |
 //! | `LISTEN_RETRY` | 1 s | between two attempts at a listening socket that could not be opened |
 //! | `LISTEN_BACKLOG` | 1,024 | connections that wait while `smtp-server` starts |
 

@@ -52,7 +52,7 @@ impl Listening {
                     self.open.insert(key, socket);
                 }
                 Err(error) => {
-                    let why = format!("{}: {error}", key.1);
+                    let why = format!("{}: {error}{}", key.1, what_to_do(&error));
                     if old_failures.get(&key) != Some(&why) {
                         change.failures.push((key.0.clone(), why.clone()));
                     }
@@ -91,6 +91,15 @@ impl Listening {
             bound: open.bound,
         };
         self.open.iter().map(socket).collect()
+    }
+}
+
+/// What a person can do about it, as the end of a sentence.
+fn what_to_do(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE or root",
+        io::ErrorKind::AddrInUse => "; another program listens there, see ss -ltnp",
+        _ => "",
     }
 }
 
@@ -151,6 +160,13 @@ mod tests {
         assert_eq!(change, Change { changed: true, failures: vec![] });
     }
 
+    #[test]
+    fn a_port_that_needs_a_privilege_is_reported_with_the_privilege() {
+        let said = what_to_do(&io::Error::from(io::ErrorKind::PermissionDenied));
+        assert!(said.contains("CAP_NET_BIND_SERVICE"), "{said}");
+        assert_eq!(what_to_do(&io::Error::from(io::ErrorKind::AddrNotAvailable)), "");
+    }
+
     #[tokio::test(flavor = "current_thread")]
     async fn a_port_in_use_is_reported_once_and_opened_when_it_is_free() {
         let other = TcpListener::bind(any_port()).unwrap();
@@ -160,6 +176,7 @@ mod tests {
         assert!(change.changed && listening.has_failures());
         assert_eq!(change.failures.len(), 1);
         assert!(change.failures[0].1.starts_with(&taken.to_string()), "{change:?}");
+        assert!(change.failures[0].1.ends_with("another program listens there, see ss -ltnp"), "{change:?}");
         assert_eq!(listening.retry(), Change::default());
         drop(other);
         assert!(listening.retry().changed && !listening.has_failures());

@@ -1,7 +1,7 @@
 //! What the store does with what it hears: gives sets to the log, answers those that are durable, streams to QMGR, and
 //! shows content to channels. Nothing here waits; `lib.rs` drives the links, the disk and the time.
 
-use crate::client::{Client, ClientId, Window, of_ticket, ticket};
+use crate::client::{CLIENTS_MAX, Client, ClientId, Window, of_ticket, ticket};
 use crate::translate;
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
@@ -42,7 +42,7 @@ struct Mark {
 }
 
 /// The store.
-pub(crate) struct Core<D: Disk> {
+pub(crate) struct Service<D: Disk> {
     pub(crate) log: Log<D>,
     pub(crate) clock: Clock,
     pub(crate) stream: Option<Stream>,
@@ -55,7 +55,7 @@ pub(crate) struct Core<D: Disk> {
     held_until: Option<UnixMillis>,
 }
 
-impl<D: Disk> Core<D> {
+impl<D: Disk> Service<D> {
     pub(crate) fn new(log: Log<D>, clock: Clock, backend: String) -> Self {
         Self {
             log,
@@ -72,6 +72,7 @@ impl<D: Disk> Core<D> {
 
     pub(crate) fn connected(&mut self, link: Rc<Link>) -> ClientId {
         self.client_last += 1;
+        assert!(self.client_last < CLIENTS_MAX, "a store begins anew before its tickets run out of clients");
         let id = ClientId(self.client_last);
         self.clients.insert(id, Client::new(link));
         id
@@ -132,9 +133,15 @@ impl<D: Disk> Core<D> {
                 self.stream = Some(Stream { client: id, cursor: None, overflowed: true });
                 return true;
             }
-            (Some(_), ToStore::Subscribe) => client.link.close(),
-            (Some(_), ToStore::Mark { token, ended }) => self.marks.push(Mark { token, ended, turns: 2 }),
-            (Some(_), ToStore::Deliverable { waiting }) => self.deliverable = waiting,
+            (Some(hello), ToStore::Mark { token, ended }) if hello.role == Role::Qmgr => {
+                self.marks.push(Mark { token, ended, turns: 2 });
+            }
+            (Some(hello), ToStore::Deliverable { waiting }) if hello.role == Role::Qmgr => {
+                self.deliverable = waiting;
+            }
+            (Some(_), ToStore::Subscribe | ToStore::Mark { .. } | ToStore::Deliverable { .. }) => {
+                client.link.close();
+            }
             (Some(_), ToStore::List { from, count_max }) => {
                 client.list(&self.log, from, count_max);
             }

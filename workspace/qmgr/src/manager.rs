@@ -1,0 +1,362 @@
+//! What QMGR knows, and what it does about what it hears. Everything here runs at once, on one thread, without
+//! waiting: the links and timers are driven by `lib.rs`.
+//!
+//! Here: what it is made of, the supervisor, and the scheduler. [`tree`] follows the store, [`channels`] the roles.
+
+mod channels;
+mod tree;
+
+use crate::departures::Departures;
+use crate::generations::Generations;
+use crate::messages::Messages;
+use crate::processes::{Holder, Process, Processes};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use sternpost_link::qmgr::{Assignment, FromQmgr};
+use sternpost_link::store::ToStore;
+use sternpost_link::supervisor::{FromSupervisor, ToSupervisor};
+use sternpost_link::{Hello, PROTOCOL_VERSION, Role};
+use sternpost_message::{MlistId, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, UnixMillis};
+use sternpost_platform::clock::Clock;
+use sternpost_platform::link::Link;
+use sternpost_platform::memory;
+use sternpost_scheduler::{Action, Event, ProcessId, Scheduler};
+
+/// Time that a running channel has to attach to a new QMGR.
+const ATTACH_TIMEOUT_MS: u64 = 2_000;
+/// Time that a process which this QMGR starts has for the same.
+const START_TIMEOUT_MS: u64 = 30_000;
+/// A channel is asked this often whether it lives …
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// … and killed when it has not answered for so long. Both by the monotonic clock: time that is set is no silence.
+const PONG_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How far the tree is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// The store is away, or the channels have not all attached.
+    Waiting,
+    /// The store was asked for the snapshot.
+    Snapshot,
+    /// The snapshot is complete, and the processes count what they hold.
+    Recounting,
+    /// The count is complete and the store was asked for this mark.
+    Marking(u64),
+    /// The scheduler goes.
+    Going,
+}
+
+/// Everything that QMGR knows.
+#[derive(Debug)]
+pub(crate) struct Manager {
+    pub(crate) clock: Clock,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) tree: Tree,
+    pub(crate) generations: Generations,
+    pub(crate) messages: Messages,
+    pub(crate) processes: Processes,
+    pub(crate) directory: String,
+    store: Option<Rc<Link>>,
+    supervisor: Option<Rc<Link>>,
+    servers: Vec<Rc<Link>>,
+    supervisor_has_spoken: bool,
+    mark_last: u64,
+    /// Marks that wait, and the process whose Mlists come back when they arrive.
+    marks: Vec<(u64, ProcessId)>,
+    deliverable_said: u64,
+    departures: Departures,
+    /// Process ids of channels that ended before the snapshot: their last words come before the mark.
+    ended: Vec<u32>,
+    /// Mlists that their process no longer holds, as the count has shown.
+    vanished: Vec<(ProcessId, MlistId)>,
+    last_ping: Instant,
+}
+
+impl Manager {
+    pub(crate) fn new(generations: Generations) -> Self {
+        Self {
+            clock: Clock::default(),
+            scheduler: Scheduler::new(),
+            tree: Tree::Waiting,
+            generations,
+            messages: Messages::default(),
+            processes: Processes::default(),
+            directory: "no word from the directory yet".to_owned(),
+            store: None,
+            supervisor: None,
+            servers: Vec::new(),
+            supervisor_has_spoken: false,
+            mark_last: 0,
+            marks: Vec::new(),
+            deliverable_said: 0,
+            departures: Departures::default(),
+            ended: Vec::new(),
+            vanished: Vec::new(),
+            last_ping: Instant::now(),
+        }
+    }
+
+    pub(crate) fn hello() -> Hello {
+        Hello {
+            version: PROTOCOL_VERSION,
+            role: Role::Qmgr,
+            pid: std::process::id(),
+            process: 0,
+            channel: String::new(),
+            capacity: 0,
+        }
+    }
+
+    pub(crate) fn supervisor_connected(&mut self, link: Rc<Link>) {
+        send(&link, &ToSupervisor::Hello(Self::hello()));
+        self.supervisor = Some(link);
+        self.listen();
+    }
+
+    pub(crate) fn supervisor_said(&mut self, frame: FromSupervisor) {
+        match frame {
+            FromSupervisor::Running { processes, .. } => {
+                let now = self.clock.now();
+                for running in processes.iter().filter(|running| running.role == Role::Channel) {
+                    let process = ProcessId(running.process);
+                    if self.processes.get(process).is_none() {
+                        let attach_by = now.plus_ms(ATTACH_TIMEOUT_MS);
+                        let known = Process::new(running.name.clone(), running.pid, attach_by, false);
+                        self.processes.insert(process, known);
+                        self.apply(Event::ProcessStarted { process, channel: running.name.clone() });
+                    }
+                }
+                let gone: Vec<_> = self
+                    .processes
+                    .alive()
+                    .map(|(process, ..)| process)
+                    .filter(|process| !processes.iter().any(|running| running.process == process.0))
+                    .collect();
+                for process in gone {
+                    self.process_ended(process, "it was gone when the supervisor was asked");
+                }
+                self.supervisor_has_spoken = true;
+                self.subscribe_if_ready();
+            }
+            FromSupervisor::Started { process, pid } => self.processes.started(ProcessId(process), pid),
+            FromSupervisor::StartFailed { process, why } => {
+                tracing::error!(
+                    event = "channel.start-failed",
+                    process,
+                    why,
+                    "a channel process could not be started"
+                );
+                self.processes.remove(ProcessId(process));
+                self.apply(Event::StartFailed { process: ProcessId(process) });
+            }
+            FromSupervisor::Exited { process, status, .. } => self.process_ended(ProcessId(process), &status),
+            FromSupervisor::ListenFailed { listener, why } => {
+                tracing::error!(event = "listener.failed", listener, why, "a listener does not listen");
+            }
+        }
+    }
+
+    fn process_ended(&mut self, process: ProcessId, status: &str) {
+        let Some(known) = self.processes.get_mut(process) else { return };
+        known.link = None;
+        known.is_gone = true;
+        let (attached, pid, channel) = (known.capacity.is_some(), known.pid, known.channel.clone());
+        if known.is_draining {
+            tracing::debug!(
+                event = "channel.ended",
+                channel,
+                process = process.0,
+                pid,
+                status,
+                "a channel process has ended"
+            );
+        } else {
+            tracing::warn!(
+                event = "channel.died",
+                channel,
+                process = process.0,
+                pid,
+                status,
+                "a channel process has died; what it held is scheduled again"
+            );
+        }
+        if !attached && !self.processes.holds_something(process) {
+            self.processes.remove(process);
+            self.apply(Event::StartFailed { process });
+            self.subscribe_if_ready();
+            return;
+        }
+        self.apply(Event::ProcessGone { process });
+        self.subscribe_if_ready();
+        self.mark_if_counted();
+        // What it had sent to the store before it ended still counts; the mark comes behind it. Without a store, the
+        // next snapshot tells.
+        match self.mark(vec![pid]) {
+            Some(token) => self.marks.push((token, process)),
+            None => {
+                self.processes.remove(process);
+                self.apply(Event::Returned { process });
+            }
+        }
+    }
+
+    fn listen(&self) {
+        let (Some(supervisor), Some(configuration)) = (&self.supervisor, self.generations.configuration())
+        else {
+            return;
+        };
+        let listeners = configuration
+            .listeners
+            .iter()
+            .flat_map(|listener| listener.addresses.iter().map(|address| (listener.name.clone(), *address)))
+            .collect();
+        send(supervisor, &ToSupervisor::Listen { listeners });
+    }
+
+    /// Gives the scheduler an event and does what follows.
+    pub(crate) fn apply(&mut self, event: Event) {
+        let mut actions = Vec::new();
+        self.scheduler.apply(self.clock.now(), event, &mut actions);
+        for action in actions {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::StartProcess { process, channel } => {
+                let start = self.generations.channel_start(&channel);
+                let (Some(supervisor), Some((kind, capacity))) = (&self.supervisor, start) else {
+                    return self.apply(Event::StartFailed { process });
+                };
+                let (number, kind) = (process.0, kind.to_owned());
+                send(
+                    supervisor,
+                    &ToSupervisor::StartChannel { process: number, channel: channel.clone(), kind, capacity },
+                );
+                let attach_by = self.clock.now().plus_ms(START_TIMEOUT_MS);
+                self.processes.insert(process, Process::new(channel, 0, attach_by, true));
+            }
+            Action::Assign { process, mlist, peer, recipients, attempts, .. } => {
+                let Some(link) = self.processes.get(process).and_then(|known| known.link.clone()) else {
+                    return;
+                };
+                self.processes.hold(mlist, Holder::new(process, recipients.clone()));
+                send(
+                    &link,
+                    &FromQmgr::Assign(Assignment { mlist, peer: peer.to_string(), recipients, attempts }),
+                );
+            }
+            Action::StopProcess { process, reason } => {
+                if let Some(known) = self.processes.get_mut(process) {
+                    known.is_draining = true;
+                    tracing::debug!(
+                        event = "channel.stop",
+                        channel = known.channel,
+                        process = process.0,
+                        ?reason,
+                        "a channel process is asked to stop"
+                    );
+                    if let Some(link) = &known.link {
+                        send(link, &FromQmgr::Drain);
+                    }
+                }
+            }
+            Action::Expired { mlist, recipients } => {
+                tracing::info!(event = "mlist.expired", %mlist, "an Mlist has expired; a failure report is owed");
+                self.report(mlist.message, ROUTE_FAILURE_REPORT, recipients);
+            }
+            Action::DelayReportDue { mlist, recipients } => {
+                self.report(mlist.message, ROUTE_DELAY_REPORT, recipients);
+            }
+        }
+    }
+
+    /// What is due by time alone.
+    pub(crate) fn wake(&mut self) {
+        let now = self.clock.now();
+        let late: Vec<_> =
+            self.processes.unattached().filter(|(_, by)| *by <= now).map(|(process, _)| process).collect();
+        for process in late {
+            tracing::warn!(
+                event = "channel.silent",
+                process = process.0,
+                "a channel process did not attach in time and is killed"
+            );
+            if let Some(known) = self.processes.get_mut(process) {
+                known.attach_by = Some(now.plus_ms(ATTACH_TIMEOUT_MS));
+            }
+            self.kill(process);
+        }
+        if self.last_ping.elapsed() >= PING_INTERVAL {
+            self.ping();
+        }
+        self.apply(Event::Wake);
+    }
+
+    fn ping(&mut self) {
+        // A QMGR that was stopped itself has heard nobody, and asks again.
+        let is_late = self.last_ping.elapsed() >= 2 * PING_INTERVAL;
+        self.last_ping = Instant::now();
+        let mut silent = Vec::new();
+        for (process, known) in self.processes.all_mut() {
+            let Some(link) = &known.link else { continue };
+            match known.asked_at {
+                Some(at) if !is_late && at.elapsed() >= PONG_TIMEOUT => silent.push(process),
+                Some(_) if !is_late => {}
+                Some(_) | None => {
+                    known.asked_at = Some(self.last_ping);
+                    send(link, &FromQmgr::Ping { token: process.0 });
+                }
+            }
+        }
+        for process in silent {
+            tracing::warn!(
+                event = "channel.hangs",
+                process = process.0,
+                "a channel process does not answer and is killed"
+            );
+            self.kill(process);
+        }
+    }
+
+    /// When [`Self::wake`] must be called next.
+    pub(crate) fn wake_at(&self) -> UnixMillis {
+        let scheduler = self.scheduler.wake_at().map_or(u64::MAX, |at| at.0);
+        let attach = self.processes.unattached().map(|(_, by)| by.0).min().unwrap_or(u64::MAX);
+        let ping = PING_INTERVAL.saturating_sub(self.last_ping.elapsed());
+        let ping = self.clock.now().plus_ms(u64::try_from(ping.as_millis()).unwrap_or(u64::MAX) + 1);
+        UnixMillis(scheduler.min(attach).min(ping.0))
+    }
+
+    /// Tells the store how much mail waits that is about to leave, when that has changed enough to matter: the flow
+    /// control of intake needs the magnitude, not the count. Mail that would not leave within a second (a dead or slow
+    /// next hop) is not counted, so that it never slows intake.
+    pub(crate) fn tell_deliverable(&mut self) {
+        let now = self.clock.now();
+        let waiting = if self.tree == Tree::Going { self.scheduler.counts().runnable as u64 } else { 0 };
+        let leaving = if waiting <= self.departures.per_second(now) { waiting } else { 0 };
+        if leaving.checked_ilog2() != self.deliverable_said.checked_ilog2()
+            && let Some(store) = &self.store
+        {
+            self.deliverable_said = leaving;
+            send(store, &ToStore::Deliverable { waiting: leaving });
+        }
+    }
+}
+
+/// Frames of ours are far smaller than a datagram; one that is not is a defect, and the link stays in order without.
+pub(crate) fn send<F: serde::Serialize>(link: &Link, frame: &F) {
+    if let Err(error) = link.push(frame) {
+        tracing::error!(error = &error as &dyn std::error::Error, "a frame was not sent");
+    }
+}
+
+fn send_view(link: &Link, generation: u64, view: &[u8]) {
+    let sent = memory::seal(view).map_err(|error| error.to_string()).and_then(|memory| {
+        link.push_with(&FromQmgr::View { generation }, memory).map_err(|error| error.to_string())
+    });
+    if let Err(error) = sent {
+        tracing::error!(event = "view.not-sent", error, "a role did not get its view of the configuration");
+    }
+}

@@ -1,0 +1,180 @@
+//! QMGR and the roles: channel processes, `smtp-server`, and the configuration that the directory role brings.
+
+use super::{ATTACH_TIMEOUT_MS, Manager, send, send_view};
+use crate::processes::{Holder, Process};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use sternpost_config::Entry;
+use sternpost_link::Hello;
+use sternpost_link::qmgr::{FromQmgr, ToQmgr};
+use sternpost_link::supervisor::ToSupervisor;
+use sternpost_platform::link::Link;
+use sternpost_platform::memory;
+use sternpost_scheduler::{Event, ProcessId};
+
+impl Manager {
+    /// A channel process shakes hands. One whose channel is no longer configured gets no view: it ends what it holds.
+    pub(crate) fn channel_connected(&mut self, hello: &Hello, link: &Rc<Link>) {
+        let process = ProcessId(hello.process);
+        if self.processes.get(process).is_none() {
+            let attach_by = self.clock.now().plus_ms(ATTACH_TIMEOUT_MS);
+            self.processes.insert(process, Process::new(hello.channel.clone(), hello.pid, attach_by, false));
+            self.apply(Event::ProcessStarted { process, channel: hello.channel.clone() });
+        }
+        if let Some(known) = self.processes.get_mut(process) {
+            known.link = Some(Rc::clone(link));
+            known.pid = hello.pid;
+        }
+        send(link, &FromQmgr::Welcome(Self::hello()));
+        match self.generations.channel_view(&hello.channel) {
+            Some(view) => send_view(link, self.generations.generation, &view),
+            None => {
+                tracing::warn!(
+                    event = "channel.unknown",
+                    channel = hello.channel,
+                    "a process of a channel that is not configured; it is drained"
+                );
+                send(link, &FromQmgr::Drain);
+            }
+        }
+    }
+
+    pub(crate) fn channel_said(&mut self, hello: &Hello, frame: ToQmgr) {
+        let process = ProcessId(hello.process);
+        match frame {
+            ToQmgr::Held { mlists } => {
+                if self.processes.get(process).is_some_and(|known| known.capacity.is_some()) {
+                    self.processes.recounted(process, mlists.into_iter().map(|(mlist, _)| mlist));
+                } else {
+                    for (mlist, recipients) in mlists {
+                        self.processes.hold(mlist, Holder::new(process, recipients));
+                    }
+                }
+            }
+            ToQmgr::Counted { .. } => {
+                let vanished = self.processes.end_recount(process);
+                self.vanished.extend(vanished.into_iter().map(|mlist| (process, mlist)));
+                self.mark_if_counted();
+            }
+            ToQmgr::Draining => {
+                if let Some(known) = self.processes.get_mut(process) {
+                    known.is_draining = true;
+                }
+                self.apply(Event::ProcessAttached { process, channel: hello.channel.clone(), capacity: 0 });
+            }
+            ToQmgr::Attached => {
+                if let Some(known) = self.processes.get_mut(process) {
+                    known.capacity = Some(hello.capacity);
+                    known.attach_by = None;
+                }
+                let (channel, capacity) = (hello.channel.clone(), hello.capacity);
+                self.apply(Event::ProcessAttached { process, channel, capacity });
+                self.subscribe_if_ready();
+            }
+            ToQmgr::Finished { mlist } => {
+                self.processes.finished(process, mlist);
+                self.apply(Event::Finished { process, mlist });
+            }
+            ToQmgr::Unassigned { mlist, why } => {
+                tracing::debug!(event = "mlist.unassigned", %mlist, why, "a channel gave an Mlist back");
+                self.processes.given_back(process, mlist);
+                self.apply(Event::Unassigned { process, mlist });
+            }
+            ToQmgr::PeerFailed { peer, why } => {
+                tracing::info!(
+                    event = "peer.failed",
+                    channel = hello.channel,
+                    peer,
+                    why,
+                    "a peer MTA does not work"
+                );
+                self.apply(Event::PeerFailed { channel: hello.channel.clone(), peer });
+            }
+            ToQmgr::PeerWorked { peer } => {
+                self.apply(Event::PeerWorked { channel: hello.channel.clone(), peer });
+            }
+            ToQmgr::Pong { .. } => {
+                if let Some(known) = self.processes.get_mut(process) {
+                    known.asked_at = None;
+                }
+            }
+            ToQmgr::Hello(_) | ToQmgr::Entries { .. } | ToQmgr::DirectoryStatus { .. } | ToQmgr::Ask(_) => {}
+        }
+    }
+
+    /// The link of a channel has ended; its process must end too.
+    pub(crate) fn channel_lost(&mut self, hello: &Hello) {
+        let process = ProcessId(hello.process);
+        if let Some(known) = self.processes.get_mut(process) {
+            known.link = None;
+            self.kill(process);
+        }
+    }
+
+    pub(super) fn kill(&self, process: ProcessId) {
+        if let Some(supervisor) = &self.supervisor {
+            send(supervisor, &ToSupervisor::KillChannel { process: process.0 });
+        }
+    }
+
+    pub(crate) fn server_connected(&mut self, link: &Rc<Link>) {
+        send(link, &FromQmgr::Welcome(Self::hello()));
+        if let Some(view) = self.generations.smtp_server_view() {
+            send_view(link, self.generations.generation, &view);
+        }
+        self.servers.push(Rc::clone(link));
+    }
+
+    pub(crate) fn server_lost(&mut self, link: &Rc<Link>) {
+        self.servers.retain(|server| !Rc::ptr_eq(server, link));
+    }
+
+    pub(crate) fn entries(&mut self, memory: OwnedFd) {
+        let octets = memory::unseal(memory, memory::ENTRIES_OCTETS_MAX).map_err(|error| error.to_string());
+        let entries = octets.and_then(|octets| {
+            postcard::from_bytes::<Vec<Entry>>(&octets).map_err(|error| error.to_string())
+        });
+        match entries {
+            Ok(entries) => {
+                if self.generations.take(entries) {
+                    self.new_generation();
+                }
+            }
+            Err(error) => tracing::error!(
+                event = "configuration.unreadable",
+                error,
+                "the directory role sent entries that cannot be read"
+            ),
+        }
+    }
+
+    /// Puts a held change into force.
+    pub(crate) fn confirm(&mut self) -> bool {
+        let confirmed = self.generations.confirm();
+        if confirmed {
+            self.new_generation();
+        }
+        confirmed
+    }
+
+    /// Gives everybody what the generation in force has for them.
+    pub(crate) fn new_generation(&mut self) {
+        if let Some(view) = self.generations.smtp_server_view() {
+            for server in &self.servers {
+                send_view(server, self.generations.generation, &view);
+            }
+        }
+        for process in self.processes.all() {
+            if let (Some(link), Some(view)) = (&process.link, self.generations.channel_view(&process.channel))
+            {
+                send_view(link, self.generations.generation, &view);
+            }
+        }
+        self.listen();
+        // Last: what the scheduler assigns now must find its peer in the view.
+        let limits = self.generations.limits();
+        if let Some(limits) = limits {
+            self.apply(Event::Configure(limits));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! QMGR's tree and the store: the snapshot, the stream, the mark.
+//!
+//! The tree is built in steps, after each start of QMGR or of the store:
+//!
+//! 1. the supervisor says which channel processes run;
+//! 2. each of them attaches and says which Mlists it holds, or is killed after two seconds;
+//! 3. the store sends a snapshot of the living, then the stream;
+//! 4. the processes count once more what they hold, for an outcome that became durable before the snapshot came to its
+//!    message is in the snapshot and was not told apart;
+//! 5. the store's mark comes back: every outcome that a channel was told to be durable is in the tree, and what a
+//!    process holds no longer waits again;
+//! 6. only now the scheduler goes.
+
+use super::{Manager, Tree, send};
+use crate::generations::REPORTS;
+use crate::messages::Consequence;
+use std::rc::Rc;
+use sternpost_config::HOUSEKEEPER;
+use sternpost_link::qmgr::FromQmgr;
+use sternpost_link::store::{Effect, MessageFacts, StreamFrame, ToStore};
+use sternpost_message::{
+    MessageSequence, MlistId, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientRange, RouteIndex,
+    UnixMillis,
+};
+use sternpost_platform::link::Link;
+use sternpost_scheduler::{Event, MlistSpec, Scheduler};
+
+impl Manager {
+    pub(crate) fn store_connected(&mut self, link: Rc<Link>) {
+        send(&link, &ToStore::Hello(Self::hello()));
+        self.store = Some(link);
+        self.tree = Tree::Waiting;
+        self.deliverable_said = 0;
+        self.subscribe_if_ready();
+    }
+
+    pub(crate) fn store_lost(&mut self) {
+        self.store = None;
+        self.tree = Tree::Waiting;
+        self.marks.clear();
+    }
+
+    pub(super) fn subscribe_if_ready(&mut self) {
+        if self.tree != Tree::Waiting || !self.supervisor_has_spoken || self.processes.is_one_awaited() {
+            return;
+        }
+        if let Some(store) = &self.store {
+            send(store, &ToStore::Subscribe);
+            self.tree = Tree::Snapshot;
+        }
+    }
+
+    pub(crate) fn stream(&mut self, frame: StreamFrame) {
+        match frame {
+            StreamFrame::SnapshotBegin { messages_count } => {
+                tracing::info!(
+                    event = "tree.snapshot",
+                    messages_count,
+                    "building the tree from the store's snapshot"
+                );
+                self.begin_tree();
+            }
+            StreamFrame::Message(facts) => self.message(&facts),
+            StreamFrame::SnapshotEnd => {
+                self.tree = Tree::Recounting;
+                let token = self.mark_last;
+                self.processes.begin_recount(|link| send(link, &FromQmgr::Recount { token }));
+                self.mark_if_counted();
+            }
+            StreamFrame::Outcome { message, effects } => {
+                let mut consequences = Vec::new();
+                for (recipients, effect) in effects {
+                    self.messages.consequences(message, recipients, effect, &mut consequences);
+                    if effect == Effect::Failed {
+                        tracing::info!(event = "recipient.failed", %message, "recipients failed; a report is owed");
+                    }
+                }
+                for consequence in consequences {
+                    self.follow(message, consequence);
+                }
+            }
+            StreamFrame::Dead { message } => {
+                if let Some(dead) = self.messages.remove(message) {
+                    for mlist in dead.mlists(message) {
+                        self.processes.forget(mlist);
+                        self.apply(Event::Remove { mlist });
+                    }
+                }
+            }
+            StreamFrame::Mark { token } => self.marked(token),
+        }
+    }
+
+    pub(super) fn begin_tree(&mut self) {
+        self.tree = Tree::Snapshot;
+        self.messages.clear();
+        self.marks.clear();
+        self.scheduler = Scheduler::new();
+        self.vanished.clear();
+        self.ended = self.processes.forget_the_dead();
+        let limits = self.generations.limits();
+        if let Some(limits) = limits {
+            self.apply(Event::Configure(limits));
+        }
+        for (process, channel, capacity) in self.processes.alive() {
+            self.apply(Event::ProcessStarted { process, channel: channel.clone() });
+            if let Some(capacity) = capacity {
+                self.apply(Event::ProcessAttached { process, channel, capacity });
+            }
+        }
+    }
+
+    pub(super) fn mark(&mut self, ended: Vec<u32>) -> Option<u64> {
+        let store = self.store.as_ref()?;
+        self.mark_last += 1;
+        send(store, &ToStore::Mark { token: self.mark_last, ended });
+        Some(self.mark_last)
+    }
+
+    pub(super) fn mark_if_counted(&mut self) {
+        if self.tree != Tree::Recounting || self.processes.is_recounting() {
+            return;
+        }
+        let ended = std::mem::take(&mut self.ended);
+        if let Some(token) = self.mark(ended) {
+            self.tree = Tree::Marking(token);
+        }
+    }
+
+    pub(super) fn marked(&mut self, token: u64) {
+        if self.tree == Tree::Marking(token) {
+            self.tree = Tree::Going;
+            for (process, mlist) in std::mem::take(&mut self.vanished) {
+                if self.processes.given_back(process, mlist) {
+                    self.apply(Event::Unassigned { process, mlist });
+                }
+            }
+            tracing::info!(event = "tree.going", "the tree is complete; scheduling begins");
+            self.apply(Event::Go);
+        }
+        if let Some(at) = self.marks.iter().position(|(waiting, _)| *waiting == token) {
+            let (_, process) = self.marks.swap_remove(at);
+            self.processes.remove(process);
+            self.apply(Event::Returned { process });
+        }
+    }
+
+    pub(super) fn message(&mut self, facts: &MessageFacts) {
+        self.messages.insert(facts);
+        for mlist in &facts.mlists {
+            let spec =
+                self.spec(facts.sequence, mlist.route, &mlist.channel, &mlist.peer, mlist.pending.clone());
+            if let Some(mut spec) = spec {
+                spec.attempts = mlist.attempts;
+                if facts.delay_reported {
+                    spec.delay_report_at = None;
+                }
+                self.queue(spec);
+            }
+        }
+        if !facts.failed.is_empty() {
+            self.report(facts.sequence, ROUTE_FAILURE_REPORT, facts.failed.clone());
+        }
+    }
+
+    /// Queues an Mlist; what a channel already holds of it is in progress there.
+    pub(super) fn queue(&mut self, spec: MlistSpec) {
+        let Some(holder) = self.processes.holder(spec.id) else { return self.apply(Event::Queue(spec)) };
+        let (held, rest) = split(&spec.recipients, &holder.recipients);
+        let (process, finished) = (holder.process, holder.finished);
+        let mlist = spec.id;
+        self.processes.holds_only(mlist, &held);
+        if !held.is_empty() {
+            self.apply(Event::Queue(MlistSpec { recipients: held, held_by: Some(process), ..spec.clone() }));
+            if finished {
+                self.apply(Event::Finished { process, mlist });
+            }
+        } else if finished {
+            self.processes.forget(mlist);
+        }
+        if !rest.is_empty() {
+            self.apply(Event::Queue(MlistSpec { recipients: rest, ..spec }));
+        }
+    }
+
+    pub(super) fn spec(
+        &self,
+        message: MessageSequence,
+        route: RouteIndex,
+        channel: &str,
+        peer: &str,
+        recipients: Vec<RecipientRange>,
+    ) -> Option<MlistSpec> {
+        let known = self.messages.get(message)?;
+        let qmgr = self.generations.configuration().map(|configuration| &configuration.qmgr);
+        let after_s = |seconds: u32| known.accepted_at.plus_ms(u64::from(seconds) * 1_000);
+        let is_report = matches!(route, ROUTE_FAILURE_REPORT | ROUTE_DELAY_REPORT);
+        Some(MlistSpec {
+            id: MlistId { message, route },
+            channel: channel.to_owned(),
+            peer: peer.to_owned(),
+            precedence: known.precedence,
+            recipients,
+            accepted_at: known.accepted_at,
+            // A report that is owed never expires.
+            expires_at: match qmgr {
+                Some(qmgr) if !is_report => after_s(qmgr.expire_after_s),
+                _ => UnixMillis(u64::MAX),
+            },
+            delay_report_at: qmgr
+                .filter(|qmgr| !is_report && qmgr.delay_report_after_s > 0)
+                .map(|qmgr| after_s(qmgr.delay_report_after_s)),
+            attempts: 0,
+            not_before: UnixMillis(0),
+            held_by: None,
+        })
+    }
+
+    pub(super) fn report(
+        &mut self,
+        message: MessageSequence,
+        route: RouteIndex,
+        recipients: Vec<RecipientRange>,
+    ) {
+        if let Some(spec) = self.spec(message, route, HOUSEKEEPER, REPORTS, recipients) {
+            self.queue(spec);
+        }
+    }
+
+    pub(super) fn follow(&mut self, message: MessageSequence, consequence: Consequence) {
+        match consequence {
+            Consequence::Settled { mlist, recipients, worked } => {
+                if worked {
+                    self.departures.count(self.clock.now());
+                }
+                self.processes.outcome(mlist, recipients);
+                self.apply(Event::Settled { mlist, recipients: vec![recipients], worked });
+            }
+            Consequence::Deferred { mlist, recipients, scope } => {
+                self.processes.outcome(mlist, recipients);
+                self.apply(Event::Deferred { mlist, recipients: vec![recipients], scope });
+            }
+            Consequence::ReportOwed { recipients } => {
+                self.report(message, ROUTE_FAILURE_REPORT, vec![recipients]);
+            }
+        }
+    }
+}
+
+/// The part of `recipients` that lies in `within`, and the rest.
+fn split(
+    recipients: &[RecipientRange],
+    within: &[RecipientRange],
+) -> (Vec<RecipientRange>, Vec<RecipientRange>) {
+    let (inside, outside): (Vec<_>, Vec<_>) = recipients
+        .iter()
+        .flat_map(|range| range.first..range.end())
+        .map(sternpost_message::RecipientIndex)
+        .partition(|index| within.iter().any(|range| range.contains(*index)));
+    (RecipientRange::pack(inside), RecipientRange::pack(outside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipients_split_into_those_held_and_the_rest() {
+        let range = |first, count| RecipientRange { first, count };
+        let (held, rest) = split(&[range(0, 4), range(8, 2)], &[range(1, 2), range(9, 5)]);
+        assert_eq!(held, [range(1, 2), range(9, 1)]);
+        assert_eq!(rest, [range(0, 1), range(3, 1), range(8, 1)]);
+    }
+}
