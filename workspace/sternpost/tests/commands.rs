@@ -89,7 +89,11 @@ fn good_tables_pass_and_bad_ones_are_explained() {
     assert!(text(&broken.stderr).starts_with("error: broken.toml cannot be used: line 1: "));
     let shown = sternpost(&["config", "show", "--tables", "good.toml", "--json"], folder.path());
     let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
-    assert_eq!(shown["node"]["hostname"], "north.example");
+    assert_eq!(shown["configuration"]["node"]["hostname"], "north.example");
+    assert_eq!(shown["problems"], serde_json::json!([]));
+    let shown = sternpost(&["config", "show", "--tables", "bad.toml"], folder.path());
+    assert_eq!(shown.status.code(), Some(1));
+    assert!(text(&shown.stdout).contains("attribute: sternpostHostname"), "{}", text(&shown.stdout));
 }
 
 #[test]

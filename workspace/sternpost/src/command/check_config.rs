@@ -86,7 +86,7 @@ fn text(path: &Path, loaded: &Loaded) -> String {
 }
 
 /// A problem for people: which entry, what is wrong, what holds, what to do.
-pub(super) fn problem_text(problem: &Problem) -> String {
+fn problem_text(problem: &Problem) -> String {
     let attribute = problem.attribute.as_deref().unwrap_or("the entry");
     let dn = if problem.dn.is_empty() { "the whole set" } else { &problem.dn };
     format!(

@@ -3,6 +3,7 @@
 use super::{CommandResult, check_config, exit_code};
 use crate::ask::{self, Which};
 use crate::output;
+use serde_json::json;
 use std::path::PathBuf;
 use sternpost_link::qmgr::Question;
 
@@ -11,7 +12,7 @@ use sternpost_link::qmgr::Question;
 pub(crate) enum Command {
     /// Show the configuration in force, or the one that tables would give
     #[command(
-        after_help = "Examples:\n  sternpost config show --json\n  sternpost config show --tables tables.toml\n\nWith --tables, what is wrong is said on standard error. Exit status: 0 nothing is wrong, 1 something is."
+        after_help = "Examples:\n  sternpost config show --json\n  sternpost config show --tables tables.toml\n\nExit status with --tables: 0 nothing is wrong, 1 something is."
     )]
     Show {
         #[command(flatten)]
@@ -46,9 +47,12 @@ pub(crate) fn run(command: &Command) -> CommandResult {
         Command::Show { tables: Some(tables), node, json, .. } => {
             let loaded = check_config::read_tables(tables, node)?;
             let is_good = loaded.configuration.is_some() && loaded.problems.is_empty();
-            // Beside what is shown, so that the configuration can be piped on.
-            loaded.problems.iter().for_each(|problem| eprint!("{}", check_config::problem_text(problem)));
-            (serde_json::to_value(&loaded.configuration)?, *json, is_good)
+            // The shape of a running switch's answer, which has a generation besides.
+            let shown = json!({
+                "configuration": serde_json::to_value(&loaded.configuration)?,
+                "problems": serde_json::to_value(&loaded.problems)?,
+            });
+            (shown, *json, is_good)
         }
         Command::Show { which, json, .. } => {
             (ask::on_loop(ask::qmgr(which, Question::Configuration))?, *json, true)

@@ -12,7 +12,7 @@ use sternpost_link::supervisor::{ListeningSocket, Running};
 /// Which switch, and how it is printed.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, no configuration is in force, a change is held or cannot be used, or\nthe log is full."
+    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, an entry is wrong, no configuration is in force, a change is held or\ncannot be used, or the log is full."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
 fn is_well(status: &Value) -> bool {
     let configuration = &status["qmgr"]["configuration"];
     // Problems are a list, though an empty one, as soon as something is in force.
-    configuration["problems"].is_array()
+    configuration["problems"].as_array().is_some_and(Vec::is_empty)
         && configuration["held"].is_null()
         && configuration["unusable"].as_array().is_none_or(Vec::is_empty)
         && status["store"]["full"] == false
@@ -156,6 +156,7 @@ mod tests {
             ("/store", json!({"error": "no answer"})),
             ("/store/full", json!(true)),
             ("/qmgr/configuration/problems", Value::Null),
+            ("/qmgr/configuration/problems", json!([{"dn": "cn=out"}])),
             ("/qmgr/configuration/held", json!({"reason": "the node is gone", "would_remove": []})),
             ("/qmgr/configuration/unusable", json!([{"dn": "cn=north"}])),
         ];
