@@ -201,7 +201,6 @@ impl Housekeeper {
                         diagnostic: &candidate.diagnostic,
                         expired: candidate.record.state == RecipientState::Pending && !is_delay,
                         attempts: u32::from(candidate.record.attempts),
-                        last_attempt_at: None,
                     });
                 }
             }

@@ -42,8 +42,6 @@ pub struct ReportedRecipient<'a> {
     pub expired: bool,
     /// How often a transfer was attempted.
     pub attempts: u32,
-    /// When the last attempt was; none when there was none.
-    pub last_attempt_at: Option<UnixMillis>,
 }
 
 /// What the caller has of the original content, from its first octet on.

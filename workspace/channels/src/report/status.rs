@@ -82,9 +82,6 @@ fn recipient_fields(
         fields += &format!("Remote-MTA: dns; {remote}\r\n");
     }
     fields += &folded_field("Diagnostic-Code", &diagnostic_code(reported, charset));
-    if let Some(at) = reported.last_attempt_at {
-        fields += &format!("Last-Attempt-Date: {}\r\n", internet_date(at));
-    }
     if let ReportKind::Delay { will_retry_until } = request.kind {
         fields += &format!("Will-Retry-Until: {}\r\n", internet_date(will_retry_until));
     }

@@ -70,9 +70,7 @@ fn recipient_text(kind: ReportKind, reported: &ReportedRecipient<'_>) -> String 
     if reported.attempts > 0 {
         let times =
             if reported.attempts == 1 { "once".to_owned() } else { format!("{} times", reported.attempts) };
-        let last =
-            reported.last_attempt_at.map(|at| format!(", last on {}", internet_date(at))).unwrap_or_default();
-        text += &wrapped(&format!("Tried {times}{last}."), 6);
+        text += &wrapped(&format!("Tried {times}."), 6);
     }
     if reported.expired {
         text += &wrapped("The time for further attempts is over.", 6);
