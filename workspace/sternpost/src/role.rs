@@ -5,9 +5,12 @@ mod directory;
 
 use crate::bootstrap::{Backend, Bootstrap, BootstrapError};
 use crate::logging;
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
+use sternpost_channels::smtp_server::ListenerSocket;
 use sternpost_config::ChannelKind;
 use sternpost_platform::disk::DiskBackend;
 use sternpost_platform::process;
@@ -69,6 +72,9 @@ pub(crate) struct SmtpServer {
     /// An inherited listening socket: LISTENER=DESCRIPTOR
     #[arg(long, value_parser = listener)]
     listen: Vec<(String, RawFd)>,
+    /// The same, for the clients that have reached one address of the socket: LISTENER@ADDRESS=DESCRIPTOR
+    #[arg(long, value_parser = listener_at)]
+    listen_at: Vec<((String, IpAddr), RawFd)>,
 }
 
 /// A channel process.
@@ -104,6 +110,17 @@ fn listener(text: &str) -> Result<(String, RawFd), String> {
     text.rsplit_once('=')
         .and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)))
         .ok_or_else(|| "write LISTENER=DESCRIPTOR".to_owned())
+}
+
+/// An address holds no `@`, so the last one ends the name.
+fn listener_at(text: &str) -> Result<((String, IpAddr), RawFd), String> {
+    listener(text)
+        .ok()
+        .and_then(|(place, number)| {
+            let (name, address) = place.rsplit_once('@')?;
+            Some(((name.to_owned(), address.parse().ok()?), number))
+        })
+        .ok_or_else(|| "write LISTENER@ADDRESS=DESCRIPTOR".to_owned())
 }
 
 /// Why a role has ended.
@@ -221,10 +238,16 @@ fn qmgr(arguments: Serving) -> Result<(), RoleError> {
 }
 
 fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {
-    let listeners = arguments
-        .listen
+    // Listeners of single addresses share a descriptor, which is taken once.
+    let mut by_number: BTreeMap<RawFd, Vec<(String, Option<IpAddr>)>> = BTreeMap::new();
+    let whole = arguments.listen.into_iter().map(|(name, number)| (number, (name, None)));
+    let parts = arguments.listen_at.into_iter().map(|((name, at), number)| (number, (name, Some(at))));
+    for (number, listener) in whole.chain(parts) {
+        by_number.entry(number).or_default().push(listener);
+    }
+    let listeners = by_number
         .into_iter()
-        .map(|(name, number)| Ok((name, inherited(number)?)))
+        .map(|(number, listeners)| Ok(ListenerSocket { socket: inherited(number)?, listeners }))
         .collect::<Result<Vec<_>, RoleError>>()?;
     begin(&arguments.tie, "smtp-server")?;
     let run_directory = arguments.tie.run_directory;
@@ -258,5 +281,8 @@ mod tests {
     fn a_listener_may_have_any_name() {
         assert_eq!(listener("a=b, c=9").unwrap(), ("a=b, c".to_owned(), 9));
         assert!(listener("in").is_err() && listener("in=x").is_err());
+        let at = "192.0.2.1".parse().unwrap();
+        assert_eq!(listener_at("a@b@192.0.2.1=9").unwrap(), (("a@b".to_owned(), at), 9));
+        assert!(listener_at("in=9").is_err() && listener_at("in@x=9").is_err());
     }
 }

@@ -8,8 +8,10 @@
 
 mod family;
 mod limits;
+pub(crate) mod listeners_file;
 mod listening;
 mod paths;
+mod service;
 mod session;
 mod spawn;
 
@@ -19,6 +21,7 @@ use crate::bootstrap::{Bootstrap, BootstrapError};
 use family::{Action, ChannelOrder, Event, Family, Start};
 use listening::{Change, Listening};
 use paths::RunDirectory;
+use service::Service;
 use session::{FromSession, SessionId};
 use spawn::{Signal, Spawner};
 use std::collections::HashMap;
@@ -78,6 +81,12 @@ pub(crate) enum SupervisorError {
 /// # Errors
 /// What keeps the supervisor from starting, see [`SupervisorError`].
 pub(crate) fn run(bootstrap_path: &Path) -> Result<(), SupervisorError> {
+    // Before anything else is opened.
+    let (given, refusals) = service::inherited_sockets();
+    let (listening, more_refusals) = Listening::with_given(given);
+    for why in refusals.into_iter().chain(more_refusals) {
+        tracing::warn!(event = "listener.given", why, "a socket of the service manager cannot be used");
+    }
     let bootstrap = Bootstrap::read(bootstrap_path)?;
     let process = |what| move |source| SupervisorError::Process { what, source };
     let bootstrap_path = std::path::absolute(bootstrap_path).map_err(process("name its bootstrap"))?;
@@ -86,7 +95,8 @@ pub(crate) fn run(bootstrap_path: &Path) -> Result<(), SupervisorError> {
         .enable_all()
         .build()
         .map_err(process("start its event loop"))?;
-    let result = tokio::task::LocalSet::new().block_on(&runtime, supervise(&run_directory, bootstrap_path));
+    let result =
+        tokio::task::LocalSet::new().block_on(&runtime, supervise(&run_directory, bootstrap_path, listening));
     run_directory.remove_sockets();
     result
 }
@@ -100,7 +110,11 @@ enum Input {
     Session(SessionId, FromSession),
 }
 
-async fn supervise(run_directory: &RunDirectory, bootstrap: PathBuf) -> Result<(), SupervisorError> {
+async fn supervise(
+    run_directory: &RunDirectory,
+    bootstrap: PathBuf,
+    listening: Listening,
+) -> Result<(), SupervisorError> {
     let process = |what| move |source| SupervisorError::Process { what, source };
     let on = |kind| signal(kind).map_err(process("wait for signals"));
     let (mut terminate, mut interrupt, mut hangup) =
@@ -118,15 +132,19 @@ async fn supervise(run_directory: &RunDirectory, bootstrap: PathBuf) -> Result<(
     let mut supervisor = Supervisor {
         family: Family::new(Instant::now()),
         spawner,
-        listening: Listening::default(),
+        listening,
         listen_retry_at: None,
         children: HashMap::new(),
         links: HashMap::new(),
         qmgr: None,
+        service: Service::default(),
         inputs,
     };
+    supervisor.tell_of_listeners();
+    let mut signs_of_life = service::signs_of_life();
     tracing::info!(run_directory = %run_directory.path().display(), "running");
     while !supervisor.carry_out() {
+        supervisor.service.tell(&supervisor.family.running(), &supervisor.listening.report());
         let wake_at = supervisor.wake_at();
         let wake = async {
             match wake_at {
@@ -134,14 +152,27 @@ async fn supervise(run_directory: &RunDirectory, bootstrap: PathBuf) -> Result<(
                 None => std::future::pending().await,
             }
         };
+        let sign_of_life = async {
+            match &mut signs_of_life {
+                Some(interval) => interval.tick().await,
+                None => std::future::pending().await,
+            }
+        };
         let next = tokio::select! {
             Some(next) = input.recv() => next,
             _ = terminate.recv() => Input::Family(Event::Stop),
             _ = interrupt.recv() => Input::Family(Event::Stop),
+            _ = sign_of_life => {
+                service::sign_of_life();
+                continue;
+            }
             // A terminal that goes away does not stop the switch.
             _ = hangup.recv() => continue,
             () = wake => Input::Family(Event::Wake),
         };
+        if matches!(next, Input::Family(Event::Stop)) {
+            supervisor.service.stop();
+        }
         supervisor.apply(next);
     }
     tracing::info!("stopped");
@@ -159,6 +190,7 @@ struct Supervisor {
     links: HashMap<SessionId, Rc<Link>>,
     /// The session that has said that it is QMGR.
     qmgr: Option<SessionId>,
+    service: Service,
     inputs: mpsc::Sender<Input>,
 }
 
@@ -233,7 +265,22 @@ impl Supervisor {
             for socket in self.listening.report() {
                 tracing::info!(listener = socket.listener, address = %socket.bound, "listening");
             }
+            for address in self.listening.unused() {
+                tracing::info!(event = "listener.unused", %address, "no listener uses this socket of the service manager; nobody is served there");
+            }
+            self.tell_of_listeners();
             self.family.apply(now, Event::ListeningChanged { is_empty: self.listening.is_empty() });
+        }
+    }
+
+    /// For the firewall, which opens what stands there and nothing else.
+    fn tell_of_listeners(&self) {
+        if let Err(error) = listeners_file::write(&self.spawner.run_directory, &self.listening.report()) {
+            tracing::error!(
+                event = "listener.file",
+                error = &error as &dyn std::error::Error,
+                "where the switch listens was not written; a firewall that follows it stays as it is"
+            );
         }
     }
 

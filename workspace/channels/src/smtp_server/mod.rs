@@ -39,8 +39,26 @@ const STOP_LIMIT: Duration = Duration::from_secs(8);
 pub struct Options {
     /// Where the sockets of the other processes are.
     pub run_directory: PathBuf,
-    /// The listening sockets, each with its listener's name.
-    pub listeners: Vec<(String, OwnedFd)>,
+    /// The listening sockets.
+    pub listeners: Vec<ListenerSocket>,
+}
+
+/// A listening socket and the listeners that it serves.
+#[derive(Debug)]
+pub struct ListenerSocket {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// The listeners' names, each with the one address that is its own; none stands for all others. A client that has
+    /// reached an address of nobody is not served.
+    pub listeners: Vec<(String, Option<IpAddr>)>,
+}
+
+impl ListenerSocket {
+    /// Whose client one is that has reached `address`.
+    fn listener_of(listeners: &[(String, Option<IpAddr>)], address: IpAddr) -> Option<&str> {
+        let find = |wanted| listeners.iter().find(|(_, only)| *only == wanted).map(|(name, _)| name.as_str());
+        find(Some(address.to_canonical())).or_else(|| find(None))
+    }
 }
 
 /// What all connections share.
@@ -155,11 +173,11 @@ async fn serve(options: Options) -> Result<(), RoleError> {
     while server.view.borrow().is_none() {
         server.view_changed.notified().await;
     }
-    for (name, socket) in options.listeners {
+    for ListenerSocket { socket, listeners } in options.listeners {
         let socket = std::net::TcpListener::from(socket);
         socket.set_nonblocking(true).map_err(RoleError::Socket)?;
         let listener = TcpListener::from_std(socket).map_err(RoleError::Socket)?;
-        spawn_local(Rc::clone(&server).accept(name, listener));
+        spawn_local(Rc::clone(&server).accept(listeners, listener));
     }
     terminate.recv().await;
     server.stopping.send_replace(true);
@@ -232,7 +250,7 @@ impl Server {
         }
     }
 
-    async fn accept(self: Rc<Self>, name: String, listener: TcpListener) {
+    async fn accept(self: Rc<Self>, listeners: Vec<(String, Option<IpAddr>)>, listener: TcpListener) {
         let mut stopping = self.stopping.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -240,7 +258,14 @@ impl Server {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
             };
             match accepted {
-                Ok((stream, client)) => self.connected(&name, stream, client),
+                Ok((stream, client)) => {
+                    // One whose address is not known any more has gone.
+                    let reached = stream.local_addr().ok();
+                    let name = reached.and_then(|at| ListenerSocket::listener_of(&listeners, at.ip()));
+                    if let Some(name) = name {
+                        self.connected(name, stream, client);
+                    }
+                }
                 Err(error) => {
                     // Out of descriptors, most likely: those that wait stay in the socket's queue.
                     tracing::warn!(

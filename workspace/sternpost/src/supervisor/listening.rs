@@ -1,11 +1,18 @@
 //! The listening TCP sockets: opened and closed at QMGR's word, open in the supervisor as long as they are wanted, so
 //! that a client which connects while `smtp-server` restarts waits in the backlog.
+//!
+//! Sockets that the service manager opened before this process began (socket activation) are used in the place of
+//! ones of our own, and are never closed: the manager keeps its copy, and binding the port again would fail. One that
+//! is bound to every address of its family serves the listeners of single addresses too; `smtp-server` tells them
+//! apart by the address that the client has reached. Not here: who may be reached (the firewall, from
+//! `listeners.json`).
 
 use super::limits::LISTEN_BACKLOG;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use sternpost_link::supervisor::ListeningSocket;
 
 /// Listener and configured address.
@@ -14,15 +21,36 @@ type Key = (String, SocketAddr);
 /// The set that is wanted, and what of it is open.
 #[derive(Debug, Default)]
 pub(crate) struct Listening {
+    /// Opened by the service manager, whether somebody uses them or not.
+    given: Vec<Given>,
     open: BTreeMap<Key, Open>,
     /// Wanted, but could not be opened; with what was said about it.
     failed: BTreeMap<Key, String>,
 }
 
+/// A socket that was open before this process began.
+#[derive(Debug)]
+struct Given {
+    socket: Rc<TcpListener>,
+    bound: SocketAddr,
+}
+
 #[derive(Debug)]
 struct Open {
-    socket: TcpListener,
+    socket: Rc<TcpListener>,
+    /// Where this listener can be reached: of a given socket for all addresses, the listener's own.
     bound: SocketAddr,
+    /// The one address that it serves of a socket for all addresses.
+    only: Option<IpAddr>,
+}
+
+/// A socket for `smtp-server`.
+#[derive(Debug)]
+pub(crate) struct Served<'a> {
+    pub(crate) listener: &'a str,
+    /// The clients of this listener are those that have reached this address; none stands for all.
+    pub(crate) only: Option<IpAddr>,
+    pub(crate) descriptor: BorrowedFd<'a>,
 }
 
 /// What an attempt did.
@@ -35,6 +63,19 @@ pub(crate) struct Change {
 }
 
 impl Listening {
+    /// With the sockets that the service manager has opened, and what is wrong with those that cannot be used.
+    pub(crate) fn with_given(sockets: Vec<OwnedFd>) -> (Self, Vec<String>) {
+        let mut listening = Self::default();
+        let mut refusals = Vec::new();
+        for socket in sockets {
+            match given(socket) {
+                Ok(given) => listening.given.push(given),
+                Err(why) => refusals.push(why),
+            }
+        }
+        (listening, refusals)
+    }
+
     /// Opens what is wanted and not open, closes what is open and not wanted. Called on a tokio runtime.
     pub(crate) fn set(&mut self, wanted: Vec<Key>) -> Change {
         let open_count = self.open.len();
@@ -46,7 +87,7 @@ impl Listening {
             if self.open.contains_key(&key) {
                 continue;
             }
-            match open(key.1) {
+            match self.given(key.1).map_or_else(|| open(key.1), Ok) {
                 Ok(socket) => {
                     change.changed = true;
                     self.open.insert(key, socket);
@@ -78,9 +119,35 @@ impl Listening {
         self.open.is_empty()
     }
 
-    /// The listeners' names and descriptors.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
-        self.open.iter().map(|((listener, _), open)| (listener.as_str(), open.socket.as_fd()))
+    /// What `smtp-server` is to serve. A descriptor comes once for each listener that shares it.
+    pub(crate) fn served(&self) -> impl Iterator<Item = Served<'_>> {
+        self.open.iter().map(|((listener, _), open)| Served {
+            listener,
+            only: open.only,
+            descriptor: open.socket.as_fd(),
+        })
+    }
+
+    /// The addresses of given sockets that no listener uses: nobody accepts there.
+    pub(crate) fn unused(&self) -> impl Iterator<Item = SocketAddr> {
+        let is_used = |given: &Given| self.open.values().any(|open| Rc::ptr_eq(&open.socket, &given.socket));
+        self.given.iter().filter(move |given| !is_used(given)).map(|given| given.bound)
+    }
+
+    /// A given socket for an address: its own, or one for every address of its family.
+    fn given(&self, address: SocketAddr) -> Option<Open> {
+        let find = |wanted: IpAddr| {
+            let wanted = SocketAddr::new(wanted, address.port());
+            self.given.iter().find(|given| given.bound == wanted).map(|given| Rc::clone(&given.socket))
+        };
+        if let Some(socket) = find(address.ip()) {
+            return Some(Open { socket, bound: address, only: None });
+        }
+        let every = match address {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        };
+        Some(Open { socket: find(every)?, bound: address, only: Some(address.ip()) })
     }
 
     /// What is open, for QMGR and operators.
@@ -117,7 +184,24 @@ fn open(address: SocketAddr) -> io::Result<Open> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     let socket = socket.listen(LISTEN_BACKLOG)?.into_std()?;
-    Ok(Open { bound: socket.local_addr()?, socket })
+    Ok(Open { bound: socket.local_addr()?, socket: Rc::new(socket), only: None })
+}
+
+/// # Errors
+/// Why it is no socket for mail, in words.
+fn given(socket: OwnedFd) -> Result<Given, String> {
+    use rustix::net::sockopt;
+    let wrong = |error: rustix::io::Errno| format!("a descriptor is no socket ({error})");
+    let is_stream = sockopt::socket_type(&socket).map_err(wrong)? == rustix::net::SocketType::STREAM;
+    if !is_stream || !sockopt::socket_acceptconn(&socket).map_err(wrong)? {
+        return Err("a socket is none that listens for TCP connections".to_owned());
+    }
+    let socket = TcpListener::from(socket);
+    let bound = socket.local_addr().map_err(|error| format!("a socket has no internet address ({error})"))?;
+    if bound.is_ipv6() && !sockopt::ipv6_v6only(&socket).unwrap_or(false) {
+        return Err(format!("{bound} takes IPv4 too; set BindIPv6Only=ipv6-only in the socket unit"));
+    }
+    Ok(Given { socket: Rc::new(socket), bound })
 }
 
 #[cfg(test)]
@@ -155,7 +239,7 @@ mod tests {
         let mut listening = Listening::default();
         listening.set(vec![("in".into(), "0.0.0.0:0".parse().unwrap())]);
         let port = listening.report()[0].bound.port();
-        let six = SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port);
+        let six = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
         let change = listening.set(vec![("in".into(), "0.0.0.0:0".parse().unwrap()), ("in".into(), six)]);
         assert_eq!(change, Change { changed: true, failures: vec![] });
     }
@@ -180,6 +264,51 @@ mod tests {
         assert_eq!(listening.retry(), Change::default());
         drop(other);
         assert!(listening.retry().changed && !listening.has_failures());
-        assert_eq!(listening.descriptors().count(), 2);
+        assert_eq!(listening.served().count(), 2);
+    }
+
+    fn listening_with(address: &str) -> (Listening, u16) {
+        let socket = TcpListener::bind(address).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let (listening, refusals) = Listening::with_given(vec![socket.into()]);
+        assert!(refusals.is_empty(), "{refusals:?}");
+        (listening, port)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_given_socket_is_used_in_the_place_of_an_own_one_and_outlives_its_listener() {
+        let (mut listening, port) = listening_with("127.0.0.1:0");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(listening.unused().collect::<Vec<_>>(), [address]);
+        assert!(listening.set(vec![("in".into(), address)]).changed && !listening.has_failures());
+        assert_eq!(listening.unused().count(), 0);
+        assert!(listening.set(Vec::new()).changed && listening.is_empty());
+        assert_eq!(listening.unused().collect::<Vec<_>>(), [address]);
+        std::net::TcpStream::connect(address).unwrap();
+        assert!(listening.set(vec![("again".into(), address)]).changed && !listening.has_failures());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_given_socket_for_every_address_serves_the_listeners_of_single_ones() {
+        let (mut listening, port) = listening_with("0.0.0.0:0");
+        let at = |last| SocketAddr::from(([127, 0, 0, last], port));
+        let change = listening.set(vec![("inside".into(), at(1)), ("outside".into(), at(2))]);
+        assert_eq!(change, Change { changed: true, failures: vec![] });
+        let only: Vec<_> = listening.served().map(|served| (served.listener, served.only)).collect();
+        assert_eq!(only, [("inside", Some(at(1).ip())), ("outside", Some(at(2).ip()))]);
+        let bound: Vec<_> = listening.report().iter().map(|socket| socket.bound).collect();
+        assert_eq!(bound, [at(1), at(2)]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_no_listening_socket_is_refused_in_words() {
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let both_families = TcpListener::bind("[::]:0").unwrap();
+        let (listening, refusals) =
+            Listening::with_given(vec![datagrams.into(), file.into(), both_families.into()]);
+        assert_eq!(listening.unused().count(), 0);
+        assert_eq!(refusals.len(), 3, "{refusals:?}");
+        assert!(refusals[2].contains("BindIPv6Only"), "{refusals:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! The run directory: its lock, and the socket files in it.
 
 use super::SupervisorError;
+use super::listeners_file::LISTENERS_FILE;
 use crate::bootstrap::Bootstrap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -84,9 +85,9 @@ impl RunDirectory {
         })
     }
 
-    /// Removes the socket files. The lock file stays: removing it would let two supervisors lock two files.
+    /// Removes the socket files and what said where the switch listens. The lock file stays: removing it would let two supervisors lock two files.
     pub(crate) fn remove_sockets(&self) {
-        for name in [STORE_SOCKET, QMGR_SOCKET, SUPERVISOR_SOCKET] {
+        for name in [STORE_SOCKET, QMGR_SOCKET, SUPERVISOR_SOCKET, LISTENERS_FILE] {
             let _ = std::fs::remove_file(self.path.join(name));
         }
     }

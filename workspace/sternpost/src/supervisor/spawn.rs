@@ -2,7 +2,7 @@
 
 use super::Input;
 use super::family::{Event, Start};
-use super::listening::Listening;
+use super::listening::{Listening, Served};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -39,6 +39,13 @@ impl Spawner {
         command
             .arg0(format!("sternpost: {name}"))
             .args(arguments)
+            // What the service manager has told the supervisor is meant for it alone.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
+            .env_remove("LISTEN_FDS")
+            .env_remove("LISTEN_FDNAMES")
+            .env_remove("LISTEN_PID")
             .stdin(Stdio::null())
             // Ctrl-C at a terminal is the supervisor's alone: it stops the others in order.
             .process_group(0);
@@ -82,9 +89,12 @@ impl Spawner {
             Start::Kept(Role::Store) => descriptors.push(self.store.as_fd()),
             Start::Kept(Role::Qmgr) => descriptors.push(self.qmgr.as_fd()),
             Start::Kept(Role::SmtpServer) => {
-                for (listener, descriptor) in listening.descriptors() {
-                    let value = format!("{listener}={}", descriptor.as_raw_fd());
-                    arguments.push(pair("--listen", value.into()));
+                for Served { listener, only, descriptor } in listening.served() {
+                    let number = descriptor.as_raw_fd();
+                    arguments.push(match only {
+                        None => pair("--listen", format!("{listener}={number}").into()),
+                        Some(address) => pair("--listen-at", format!("{listener}@{address}={number}").into()),
+                    });
                     descriptors.push(descriptor);
                 }
             }
