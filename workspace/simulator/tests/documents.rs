@@ -17,7 +17,7 @@ fn root() -> PathBuf {
 /// Every function in the workspace.
 fn functions() -> BTreeSet<String> {
     let mut functions = BTreeSet::new();
-    let mut folders = vec![root().join("workspace")];
+    let mut folders = vec![root().join("workspace"), root().join("hw-tests")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each crate with its layer and the crates of the workspace that it may depend on (not counting tests of its own).
-/// Layers: 0 words, 1 protocols, 2 deciders, 3 devices, 4 processes, 5 the edge, 6 development only.
+/// Layers: 0 words, 1 protocols, 2 deciders, 3 devices, 4 processes, 5 the edge, 6 development only, 7 the booted image.
 const CRATES: &[(&str, u8, &[&str])] = &[
     ("message", 0, &[]),
     ("config", 0, &["message"]),
@@ -30,6 +30,8 @@ const CRATES: &[(&str, u8, &[&str])] = &[
     ("simulator", 6, &["message", "queue"]),
     // The demonstration starts a configuration directory.
     ("load", 6, &["message", "config", "queue", "platform", "directory"]),
+    // Boots the image between the directory, the sources and the sinks that the others have.
+    ("hw-tests", 7, &["config", "directory", "simulator", "load"]),
 ];
 
 /// The highest layer without clock, file, socket and thread.
@@ -166,10 +168,10 @@ fn no_crate_or_module_has_a_name_that_says_nothing() {
     }
 }
 
-/// Every Rust file below `workspace/` with its text, but for what a build made.
+/// Every Rust file below `workspace/` and `hw-tests/` with its text, but for what a build made.
 fn rust_files() -> BTreeMap<PathBuf, String> {
     let mut files = BTreeMap::new();
-    let mut folders = vec![workspace()];
+    let mut folders = vec![workspace(), workspace().join("../hw-tests")];
     while let Some(folder) = folders.pop() {
         for item in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = item.expect("a folder that was opened can be listed").path();

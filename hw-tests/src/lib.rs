@@ -1,0 +1,14 @@
+//! Boots the image in QEMU, as a machine on its own disk, between a real directory and the sources and sinks of `load`.
+//!
+//! The tests below `tests/` speak in sentences; each boots its own [`vm::Vm`] from `target/image` (`make image`), with a
+//! [`site::Site`] on loopback, which the guest reaches through user-mode networking as 10.0.2.2. Power cuts are made from
+//! the log of a disk's writes ([`write_log`], [`power_cut`]): a killed QEMU proves nothing, for the host's page cache
+//! survives it.
+//!
+//! Development only: nobody depends on this crate. Nothing here knows what the switch is made of: it sees a serial
+//! console, ports, and a disk.
+#![forbid(unsafe_code)]
+
+pub mod power_cut;
+pub mod sparse;
+pub mod write_log;
