@@ -9,6 +9,12 @@
 //! console, ports, and a disk.
 #![forbid(unsafe_code)]
 
+pub mod console;
+pub mod folder;
+pub mod image;
 pub mod power_cut;
+pub mod qmp;
+pub mod site;
 pub mod sparse;
+pub mod vm;
 pub mod write_log;

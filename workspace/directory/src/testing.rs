@@ -308,11 +308,11 @@ impl Slapd {
         )
     }
 
-    /// A CA, a certificate for the server (127.0.0.1) and one for the switch; and another CA that vouches for nobody.
+    /// A CA, a certificate for the server (127.0.0.1, and 10.0.2.2 as a guest of QEMU calls it) and one for the switch; and another CA that vouches for nobody.
     fn make_certificates(&self) {
         let configuration = "[req]\ndistinguished_name = name\n[name]\n\
              [ca]\nbasicConstraints = critical,CA:TRUE\nkeyUsage = critical,keyCertSign\nsubjectKeyIdentifier = hash\n\
-             [server]\nbasicConstraints = critical,CA:FALSE\nsubjectAltName = IP:127.0.0.1,DNS:localhost\n\
+             [server]\nbasicConstraints = critical,CA:FALSE\nsubjectAltName = IP:127.0.0.1,IP:10.0.2.2,DNS:localhost\n\
              extendedKeyUsage = serverAuth\n\
              [client]\nbasicConstraints = critical,CA:FALSE\nextendedKeyUsage = clientAuth\n";
         fs::write(self.dir.join("openssl.cnf"), configuration).expect("the folder of a test can be written");

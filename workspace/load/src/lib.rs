@@ -1,7 +1,7 @@
 //! Load for a mail switch: an SMTP/LMTP source that remembers every 250, a sink that remembers every receipt, and the
 //! comparison of the two (what was lost, what came twice, how long it took).
 //!
-//! The tests of other crates use [`source`], [`sink`] and [`matching`]; the binary `sternpost-load` adds the drivers of
+//! The tests of other crates use [`source`], [`sending`], [`sink`] and [`matching`]; the binary `sternpost-load` adds the drivers of
 //! `make demo`, `make bench` and `make bench-peer`. On purpose nothing here knows the switch's own protocol code: a fault
 //! in it shall not be answered by the same fault in its judge.
 //!
@@ -12,6 +12,7 @@ pub mod content;
 pub mod matching;
 pub mod postfix;
 pub mod process;
+pub mod sending;
 pub mod sink;
 pub mod source;
 pub mod wire;

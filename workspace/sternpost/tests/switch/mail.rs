@@ -2,12 +2,11 @@
 
 use super::{PATIENCE, wait_for};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use sternpost_load::matching::{Tally, tally};
+pub(crate) use sternpost_load::sending::{Sending, start};
 use sternpost_load::sink::{Protocol, Sink, SinkOptions};
-use sternpost_load::source::{Progress, Report, Retry, SourceOptions, run_with};
+use sternpost_load::source::{Report, Retry, SourceOptions};
 
 /// Load that outlives every death of the switch.
 pub(crate) const RETRY: Retry = Retry { delay: Duration::from_millis(50), limit: Duration::from_secs(120) };
@@ -48,37 +47,6 @@ pub(crate) fn to(address: SocketAddr, recipient: &str) -> SourceOptions {
         sender: "sender@sender.test".into(),
         recipients: vec![recipient.into()],
         ..SourceOptions::to(address)
-    }
-}
-
-/// A source at work.
-#[derive(Debug)]
-pub(crate) struct Sending {
-    pub(crate) progress: Arc<Progress>,
-    thread: JoinHandle<Report>,
-}
-
-/// Starts a source.
-pub(crate) fn start(options: SourceOptions) -> Sending {
-    let progress = Arc::new(Progress::default());
-    let theirs = Arc::clone(&progress);
-    let work = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime needs a few descriptors").block_on(run_with(options, theirs))
-    };
-    Sending { progress, thread: std::thread::spawn(work) }
-}
-
-impl Sending {
-    /// What it did, when it has done everything.
-    pub(crate) fn end(self) -> Report {
-        self.thread.join().expect("a source does not panic")
-    }
-
-    /// Begins no further message, and gives what it did.
-    pub(crate) fn stop(self) -> Report {
-        self.progress.stop();
-        self.end()
     }
 }
 

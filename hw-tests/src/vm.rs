@@ -1,0 +1,466 @@
+//! One guest: a QEMU with the image's kernel or firmware, a disk, a network card and a serial console.
+//!
+//! It is emulated (TCG) unless `STERNPOST_HW_ACCEL` names another accelerator: `/dev/kvm` may be there and hang. A guest
+//! ends with its owner, and with the thread that booted it. Every function panics when the guest disappoints the test;
+//! the message names the console's log.
+
+use crate::console::{Console, Line};
+use crate::folder::Folder;
+use crate::image::Image;
+use crate::qmp::{Qmp, QmpError};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// The accelerator, if not TCG.
+const ACCELERATOR_VARIABLE: &str = "STERNPOST_HW_ACCEL";
+
+/// Longer than any boot on a machine that has other work too.
+pub const BOOT_MAX: Duration = Duration::from_secs(180);
+/// No guest lives longer.
+const LIFE_MAX: Duration = Duration::from_secs(20 * 60);
+/// Wait between two looks at something that cannot be waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Time for one greeting: user-mode networking takes connections for ports at which nobody listens yet.
+const GREETING_MAX: Duration = Duration::from_secs(2);
+/// Lines of the console that a failed test shows.
+const LINES_SHOWN: usize = 60;
+
+const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const FIRMWARE_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// How a guest gets to its kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// QEMU loads kernel and initrd from the image's folder.
+    Kernel,
+    /// UEFI finds a boot loader on the disk.
+    Firmware,
+}
+
+/// How the machine hands the site's bootstrap to the guest, as the systemd credential `sternpost.bootstrap`.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// SMBIOS strings of type 11.
+    Smbios(String),
+    /// QEMU's `fw_cfg`.
+    FwCfg(String),
+}
+
+/// A machine before it is switched on. `VmOptions::new(disk)` is what most tests want.
+#[derive(Clone, Debug)]
+pub struct VmOptions {
+    /// Its drive.
+    pub disk: PathBuf,
+    /// Where the drive writes down what it is told (`write_log`).
+    pub write_log: Option<PathBuf>,
+    /// Requests a second that the drive carries out at most.
+    pub requests_per_s_max: Option<u64>,
+    /// Where the kernel comes from.
+    pub start: Start,
+    /// Further words on the kernel's command line.
+    pub kernel_words: String,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// SMBIOS serial number.
+    pub serial_number: String,
+    /// The site's bootstrap.
+    pub bootstrap: Option<Credential>,
+    /// Ports of the guest that the host reaches, each by a port of its own.
+    pub ports: Vec<u16>,
+    /// What the battery-backed clock says at first (UTC, `2031-01-31T00:00:00`), if not the host's time.
+    pub clock: Option<String>,
+    /// USB sticks that are there from the beginning.
+    pub sticks: Vec<PathBuf>,
+}
+
+impl VmOptions {
+    /// A machine of 512 MiB with this drive and the serial number SP-0001, whose port 25 can be reached.
+    #[must_use]
+    pub fn new(disk: PathBuf) -> Self {
+        Self {
+            disk,
+            write_log: None,
+            requests_per_s_max: None,
+            start: Start::Kernel,
+            kernel_words: String::new(),
+            memory_mib: 512,
+            serial_number: "SP-0001".to_owned(),
+            bootstrap: None,
+            ports: vec![25],
+            clock: None,
+            sticks: Vec::new(),
+        }
+    }
+}
+
+/// A line that says how far the guest is.
+#[derive(Clone, Debug)]
+pub struct Milestone {
+    /// Seconds since the guest's kernel started.
+    pub seconds: f64,
+    /// What was reached.
+    pub words: String,
+    /// When the host saw it.
+    pub at: Instant,
+}
+
+impl Milestone {
+    /// When the guest's kernel started.
+    #[must_use]
+    pub fn kernel_start(&self) -> Instant {
+        self.at.checked_sub(Duration::from_secs_f64(self.seconds)).unwrap_or(self.at)
+    }
+}
+
+/// A guest that was switched on.
+#[derive(Debug)]
+pub struct Vm {
+    name: String,
+    process: Child,
+    console: Console,
+    qmp: Qmp,
+    /// Port of the guest, port of the host.
+    forwarded: Vec<(u16, u16)>,
+    switched_on: Instant,
+    _sockets: tempfile::TempDir,
+}
+
+impl Vm {
+    /// Switches a machine on. Its console goes into `NAME.log` of the folder.
+    #[must_use]
+    pub fn boot(image: &Image, folder: &Folder, name: &str, options: &VmOptions) -> Self {
+        let sockets =
+            tempfile::Builder::new().prefix("sp").tempdir().expect("a folder for sockets can be made");
+        let console_path = folder.join(&format!("{name}.log"));
+        File::create(&console_path).expect("the folder of a test can be written");
+        let errors_path = folder.join(&format!("{name}.qemu.txt"));
+        let errors = File::create(&errors_path).expect("the folder of a test can be written");
+        let control = sockets.path().join("qmp");
+        // The kernel ends QEMU when the thread ends that booted it: no guest outlives its test.
+        let mut process = Command::new("setpriv");
+        process.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
+        process.args(arguments(image, folder, name, options));
+        process.arg("-chardev").arg(format!("file,id=console,path={}", escaped(&console_path)));
+        process.args(["-serial", "chardev:console"]);
+        process
+            .arg("-chardev")
+            .arg(format!("socket,id=control,server=on,wait=off,path={}", escaped(&control)));
+        process.args(["-mon", "chardev=control,mode=control"]);
+        let mut process = process
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors)
+            .spawn()
+            .expect("setpriv and qemu-system-x86_64 are installed (.ci/packages)");
+        let switched_on = Instant::now();
+        let mut qmp = loop {
+            if let Ok(qmp) = Qmp::connect(&control) {
+                break qmp;
+            }
+            let ended = process.try_wait().expect("a child can be waited for");
+            let said = || fs::read_to_string(&errors_path).unwrap_or_default();
+            assert!(ended.is_none(), "{name}: QEMU has ended: {}", said());
+            assert!(switched_on.elapsed() < BOOT_MAX, "{name}: QEMU does not answer: {}", said());
+            std::thread::sleep(LOOK_AGAIN);
+        };
+        let network = qmp.monitor("info usernet").expect("QEMU tells its networks");
+        let forwarded = forwarded_ports(&network);
+        let console = Console::follow(&console_path);
+        Self { name: name.to_owned(), process, console, qmp, forwarded, switched_on, _sockets: sockets }
+    }
+
+    /// What it prints.
+    #[must_use]
+    pub const fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// The host's address for a port of the guest.
+    #[must_use]
+    pub fn address(&self, port: u16) -> SocketAddr {
+        let found = self.forwarded.iter().find(|(guest, _)| *guest == port);
+        let (_, host) = found.unwrap_or_else(|| panic!("{}: port {port} is not forwarded", self.name));
+        SocketAddr::from((Ipv4Addr::LOCALHOST, *host))
+    }
+
+    /// Waits for a line of the console.
+    pub fn wait_for_line(&mut self, what: &str, limit: Duration, is_it: impl Fn(&Line) -> bool) -> Line {
+        self.wait_for_line_from(0, what, limit, is_it)
+    }
+
+    /// Waits for a line of the console, from line number `from` on.
+    pub fn wait_for_line_from(
+        &mut self,
+        from: usize,
+        what: &str,
+        limit: Duration,
+        is_it: impl Fn(&Line) -> bool,
+    ) -> Line {
+        let mut found = None;
+        self.wait_until(what, limit, |vm| {
+            found = vm.console.find(from, Instant::now() + LOOK_AGAIN, &is_it);
+            found.is_some()
+        });
+        found.expect("the wait ends when a line was found")
+    }
+
+    /// Waits for the milestone whose words begin so.
+    pub fn milestone(&mut self, words: &str, limit: Duration) -> Milestone {
+        self.milestone_from(0, words, limit)
+    }
+
+    /// Waits for the milestone whose words begin so, from line number `from` of the console on.
+    pub fn milestone_from(&mut self, from: usize, words: &str, limit: Duration) -> Milestone {
+        let begins = |line: &Line| line.milestone().is_some_and(|(_, said)| said.starts_with(words));
+        let line = self.wait_for_line_from(from, &format!("{words:?} on the console"), limit, begins);
+        let (seconds, words) = line.milestone().expect("the line was chosen for its milestone");
+        Milestone { seconds, words: words.to_owned(), at: line.at }
+    }
+
+    /// All milestones so far.
+    #[must_use]
+    pub fn milestones(&self) -> Vec<Milestone> {
+        let milestone = |line: &Line| {
+            let (seconds, words) = line.milestone()?;
+            Some(Milestone { seconds, words: words.to_owned(), at: line.at })
+        };
+        self.console.lines().iter().filter_map(milestone).collect()
+    }
+
+    /// Waits until a condition holds, and looks after the guest meanwhile.
+    pub fn wait_until(&mut self, what: &str, limit: Duration, mut holds: impl FnMut(&mut Self) -> bool) {
+        let deadline = Instant::now() + limit;
+        while !holds(self) {
+            if let Some(status) = self.process.try_wait().expect("a child can be waited for") {
+                self.fail(&format!("the guest has ended ({status}) before there was {what}"));
+            }
+            if Instant::now() > deadline || self.switched_on.elapsed() > LIFE_MAX {
+                self.fail(&format!("no {what} within {limit:?}"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Fails the test with a reason, the end of the console and where all of it stands.
+    pub fn fail(&self, reason: &str) -> ! {
+        panic!(
+            "{}: {reason}\n---- the end of {} ----\n{}\n----",
+            self.name,
+            self.console.path().display(),
+            self.console.end(LINES_SHOWN)
+        );
+    }
+
+    /// What a server at a port of the guest says first, if one answers in time.
+    #[must_use]
+    pub fn greeting(&self, port: u16) -> Option<String> {
+        let mut stream = TcpStream::connect(self.address(port)).ok()?;
+        stream.set_read_timeout(Some(GREETING_MAX)).ok()?;
+        let mut text = [0; 512];
+        let count = stream.read(&mut text).ok().filter(|&count| count > 0)?;
+        Some(String::from_utf8_lossy(&text[..count]).into_owned())
+    }
+
+    /// Waits until port 25 greets with 220, and gives the moment.
+    pub fn wait_for_smtp(&mut self, limit: Duration) -> Instant {
+        self.wait_until("greeting at port 25", limit, |vm| {
+            vm.greeting(25).is_some_and(|text| text.starts_with("220"))
+        });
+        Instant::now()
+    }
+
+    /// A command of QMP.
+    pub fn qmp(&mut self, command: &str, arguments: &Value) -> Value {
+        let answer = self.qmp.execute(command, arguments);
+        answer.unwrap_or_else(|error| self.fail(&error.to_string()))
+    }
+
+    /// Pulls the network cable, or puts it back.
+    pub fn set_link(&mut self, is_up: bool) {
+        self.qmp("set_link", &json!({ "name": "nic0", "up": is_up }));
+    }
+
+    /// Puts a stick into a USB port of the running machine.
+    pub fn plug_in(&mut self, stick: &std::path::Path, id: &str) {
+        let node =
+            json!({ "driver": "raw", "node-name": id, "file": { "driver": "file", "filename": stick } });
+        self.qmp("blockdev-add", &node);
+        let device =
+            json!({ "driver": "usb-storage", "bus": "usb.0", "drive": id, "id": id, "removable": true });
+        self.qmp("device_add", &device);
+    }
+
+    /// Presses the power button and waits for the end.
+    pub fn shut_down(mut self, limit: Duration) {
+        self.qmp("system_powerdown", &Value::Null);
+        let status = self.wait_for_end("end after the power button", limit);
+        assert!(status.success(), "{}: {status}", self.name);
+    }
+
+    /// Waits until the guest ends by itself.
+    pub fn wait_for_end(&mut self, what: &str, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.process.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            if Instant::now() > deadline {
+                self.fail(&format!("no {what} within {limit:?}"));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Ends QEMU without a word to the guest. Requests under way are carried out, and the log of writes is complete.
+    pub fn quit(mut self) {
+        match self.qmp.execute("quit", &Value::Null) {
+            // It may be gone before its answer is read.
+            Ok(_) | Err(QmpError::Socket { .. }) => {}
+            Err(error @ QmpError::Refused { .. }) => self.fail(&error.to_string()),
+        }
+        self.wait_for_end("end of QEMU", Duration::from_secs(30));
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        // Errors are of no use here: the process is gone then.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("{}: the console is kept in {}", self.name, self.console.path().display());
+        }
+    }
+}
+
+/// The machine as QEMU's arguments, without console and control socket.
+fn arguments(image: &Image, folder: &Folder, name: &str, options: &VmOptions) -> Vec<String> {
+    let mut arguments: Vec<String> = Vec::new();
+    let mut add = |words: &[&str]| arguments.extend(words.iter().map(|&word| word.to_owned()));
+    add(&[
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-machine",
+        "q35",
+        "-smp",
+        "2",
+    ]);
+    match std::env::var(ACCELERATOR_VARIABLE) {
+        Ok(accelerator) => add(&["-accel", &accelerator, "-cpu", "host"]),
+        Err(_) => add(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
+    }
+    add(&["-m", &options.memory_mib.to_string()]);
+    add(&["-smbios", &format!("type=1,serial={}", options.serial_number)]);
+    match options.start {
+        Start::Kernel => {
+            let words = format!("{} {}", image.command_line(), options.kernel_words);
+            add(&[
+                "-kernel",
+                &image.kernel().to_string_lossy(),
+                "-initrd",
+                &image.initrd().to_string_lossy(),
+            ]);
+            add(&["-append", words.trim()]);
+        }
+        Start::Firmware => {
+            let variables = folder.join(&format!("{name}.variables"));
+            fs::copy(FIRMWARE_VARIABLES, &variables).expect("the package ovmf is installed (.ci/packages)");
+            add(&["-drive", &format!("if=pflash,unit=0,format=raw,readonly=on,file={FIRMWARE}")]);
+            add(&["-drive", &format!("if=pflash,unit=1,format=raw,file={}", escaped(&variables))]);
+        }
+    }
+    match &options.bootstrap {
+        None => {}
+        Some(Credential::Smbios(text)) => {
+            let text = BASE64_STANDARD.encode(text);
+            add(&[
+                "-smbios",
+                &format!("type=11,value=io.systemd.credential.binary:sternpost.bootstrap={text}"),
+            ]);
+        }
+        Some(Credential::FwCfg(text)) => {
+            let path = folder.join(&format!("{name}.bootstrap"));
+            fs::write(&path, text).expect("the folder of a test can be written");
+            let file = escaped(&path);
+            add(&["-fw_cfg", &format!("name=opt/io.systemd.credentials/sternpost.bootstrap,file={file}")]);
+        }
+    }
+    if let Some(clock) = &options.clock {
+        add(&["-rtc", &format!("base={clock}")]);
+    }
+    let forwards: String =
+        options.ports.iter().map(|port| format!(",hostfwd=tcp:127.0.0.1:0-:{port}")).collect();
+    add(&["-netdev", &format!("user,id=net0{forwards}")]);
+    add(&["-device", "virtio-net-pci,netdev=net0,id=nic0,romfile="]);
+    add(&["-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,id=balloon"]);
+    add(&["-device", "i6300esb", "-watchdog-action", "reset", "-device", "qemu-xhci,id=usb"]);
+    drive(options, &mut add);
+    for (index, stick) in options.sticks.iter().enumerate() {
+        let node = format!("stick{index}");
+        let file = json!({ "driver": "file", "filename": stick });
+        add(&["-blockdev", &json!({ "driver": "raw", "node-name": node, "file": file }).to_string()]);
+        add(&["-device", &format!("usb-storage,bus=usb.0,drive={node},id={node},removable=on")]);
+    }
+    arguments
+}
+
+/// The drive: a file, on it the log of writes and the brake, where they are asked for.
+fn drive(options: &VmOptions, add: &mut impl FnMut(&[&str])) {
+    let file = json!({ "driver": "file", "filename": options.disk });
+    let mut top = json!({ "driver": "raw", "file": file });
+    if let Some(log) = &options.write_log {
+        File::create(log).expect("the folder of a test can be written");
+        let log = json!({ "driver": "raw", "file": { "driver": "file", "filename": log } });
+        top = json!({ "driver": "blklogwrites", "file": top, "log": log });
+    }
+    if let Some(requests_per_s) = options.requests_per_s_max {
+        let limits = json!({ "iops-total": requests_per_s });
+        let group = json!({ "qom-type": "throttle-group", "id": "brake", "limits": limits });
+        add(&["-object", &group.to_string()]);
+        top = json!({ "driver": "throttle", "throttle-group": "brake", "file": top });
+    }
+    top["node-name"] = json!("drive0");
+    add(&["-blockdev", &top.to_string(), "-device", "virtio-blk-pci,drive=drive0,id=disk0,serial=drive0"]);
+}
+
+/// A path as a value of QEMU's options: a comma is doubled.
+fn escaped(path: &std::path::Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+/// Port of the guest and of the host, from `info usernet`.
+fn forwarded_ports(text: &str) -> Vec<(u16, u16)> {
+    let ports = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        match words[..] {
+            ["TCP[HOST_FORWARD]", _, _, host, _, guest, ..] => {
+                Some((guest.parse().ok()?, host.parse().ok()?))
+            }
+            _ => None,
+        }
+    };
+    text.lines().filter_map(ports).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forwarded_ports_are_read_from_qemus_table() {
+        let text = "Hub -1 (net0):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  \
+                    TCP[HOST_FORWARD]  12       127.0.0.1 41235       10.0.2.15    25     0     0\n  \
+                    TCP[HOST_FORWARD]  13       127.0.0.1 33333       10.0.2.15    22     0     0\n";
+        assert_eq!(forwarded_ports(text), [(25, 41235), (22, 33333)]);
+    }
+}
