@@ -47,14 +47,6 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The largest geometry of segments of `segment_octets` on a disk of `disk_octets`; none if fewer than 8 fit.
-    #[must_use]
-    pub fn for_disk(disk_octets: u64, segment_octets: u32) -> Option<Self> {
-        let segments = disk_octets.checked_sub(HEAD_OCTETS)?.checked_div(u64::from(segment_octets))?;
-        let geometry = Self { segment_octets, segments: u32::try_from(segments).unwrap_or(u32::MAX) };
-        geometry.is_sound().then_some(geometry)
-    }
-
     /// Octets of the device that the log uses.
     #[must_use]
     pub fn octets(&self) -> u64 {

@@ -17,6 +17,7 @@ pub mod fuzz;
 mod index;
 mod inspect;
 mod lanes;
+mod layout;
 mod log;
 mod memory;
 mod reader;
@@ -41,5 +42,6 @@ pub use format::{
     SEGMENT_OCTETS_MIN, SEGMENTS_MIN,
 };
 pub use inspect::{Inspection, Progress, inspect};
+pub use layout::{BLANK_MARKER, is_blank_head};
 pub use log::{CreateError, Log};
-pub use recovery::{Damage, DamagedPart, OpenError, RecoveryReport};
+pub use recovery::{Damage, DamagedPart, OpenError, RecoveryReport, geometry};

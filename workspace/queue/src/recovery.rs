@@ -117,6 +117,14 @@ pub(crate) struct Recovered {
     pub(crate) report: RecoveryReport,
 }
 
+/// What the log on `disk` says of itself. Reads the superblocks, and writes nothing.
+///
+/// # Errors
+/// As for opening the log.
+pub fn geometry(disk: &mut impl Disk) -> Result<Geometry, OpenError> {
+    read_superblock(disk).map(|(superblock, _)| superblock.geometry)
+}
+
 /// Reads both superblocks.
 fn read_superblock(disk: &mut impl Disk) -> Result<(Superblock, Option<u64>), OpenError> {
     let mut page = [0; PAGE_OCTETS];

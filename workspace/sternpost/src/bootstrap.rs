@@ -6,8 +6,8 @@
 //! | `state_directory` | folder of the last known good configuration | `/var/lib/sternpost` | |
 //! | `node` | the node's identity in the directory | SMBIOS serial, else the host name; for tables their only node | |
 //! | `[queue]` `path` | file or block device of the log | required | |
-//! | `[queue]` `segment_octets` | octets of a segment | 67,108,864 | 1,048,576 … 67,108,864, whole pages of 4,096 |
-//! | `[queue]` `segments` | segments of the log | 16 (1 GiB in all) | 8 … 65,536 |
+//! | `[queue]` `segment_octets` | octets of a segment | 67,108,864; less on a small device | 1,048,576 … 67,108,864, whole pages of 4,096 |
+//! | `[queue]` `segments` | segments of the log | in a file 16 (1 GiB in all); on a device those that fill it | 8 … 65,536 |
 //! | `[queue]` `backend` | how the disk is written | `"auto"` | `"auto"`, `"io_uring"`, `"dsync"` |
 //! | `[tables]` `path` | the configuration as a TOML file | one of the two | |
 //! | `[directory]` | the configuration directory (see `sternpost-directory`) | one of the two | |
@@ -24,13 +24,10 @@ pub(crate) const RUN_DIRECTORY_DEFAULT: &str = "/run/sternpost";
 const STATE_DIRECTORY_DEFAULT: &str = "/var/lib/sternpost";
 const SEGMENT_OCTETS_MIN: u32 = 1 << 20;
 const SEGMENT_OCTETS_MAX: u32 = 64 << 20;
-const SEGMENT_OCTETS_DEFAULT: u32 = SEGMENT_OCTETS_MAX;
 /// The log is written, read and aligned in pages. queue/FORMAT.md.
 const PAGE_OCTETS: u32 = 4_096;
 const SEGMENTS_MIN: u32 = 8;
 const SEGMENTS_MAX: u32 = 65_536;
-/// 16 × 64 MiB = 1 GiB: fits the smallest disk of a device, and holds a day of a small site's mail.
-const SEGMENTS_DEFAULT: u32 = 16;
 
 /// Why a bootstrap cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,10 +79,10 @@ pub(crate) enum Source {
 pub(crate) struct Queue {
     /// File or block device.
     pub(crate) path: PathBuf,
-    /// Octets of a segment.
-    pub(crate) segment_octets: u32,
-    /// Segments.
-    pub(crate) segments: u32,
+    /// Octets of a segment, if somebody says.
+    pub(crate) segment_octets: Option<u32>,
+    /// Segments, if somebody says.
+    pub(crate) segments: Option<u32>,
     /// How it is written.
     pub(crate) backend: Backend,
 }
@@ -249,32 +246,24 @@ impl Reading<'_> {
         let segment_octets = self.number(
             section.segment_octets,
             "queue.segment_octets",
-            SEGMENT_OCTETS_DEFAULT,
             SEGMENT_OCTETS_MIN..=SEGMENT_OCTETS_MAX,
             PAGE_OCTETS,
         )?;
-        let segments = self.number(
-            section.segments,
-            "queue.segments",
-            SEGMENTS_DEFAULT,
-            SEGMENTS_MIN..=SEGMENTS_MAX,
-            1,
-        )?;
+        let segments = self.number(section.segments, "queue.segments", SEGMENTS_MIN..=SEGMENTS_MAX, 1)?;
         Ok(Queue { path: folder.join(section.path), segment_octets, segments, backend: section.backend })
     }
 
-    /// A number within its bounds and a multiple of `step`.
+    /// A number within its bounds and a multiple of `step`, if there is one.
     fn number(
         &self,
         value: Option<Spanned<u64>>,
         key: &str,
-        default: u32,
         bounds: std::ops::RangeInclusive<u32>,
         step: u32,
-    ) -> Result<u32, BootstrapError> {
-        let Some(value) = value else { return Ok(default) };
+    ) -> Result<Option<u32>, BootstrapError> {
+        let Some(value) = value else { return Ok(None) };
         let number = u32::try_from(*value.get_ref()).ok().filter(|number| bounds.contains(number));
-        number.filter(|number| number % step == 0).ok_or_else(|| {
+        number.filter(|number| number % step == 0).map(Some).ok_or_else(|| {
             let multiple = if step == 1 { String::new() } else { format!(", a multiple of {step}") };
             let what_to_do = format!("Write a number from {} to {}{multiple}.", bounds.start(), bounds.end());
             let what = format!("{} is out of bounds", value.get_ref());
@@ -335,8 +324,8 @@ mod tests {
         assert_eq!(bootstrap.state_directory, Path::new("/var/lib/sternpost"));
         let queue = Queue {
             path: "/etc/sternpost/log".into(),
-            segment_octets: 64 << 20,
-            segments: 16,
+            segment_octets: None,
+            segments: None,
             backend: Backend::Auto,
         };
         assert_eq!(bootstrap.queue, queue);

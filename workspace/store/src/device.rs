@@ -5,8 +5,10 @@ use std::time::Duration;
 use sternpost_platform::clock::Clock;
 use sternpost_platform::disk::{DiskBackend, DiskOpenError, LogDisk, open_log_disk};
 use sternpost_platform::process;
-use sternpost_queue::{Geometry, Log, Parameters};
+use sternpost_queue::{Disk, Geometry, Log, Parameters, SEGMENT_OCTETS_MAX};
 
+/// 16 × 64 MiB = 1 GiB: fits the smallest disk of a machine, and holds a day of a small site's mail.
+const FILE_SEGMENTS_DEFAULT: u32 = 16;
 /// The store that died may have a write under way; its lock ends with it.
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
 /// Content that is kept in memory after it was written: what a few hundred sessions have on its way out. What does not
@@ -18,8 +20,11 @@ const RECENT_CONTENT_OCTETS_MAX: usize = 8 << 20;
 /// # Errors
 /// `StoreError::Device`, `Create` or `Recover`.
 pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, String), StoreError> {
-    let geometry = Geometry { segment_octets: options.segment_octets, segments: options.segments };
-    let mut disk = wait_for_device(options, geometry)?;
+    let for_file = Geometry {
+        segment_octets: options.segment_octets.unwrap_or(SEGMENT_OCTETS_MAX),
+        segments: options.segments.unwrap_or(FILE_SEGMENTS_DEFAULT),
+    };
+    let mut disk = wait_for_device(options, for_file)?;
     for remark in disk.remarks() {
         tracing::warn!(event = "log.device.slower", remark, "the log's device is slower than it could be");
     }
@@ -27,14 +32,18 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, St
         DiskBackend::IoUring => "io_uring, write linked to fdatasync",
         DiskBackend::Dsync | DiskBackend::Auto => "pwritev2 with RWF_DSYNC",
     };
-    if disk.is_blank().map_err(|error| StoreError::Recover(error.into()))? {
+    let recover = |source| StoreError::Recover { path: options.disk_path.clone(), source };
+    if disk.is_blank().map_err(|error| recover(error.into()))? {
+        let geometry = if disk.is_block_device() { for_device(&disk, options)? } else { for_file };
         disk = create(disk, geometry, options)?;
     }
     let parameters =
         Parameters { recent_content_octets_max: RECENT_CONTENT_OCTETS_MAX, ..Parameters::default() };
-    let (log, report) = Log::open(disk, parameters, clock.now()).map_err(StoreError::Recover)?;
+    let (log, report) = Log::open(disk, parameters, clock.now()).map_err(recover)?;
     let kept = log.status().geometry;
-    if kept != geometry {
+    if options.segment_octets.is_some_and(|asked| asked != kept.segment_octets)
+        || options.segments.is_some_and(|asked| asked != kept.segments)
+    {
         tracing::warn!(
             event = "log.geometry",
             "the log keeps the {} segments of {} octets with which it was made; [queue] of the bootstrap says otherwise",
@@ -66,6 +75,18 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, St
     Ok((log, backend.to_owned()))
 }
 
+/// The geometry of a new log on a device: what the operator asked for, else what fills it.
+fn for_device(disk: &LogDisk, options: &Options) -> Result<Geometry, StoreError> {
+    let geometry = match options.segments {
+        Some(segments) => {
+            let segment_octets = options.segment_octets.unwrap_or(SEGMENT_OCTETS_MAX);
+            Some(Geometry { segment_octets, segments }).filter(|asked| asked.octets() <= disk.octets())
+        }
+        None => Geometry::filling(disk.octets(), options.segment_octets),
+    };
+    geometry.ok_or_else(|| StoreError::TooSmall { path: options.disk_path.clone(), octets: disk.octets() })
+}
+
 fn wait_for_device(options: &Options, geometry: Geometry) -> Result<LogDisk, StoreError> {
     let mut has_waited = false;
     loop {
@@ -84,16 +105,19 @@ fn wait_for_device(options: &Options, geometry: Geometry) -> Result<LogDisk, Sto
 
 fn create(mut disk: LogDisk, geometry: Geometry, options: &Options) -> Result<LogDisk, StoreError> {
     tracing::info!(event = "log.create", path = %options.disk_path.display(), octets = geometry.octets(), "making a new log");
-    // Zero-written octets cost no file-system metadata later: twice to eight times the speed of fresh ones.
-    let mut tenth = 0;
-    disk.zero(&mut |done, total| {
-        if done * 10 / total.max(1) > tenth {
-            tenth = done * 10 / total.max(1);
-            tracing::info!(event = "log.zero", percent = tenth * 10, "writing zeroes");
-        }
-        true
-    })
-    .map_err(|error| StoreError::Create(error.into()))?;
+    // Zero-written octets cost no file-system metadata later: twice to eight times the speed of fresh ones. A device has
+    // no file system, and what else stands on it is no record (FORMAT.md): there the first 220 does not wait for it.
+    if !disk.is_block_device() {
+        let mut tenth = 0;
+        disk.zero(&mut |done, total| {
+            if done * 10 / total.max(1) > tenth {
+                tenth = done * 10 / total.max(1);
+                tracing::info!(event = "log.zero", percent = tenth * 10, "writing zeroes");
+            }
+            true
+        })
+        .map_err(|error| StoreError::Create(error.into()))?;
+    }
     Log::create(disk, geometry, process::random()).map_err(StoreError::Create)
 }
 
@@ -147,8 +171,8 @@ mod tests {
             listening: OwnedFd::from(std::fs::File::open("/dev/null").unwrap()),
             disk_path: path.to_owned(),
             backend: DiskBackend::Auto,
-            segment_octets: asked.segment_octets,
-            segments: asked.segments,
+            segment_octets: Some(asked.segment_octets),
+            segments: Some(asked.segments),
         };
         let said = Said::default();
         let opened = tracing::subscriber::with_default(said.clone(), || open(&options, &Clock::default()));
@@ -181,7 +205,10 @@ mod tests {
         let path = folder.path().join("log");
         for octets in [&b"minutes of the meeting"[..], &[7; 200_000]] {
             std::fs::write(&path, octets).unwrap();
-            assert!(matches!(open_as(&path, MADE), Err(StoreError::Recover(OpenError::NoLog))));
+            assert!(matches!(
+                open_as(&path, MADE),
+                Err(StoreError::Recover { source: OpenError::NoLog, .. })
+            ));
             assert_eq!(std::fs::read(&path).unwrap(), octets);
         }
     }

@@ -33,10 +33,10 @@ pub struct Options {
     pub disk_path: PathBuf,
     /// How it is written.
     pub backend: DiskBackend,
-    /// Octets of a segment: 1 MiB to 64 MiB. An existing log keeps its own.
-    pub segment_octets: u32,
-    /// Segments, at least 8. An existing log keeps its own.
-    pub segments: u32,
+    /// Octets of a segment: 1 MiB to 64 MiB. An existing log keeps its own. None: 64 MiB, on a small device less.
+    pub segment_octets: Option<u32>,
+    /// Segments, at least 8. An existing log keeps its own. None: 16 in a file; those that fill a device.
+    pub segments: Option<u32>,
 }
 
 /// Why the store could not run.
@@ -52,8 +52,25 @@ pub enum StoreError {
     #[error("cannot create the log")]
     Create(#[source] sternpost_queue::CreateError),
     /// The log could not be recovered.
-    #[error("cannot recover the log")]
-    Recover(#[source] sternpost_queue::OpenError),
+    #[error("cannot recover the log {}", path.display())]
+    Recover {
+        /// File or device.
+        path: PathBuf,
+        /// Why not.
+        source: sternpost_queue::OpenError,
+    },
+    /// A blank device has no room for the log.
+    #[error(
+        "the device {} has {octets} octets: too few for the log. Make it larger (10 MiB at least), or ask for less in \
+         [queue] segments and segment_octets of the bootstrap",
+        path.display()
+    )]
+    TooSmall {
+        /// The device.
+        path: PathBuf,
+        /// Its size.
+        octets: u64,
+    },
     /// The listening socket could not be used.
     #[error("cannot listen for the other processes")]
     Listen(#[source] io::Error),

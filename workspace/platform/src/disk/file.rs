@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
-use sternpost_queue::{AlignedBuffer, DiskError, HEAD_OCTETS, PAGE_OCTETS};
+use sternpost_queue::{AlignedBuffer, DiskError, HEAD_OCTETS, PAGE_OCTETS, is_blank_head};
 
 use super::{DiskOpenError, device_error, step_error};
 
@@ -23,6 +23,10 @@ pub(super) struct LogFile {
     file: File,
     pub(super) octets: u64,
     pub(super) block_octets: u32,
+    /// A block device, not a file.
+    pub(super) is_device: bool,
+    /// Where writing may begin: behind the log, for a trial.
+    writable_from: u64,
     /// O_DIRECT: memory, offset and length of each transfer are aligned.
     direct: bool,
     pub(super) remarks: Vec<String>,
@@ -39,39 +43,94 @@ impl LogFile {
             Err(Errno::WOULDBLOCK) => return Err(DiskOpenError::Locked(path.to_owned())),
             Err(error) => return Err(errno("lock")(error)),
         }
-        let file = File::from(descriptor);
-        let metadata = file.metadata().map_err(failed("look at"))?;
-        let mut block_octets = 512;
-        let mut size = metadata.len();
-        if !metadata.is_file() {
-            size = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0)).map_err(errno("measure"))?;
-            block_octets = rustix::fs::ioctl_blkpbszget(&file).map_err(errno("measure the blocks of"))?;
-        } else if is_below_dev(path) {
+        let mut log = Self::measured(descriptor, path, direct, remarks)?;
+        if !log.is_device && is_below_dev(path) {
             return Err(failed("open")(io::Error::new(io::ErrorKind::InvalidInput, FILE_BELOW_DEV)));
-        } else if size == 0 {
-            grow(&file, octets, &mut remarks).map_err(failed("grow"))?;
-            size = octets;
         }
-        let unfit =
-            DiskOpenError::Unfit { path: path.to_owned(), octets: size, block: block_octets, wanted: octets };
-        if block_octets == 0 || u32::try_from(PAGE_OCTETS).is_ok_and(|page| page % block_octets != 0) {
-            return Err(unfit);
+        if !log.is_device && log.octets == 0 {
+            grow(&log.file, octets, &mut log.remarks).map_err(failed("grow"))?;
+            log.octets = octets;
         }
         // FORMAT.md, rule 6: what can be read from here on stays.
-        file.sync_all().map_err(failed("sync"))?;
-        let log = Self { file, octets: size, block_octets, direct, remarks };
+        log.file.sync_all().map_err(failed("sync"))?;
         let read_error = |error: DiskError| failed("read")(io::Error::other(error));
-        if size < octets && log.is_blank().map_err(read_error)? {
-            return Err(unfit);
+        if !log.is_device && log.octets < octets && log.is_blank().map_err(read_error)? {
+            return Err(log.unfit(path, octets));
         }
         Ok(log)
     }
 
-    /// Whether the octets in which a log tells what it is are all zero, as far as there are any.
+    /// Opens a device for a trial: unlocked, so that the store's lock is never in the way, and to be read alone until
+    /// [`Self::write_behind`] says from where on it may be written.
+    pub(super) fn open_for_trial(path: &Path) -> Result<Self, DiskOpenError> {
+        let mut remarks = Vec::new();
+        let (descriptor, direct) =
+            open_descriptor(path, &mut remarks).map_err(|source| step_error("open", path, source))?;
+        let log = Self::measured(descriptor, path, direct, remarks)?;
+        Ok(Self { writable_from: log.octets, ..log })
+    }
+
+    /// Makes a file of `octets` that has no name and is gone with its descriptor, in the folder of `path`.
+    pub(super) fn scratch_beside(path: &Path, octets: u64) -> Result<Self, DiskOpenError> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut remarks = Vec::new();
+        let (descriptor, direct) = open_nameless(folder, &mut remarks)
+            .map_err(|source| step_error("make a scratch file in", folder, source))?;
+        let mut file = Self::measured(descriptor, folder, direct, remarks)?;
+        grow(&file.file, octets, &mut file.remarks)
+            .map_err(|source| step_error("make room for a scratch file in", folder, source))?;
+        file.octets = octets;
+        Ok(file)
+    }
+
+    fn measured(
+        descriptor: OwnedFd,
+        path: &Path,
+        direct: bool,
+        remarks: Vec<String>,
+    ) -> Result<Self, DiskOpenError> {
+        let errno = |step| move |source: Errno| step_error(step, path, source.into());
+        let file = File::from(descriptor);
+        let metadata = file.metadata().map_err(|source| step_error("look at", path, source))?;
+        let is_device = !metadata.is_file();
+        let (mut octets, mut block_octets) = (metadata.len(), 512);
+        if is_device {
+            octets = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0)).map_err(errno("measure"))?;
+            block_octets = rustix::fs::ioctl_blkpbszget(&file).map_err(errno("measure the blocks of"))?;
+        }
+        let log = Self { file, octets, block_octets, is_device, writable_from: 0, direct, remarks };
+        if block_octets == 0 || u32::try_from(PAGE_OCTETS).is_ok_and(|page| page % block_octets != 0) {
+            return Err(log.unfit(path, octets));
+        }
+        Ok(log)
+    }
+
+    fn unfit(&self, path: &Path, wanted: u64) -> DiskOpenError {
+        DiskOpenError::Unfit { path: path.to_owned(), octets: self.octets, block: self.block_octets, wanted }
+    }
+
+    /// The same disk once more, to be written behind `offset` alone.
+    pub(super) fn write_behind(&self, offset: u64) -> io::Result<Self> {
+        let file = self.file.try_clone()?;
+        let remarks = self.remarks.clone();
+        let Self { octets, block_octets, is_device, direct, .. } = *self;
+        Ok(Self { file, octets, block_octets, is_device, writable_from: offset, direct, remarks })
+    }
+
+    /// Whether the octets in which a log tells what it is say that there never was one.
     pub(super) fn is_blank(&self) -> Result<bool, DiskError> {
         let mut head = vec![0; usize::try_from(self.octets.min(HEAD_OCTETS)).unwrap_or_default()];
         self.read(0, &mut head)?;
-        Ok(head.iter().all(|octet| *octet == 0))
+        Ok(is_blank_head(&head))
+    }
+
+    /// Whether another process holds the lock of the log.
+    pub(super) fn is_locked(&self) -> bool {
+        is_locked(&self.file)
+    }
+
+    pub(super) fn metadata(&self) -> io::Result<std::fs::Metadata> {
+        self.file.metadata()
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -82,17 +141,37 @@ impl LogFile {
     pub(super) fn check_write(&self, offset: u64, buffer: &AlignedBuffer) -> Result<(), DiskError> {
         let octets = buffer.len();
         let is_aligned = offset.is_multiple_of(PAGE_OCTETS as u64) && octets.is_multiple_of(PAGE_OCTETS);
-        let fits = offset.checked_add(octets as u64).is_some_and(|end| end <= self.octets);
+        let fits = offset >= self.writable_from
+            && offset.checked_add(octets as u64).is_some_and(|end| end <= self.octets);
         if is_aligned && fits && octets != 0 { Ok(()) } else { Err(DiskError::Range { offset, octets }) }
     }
 
     /// Writes durably, and waits.
     pub(super) fn write(&self, offset: u64, buffer: &AlignedBuffer) -> Result<(), DiskError> {
+        self.write_with(offset, buffer, ReadWriteFlags::DSYNC)
+    }
+
+    /// Writes, and waits, but not until it is durable.
+    pub(super) fn write_unsynced(&self, offset: u64, buffer: &AlignedBuffer) -> Result<(), DiskError> {
+        self.write_with(offset, buffer, ReadWriteFlags::empty())
+    }
+
+    /// Makes durable what was written.
+    pub(super) fn sync_data(&self) -> Result<(), DiskError> {
+        self.file.sync_data().map_err(|error| device_error("sync", 0, &error))
+    }
+
+    fn write_with(
+        &self,
+        offset: u64,
+        buffer: &AlignedBuffer,
+        flags: ReadWriteFlags,
+    ) -> Result<(), DiskError> {
         let mut done = 0;
         while done < buffer.len() {
             let at = offset + done as u64;
             let rest = [IoSlice::new(&buffer.as_slice()[done..])];
-            match rustix::io::pwritev2(&self.file, &rest, at, ReadWriteFlags::DSYNC) {
+            match rustix::io::pwritev2(&self.file, &rest, at, flags) {
                 Ok(0) => return Err(device_error("write", at, &"nothing was written")),
                 // The part that was written is durable; the log treats the write as one.
                 Ok(count) => done += count,
@@ -172,6 +251,31 @@ fn open_descriptor(path: &Path, remarks: &mut Vec<String>) -> io::Result<(OwnedF
             Ok((rustix::fs::open(path, flags, mode)?, false))
         }
         Err(Errno::NOENT) if below_dev => Err(io::Error::new(io::ErrorKind::NotFound, NO_SUCH_DEVICE)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether another process holds the lock of a log. It is taken for an instant if nobody does.
+pub(super) fn is_locked(log: &File) -> bool {
+    let locked = rustix::fs::flock(log, FlockOperation::NonBlockingLockShared);
+    if locked.is_ok() {
+        // The descriptor's end gives the lock up too.
+        let _ = rustix::fs::flock(log, FlockOperation::Unlock);
+    }
+    locked == Err(Errno::WOULDBLOCK)
+}
+
+/// A file without a name (O_TMPFILE), without the page cache where that is possible.
+fn open_nameless(folder: &Path, remarks: &mut Vec<String>) -> io::Result<(OwnedFd, bool)> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
+    let mode = Mode::RUSR | Mode::WUSR;
+    match rustix::fs::open(folder, flags | OFlags::DIRECT, mode) {
+        Ok(descriptor) => Ok((descriptor, true)),
+        Err(Errno::INVAL) => {
+            remarks
+                .push(format!("{} is written through the page cache: no O_DIRECT there", folder.display()));
+            Ok((rustix::fs::open(folder, flags, mode)?, false))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -5,6 +5,7 @@
 
 mod dsync;
 mod file;
+pub mod trial;
 mod uring;
 
 use std::io;
@@ -77,8 +78,8 @@ pub struct LogDisk {
 /// Opens the disk at `path`, locks it and syncs what earlier writes left.
 ///
 /// A regular file is made if it is not there, but never in `/dev`; an empty one is grown to `octets` (its blocks are
-/// allocated, not yet written). Whatever else is blank must have `octets`. What is not blank is opened as large as it
-/// is: a log knows its own geometry. Zero octets: as large as it is.
+/// allocated, not yet written), and one that is blank must have as many. A device, and what is not blank, is opened as
+/// large as it is: a log knows its own geometry. Zero octets: as large as it is.
 ///
 /// # Errors
 /// `DiskOpenError` names the step; `Locked` is worth another try in a moment.
@@ -121,7 +122,13 @@ impl LogDisk {
         remarks
     }
 
-    /// Whether nothing was ever written where the superblocks stand. A damaged log is not blank.
+    /// Whether it is a block device, not a file.
+    pub fn is_block_device(&self) -> bool {
+        self.file().is_device
+    }
+
+    /// Whether the head says that there never was a log: it is zero, or has the mark of a blank device (FORMAT.md). A
+    /// damaged log is not blank.
     ///
     /// # Errors
     /// What the device said.

@@ -76,6 +76,11 @@ impl Switch {
              segment_octets = {segment_octets}\nsegments = {segments}\nbackend = \"{backend}\"\n{source}"
         );
         fs::write(home.path().join("boot.toml"), text).expect("the folder of a test can be written");
+        Self::start_from(home)
+    }
+
+    /// Starts a switch in a folder that has its bootstrap, `boot.toml`, with the run directory `r`.
+    pub(crate) fn start_from(home: TempDir) -> Self {
         let mut switch = Self { home, supervisor: None, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         switch.launch();
         switch

@@ -1,0 +1,151 @@
+//! The log on a whole block device: made where the device says that it is new, refused where it does not, kept for good.
+//!
+//! On loop devices, which need root. Where there are none the rules are still tested below the descriptor
+//! (`queue/src/layout.rs`, `platform/src/disk/trial.rs`).
+
+mod switch;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use switch::client::Client;
+use switch::mail::sink;
+use switch::site::Site;
+use switch::{PATIENCE, Switch, new_home, program, run, text};
+use tempfile::TempDir;
+
+const DEVICE_OCTETS: u64 = 48 << 20;
+/// What the repartitioning of a fresh disk writes. queue/FORMAT.md.
+const MARKER: &[u8] = b"STERNPOST QUEUE BLANK 1\n";
+
+/// A block device over a file, given back at the end.
+struct LoopDevice {
+    folder: TempDir,
+    device: PathBuf,
+}
+
+impl LoopDevice {
+    /// A device that begins with these octets; none where this machine gives none.
+    fn with_head(head: &[u8]) -> Option<Self> {
+        let folder = new_home();
+        let path = folder.path().join("disk");
+        let file = File::create(&path).expect("the folder of a test can be written");
+        file.set_len(DEVICE_OCTETS).expect("a file can have holes");
+        file.write_all_at(head, 0).expect("a file can be written");
+        // Another test may take the free device in between: then the next free one.
+        for _ in 0..20 {
+            let output = Command::new("losetup").args(["--find", "--show"]).arg(&path).output().ok()?;
+            if output.status.success() {
+                return Some(Self { folder, device: text(&output.stdout).trim().into() });
+            }
+        }
+        eprintln!("no loop device here: these tests need root and losetup");
+        None
+    }
+
+    fn octets(&self, from: u64, count: usize) -> Vec<u8> {
+        let mut octets = vec![0; count];
+        let file = File::open(&self.device).expect("a device of a test can be read");
+        file.read_exact_at(&mut octets, from).expect("the device is as large");
+        octets
+    }
+
+    /// A home for a switch whose bootstrap names the device.
+    fn home(&self, tables: &str) -> TempDir {
+        let home = new_home();
+        std::fs::write(home.path().join("tables.toml"), tables).expect("the folder of a test can be written");
+        std::fs::write(
+            home.path().join("boot.toml"),
+            format!(
+                "run_directory = \"r\"\nstate_directory = \"s\"\n[queue]\npath = \"{}\"\n[tables]\npath = \"tables.toml\"\n",
+                self.device.display()
+            ),
+        )
+        .expect("the folder of a test can be written");
+        home
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup").arg("--detach").arg(&self.device).status();
+        if !detached.is_ok_and(|status| status.success()) {
+            eprintln!("{} stays behind, with {}", self.device.display(), self.folder.path().display());
+        }
+    }
+}
+
+/// Starts the store as the supervisor does on this device and waits for its first words of refusal.
+fn refusal(home: &Path) -> String {
+    let log = home.join("stderr");
+    let mut supervisor = Command::new(program())
+        .args(["run", "--bootstrap"])
+        .arg(home.join("boot.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(&log).expect("the folder of a test can be written"))
+        .spawn()
+        .expect("the binary under test can be started");
+    let deadline = Instant::now() + PATIENCE;
+    let said = loop {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        if let Some(line) = said.lines().find(|line| line.contains("cannot recover the log")) {
+            break line.to_owned();
+        }
+        assert!(Instant::now() < deadline, "the store took what is no log: {said}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    switch::signal(supervisor.id(), rustix::process::Signal::TERM);
+    supervisor.wait().expect("a child can be waited for");
+    said
+}
+
+#[test]
+fn a_log_fills_a_blank_device_but_for_its_trial_region_and_is_kept() {
+    for head in [&b""[..], MARKER] {
+        let mta = sink();
+        let Some(disk) = LoopDevice::with_head(head) else { return };
+        let tables = Site::new().peer("mta", "smtp", mta.address(), &["smtp.test"]).tables();
+        let mut switch = Switch::start_from(disk.home(&tables));
+        let status = switch.status();
+        // 48 MiB: 3 MiB in reserve, segments of 4 MiB so that at least 8 fit.
+        assert_eq!(
+            (&status["store"]["segments"], &status["store"]["log_octets"]),
+            (&11.into(), &(65_536 + 11 * (4 << 20)).into())
+        );
+        assert!(!switch.log().contains("log.zero"), "a device is not zeroed before the first 220");
+        let hello = b"Subject: hello\r\n\r\nhello\r\n";
+        let reply = Client::greet(switch.address()).message("<a@sender.test>", &["b@smtp.test"], hello);
+        assert!(reply.starts_with("250 2.0.0 ") && mta.wait_for(1, PATIENCE), "{reply}");
+        let secret = disk.octets(24, 16);
+        switch.kill_supervisor();
+        switch.launch();
+        assert_eq!(disk.octets(24, 16), secret, "the log is the same one");
+        assert!(disk.octets(DEVICE_OCTETS - (1 << 20), 1 << 20).iter().all(|octet| *octet == 0));
+        drop(switch);
+    }
+}
+
+#[test]
+fn a_device_that_holds_something_else_is_refused_and_left_as_it_is() {
+    let mut boot_sector = vec![0; 512];
+    boot_sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    let other_marker = b"STERNPOST QUEUE BLANK 2\n";
+    for head in [&boot_sector[..], other_marker, b"\x7fELF"] {
+        let Some(disk) = LoopDevice::with_head(head) else { return };
+        let before = disk.octets(0, 1 << 20);
+        let home = disk.home(&Site::new().tables());
+        let said = refusal(home.path());
+        let device = disk.device.display().to_string();
+        assert!(said.contains(&device) && said.contains("this is no log"), "{said}");
+        assert!(
+            said.contains("If nothing on it is wanted, clear its first 64 KiB: dd if=/dev/zero"),
+            "{said}"
+        );
+        assert_eq!(disk.octets(0, 1 << 20), before);
+        let output = run(Command::new(program()).args(["queue", "verify", "--path"]).arg(&disk.device));
+        assert!(!output.status.success(), "{}", text(&output.stdout));
+    }
+}
