@@ -132,6 +132,11 @@ impl<D: Disk> Log<D> {
         Ok((log, recovered.report))
     }
 
+    /// Shows the disk the memory that batches are written from, before the first one is.
+    pub fn with_buffers(&mut self, show: impl FnOnce(&mut D, &[AlignedBuffer])) {
+        show(&mut self.shelf.disk, &self.buffers);
+    }
+
     /// Octets of the largest set: what fits into a batch that opens a segment.
     #[must_use]
     pub const fn set_octets_max(&self) -> usize {

@@ -113,6 +113,14 @@ impl LogDisk {
         }
     }
 
+    /// Tells the ring of memory that will be written from, where there is a ring. Memory that it was not told of is
+    /// written all the same, a little slower.
+    pub fn register(&mut self, buffers: &[AlignedBuffer]) {
+        if let Backend::Uring(disk) = &mut self.backend {
+            disk.register_all(buffers);
+        }
+    }
+
     /// What is slower than it could be, in sentences: no O_DIRECT, no registered memory.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = self.file().remarks.clone();

@@ -64,27 +64,26 @@ impl UringDisk {
         self.flight.is_some()
     }
 
-    /// The slot in which the buffer's memory is registered; registers it if there is room. None: it is written from
-    /// where it is, which costs the kernel a look at its pages each time.
-    fn slot(&mut self, buffer: &AlignedBuffer) -> Option<u16> {
-        if self.remark.is_some() {
-            return None;
-        }
-        if let Some(slot) = self.slots.iter().position(|known| *known == buffer.identity()) {
-            return u16::try_from(slot).ok();
-        }
-        let slot = u16::try_from(self.slots.len()).ok().filter(|slot| *slot < SLOTS)?;
-        match self.register(slot, buffer) {
-            Ok(()) => {
-                self.slots.push(buffer.identity());
-                Some(slot)
-            }
-            Err(error) => {
-                let octets = buffer.capacity();
-                self.remark = Some(format!(
-                    "{octets} octets of memory cannot be registered ({error}); see RLIMIT_MEMLOCK"
-                ));
-                None
+    /// The slot in which the buffer's memory is registered. None: it is written from where it is, which costs the
+    /// kernel a look at its pages each time.
+    fn slot(&self, buffer: &AlignedBuffer) -> Option<u16> {
+        let slot = self.slots.iter().position(|known| *known == buffer.identity())?;
+        u16::try_from(slot).ok()
+    }
+
+    /// Registers the memory of buffers, as far as there is room.
+    pub(super) fn register_all(&mut self, buffers: &[AlignedBuffer]) {
+        for buffer in buffers {
+            let free = u16::try_from(self.slots.len()).ok().filter(|slot| *slot < SLOTS);
+            let (None, Some(slot), None) = (&self.remark, free, self.slot(buffer)) else { continue };
+            match self.register(slot, buffer) {
+                Ok(()) => self.slots.push(buffer.identity()),
+                Err(error) => {
+                    let octets = buffer.capacity();
+                    self.remark = Some(format!(
+                        "{octets} octets of memory cannot be registered ({error}); see RLIMIT_MEMLOCK"
+                    ));
+                }
             }
         }
     }
