@@ -1,4 +1,4 @@
-//! The world: disks, shared memory, sockets, clocks, processes.
+//! The world: disks, shared memory, sockets, clocks, processes, sandboxes.
 //!
 //! The only crate with `unsafe`, each piece a few lines long with its reason beside it. Not here: decisions. Nothing in
 //! this crate knows mail.
@@ -8,3 +8,4 @@ pub mod disk;
 pub mod link;
 pub mod memory;
 pub mod process;
+pub mod sandbox;

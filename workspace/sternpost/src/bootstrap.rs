@@ -5,6 +5,7 @@
 //! | `run_directory` | folder of the sockets between the processes | `/run/sternpost` | |
 //! | `state_directory` | folder of the last known good configuration | `/var/lib/sternpost` | |
 //! | `node` | the node's identity in the directory | SMBIOS serial, else the host name; for tables their only node | |
+//! | `role_users` | whether each process runs as its own user of `image/roles.toml`, or all as the supervisor's | `"same"` | `"same"`, `"separate"` |
 //! | `[queue]` `path` | file or block device of the log | required | |
 //! | `[queue]` `segment_octets` | octets of a segment | 67,108,864; less on a small device | 1,048,576 … 67,108,864, whole pages of 4,096 |
 //! | `[queue]` `segments` | segments of the log | in a file 16 (1 GiB in all); on a device those that fill it | 8 … 65,536 |
@@ -14,7 +15,7 @@
 //!
 //! Relative paths start at the folder of the file. Not here: the configuration itself (`sternpost-config`).
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -74,8 +75,8 @@ pub(crate) enum Source {
     Directory(Box<sternpost_directory::Bootstrap>),
 }
 
-/// The log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The log. The store gets it as one argument, in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Queue {
     /// File or block device.
     pub(crate) path: PathBuf,
@@ -88,7 +89,7 @@ pub(crate) struct Queue {
 }
 
 /// How the log's disk is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Backend {
     /// `RWF_DSYNC`.
@@ -100,6 +101,17 @@ pub(crate) enum Backend {
     Dsync,
 }
 
+/// As whom the processes of the switch run. In either case they hold no capability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RoleUsers {
+    /// As the supervisor's user.
+    #[default]
+    Same,
+    /// Each as its own user of `image/roles.toml`: the supervisor must be able to become them.
+    Separate,
+}
+
 /// What the file says, with the defaults filled in.
 #[derive(Clone, Debug)]
 pub(crate) struct Bootstrap {
@@ -107,6 +119,8 @@ pub(crate) struct Bootstrap {
     pub(crate) run_directory: PathBuf,
     /// The last known good configuration.
     pub(crate) state_directory: PathBuf,
+    /// As whom the roles run.
+    pub(crate) role_users: RoleUsers,
     /// The log.
     pub(crate) queue: Queue,
     /// The configuration.
@@ -121,6 +135,8 @@ struct Document {
     run_directory: Option<PathBuf>,
     state_directory: Option<PathBuf>,
     node: Option<Spanned<String>>,
+    #[serde(default)]
+    role_users: RoleUsers,
     queue: Spanned<QueueSection>,
     tables: Option<Spanned<TablesSection>>,
     directory: Option<Spanned<sternpost_directory::Bootstrap>>,
@@ -215,6 +231,7 @@ impl Bootstrap {
         Ok(Self {
             run_directory: absolute(document.run_directory, RUN_DIRECTORY_DEFAULT),
             state_directory: absolute(document.state_directory, STATE_DIRECTORY_DEFAULT),
+            role_users: document.role_users,
             queue: reading.queue(document.queue.into_inner(), folder)?,
             source,
             node,

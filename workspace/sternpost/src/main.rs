@@ -11,6 +11,7 @@ mod command;
 mod logging;
 mod output;
 mod role;
+mod roles;
 mod supervisor;
 
 use clap::{Parser, Subcommand};

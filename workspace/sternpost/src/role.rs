@@ -3,8 +3,9 @@
 
 mod directory;
 
-use crate::bootstrap::{Backend, Bootstrap, BootstrapError};
+use crate::bootstrap::{Backend, Bootstrap, BootstrapError, Queue, Source};
 use crate::logging;
+use crate::roles::{Roles, RolesError};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
@@ -14,14 +15,15 @@ use sternpost_channels::smtp_server::ListenerSocket;
 use sternpost_config::ChannelKind;
 use sternpost_platform::disk::DiskBackend;
 use sternpost_platform::process;
+use sternpost_platform::sandbox::{self, Filter, FilterError};
 
 /// A role and what it is given.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Role {
     /// The one writer of the log
-    Store(Serving),
+    Store(Store),
     /// The queue manager
-    Qmgr(Serving),
+    Qmgr(Qmgr),
     /// The client of the configuration directory
     Directory(Reading),
     /// The SMTP server
@@ -41,14 +43,30 @@ pub(crate) struct Tie {
     run_directory: PathBuf,
 }
 
-/// A role that listens to the other processes.
+/// The store's log and socket.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Serving {
+pub(crate) struct Store {
     #[command(flatten)]
     tie: Tie,
-    /// The bootstrap
+    /// The section [queue] of the bootstrap, in JSON
+    #[arg(long, value_parser = queue)]
+    queue: Queue,
+    /// The inherited listening socket
     #[arg(long)]
-    bootstrap: PathBuf,
+    listen_fd: RawFd,
+}
+
+/// QMGR's folder, name and socket.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Qmgr {
+    #[command(flatten)]
+    tie: Tie,
+    /// The folder of the last known good configuration
+    #[arg(long)]
+    state: PathBuf,
+    /// The node's identity
+    #[arg(long)]
+    node: String,
     /// The inherited listening socket
     #[arg(long)]
     listen_fd: RawFd,
@@ -62,6 +80,9 @@ pub(crate) struct Reading {
     /// The bootstrap
     #[arg(long)]
     bootstrap: PathBuf,
+    /// The node's identity: the machine's serial number is not this user's to read
+    #[arg(long)]
+    node: String,
 }
 
 /// The SMTP server's sockets.
@@ -94,6 +115,10 @@ pub(crate) struct Channel {
     /// Mlists at a time
     #[arg(long)]
     capacity: u32,
+}
+
+fn queue(text: &str) -> Result<Queue, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn kind(text: &str) -> Result<ChannelKind, String> {
@@ -138,6 +163,18 @@ pub(crate) enum RoleError {
         /// Why.
         source: io::Error,
     },
+    /// Privileges could not be given up.
+    #[error("this role cannot give up its privileges")]
+    Sandbox {
+        /// Why.
+        source: io::Error,
+    },
+    /// The table of roles has no filter for it.
+    #[error(transparent)]
+    Roles(#[from] RolesError),
+    /// The kernel would not take the filter.
+    #[error("this role cannot run without its filter of system calls")]
+    Filter(#[from] FilterError),
     /// A descriptor that the supervisor should have left open.
     #[error("descriptor {number} was not inherited")]
     Inherited {
@@ -168,11 +205,16 @@ pub(crate) enum RoleError {
 /// Why it ended.
 pub(crate) fn run(role: Role) -> Result<(), RoleError> {
     match role {
-        Role::Store(arguments) => store(&arguments),
+        Role::Store(arguments) => store(arguments),
         Role::Qmgr(arguments) => qmgr(arguments),
         Role::Directory(arguments) => {
             begin(&arguments.tie, "directory")?;
-            directory::run(Bootstrap::read(&arguments.bootstrap)?, &arguments.tie.run_directory)
+            close_door("directory")?;
+            let mut source = Bootstrap::read(&arguments.bootstrap)?.source;
+            if let Source::Directory(directory) = &mut source {
+                directory.node = arguments.node;
+            }
+            directory::run(source, &arguments.tie.run_directory)
                 .map_err(|source| RoleError::Directory { source })
         }
         Role::SmtpServer(arguments) => smtp_server(arguments),
@@ -189,11 +231,29 @@ fn begin(tie: &Tie, name: &str) -> Result<(), RoleError> {
     if tie.supervisor.is_some_and(|supervisor| std::os::unix::process::parent_id() != supervisor) {
         return Err(RoleError::Orphan);
     }
+    sandbox::renounce().map_err(|source| RoleError::Sandbox { source })?;
     match process::raise_descriptor_limit() {
         Ok(descriptors) => tracing::debug!(descriptors, "descriptors that this role may have open"),
         Err(error) => tracing::warn!(%error, "the limit of open descriptors stays as it is"),
     }
     Ok(())
+}
+
+/// The filter of a role's system calls, compiled from the table.
+fn filter(role: &str) -> Result<Filter, RoleError> {
+    if !Filter::is_known_here() {
+        tracing::warn!(
+            event = "sandbox.no-filter",
+            "this role runs without a filter of system calls: there is none for this architecture"
+        );
+    }
+    Ok(Roles::of_this_build().filter(role)?)
+}
+
+/// From here on this process makes no system call that its role has no use for. The store, which opens its log first,
+/// does it by itself.
+fn close_door(role: &str) -> Result<(), RoleError> {
+    Ok(filter(role)?.install()?)
 }
 
 fn inherited(number: RawFd) -> Result<OwnedFd, RoleError> {
@@ -204,11 +264,12 @@ fn ended<E: std::error::Error + 'static>(role: &'static str) -> impl Fn(E) -> Ro
     move |error| RoleError::Ended { role, source: Box::new(error) }
 }
 
-fn store(arguments: &Serving) -> Result<(), RoleError> {
+fn store(arguments: Store) -> Result<(), RoleError> {
     // The number is taken before anything else is opened.
     let listening = inherited(arguments.listen_fd)?;
     begin(&arguments.tie, "store")?;
-    let queue = Bootstrap::read(&arguments.bootstrap)?.queue;
+    let filter = filter("store")?;
+    let queue = arguments.queue;
     let backend = match queue.backend {
         Backend::Auto => DiskBackend::Auto,
         Backend::IoUring => DiskBackend::IoUring,
@@ -220,19 +281,20 @@ fn store(arguments: &Serving) -> Result<(), RoleError> {
         backend,
         segment_octets: queue.segment_octets,
         segments: queue.segments,
+        filter,
     })
     .map_err(ended("store"))
 }
 
-fn qmgr(arguments: Serving) -> Result<(), RoleError> {
+fn qmgr(arguments: Qmgr) -> Result<(), RoleError> {
     let listening = inherited(arguments.listen_fd)?;
     begin(&arguments.tie, "qmgr")?;
-    let bootstrap = Bootstrap::read(&arguments.bootstrap)?;
+    close_door("qmgr")?;
     sternpost_qmgr::run(sternpost_qmgr::Options {
         listening,
         run_directory: arguments.tie.run_directory,
-        state_directory: bootstrap.state_directory,
-        node: bootstrap.node,
+        state_directory: arguments.state,
+        node: arguments.node,
     })
     .map_err(ended("qmgr"))
 }
@@ -250,6 +312,7 @@ fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {
         .map(|(number, listeners)| Ok(ListenerSocket { socket: inherited(number)?, listeners }))
         .collect::<Result<Vec<_>, RoleError>>()?;
     begin(&arguments.tie, "smtp-server")?;
+    close_door("smtp-server")?;
     let run_directory = arguments.tie.run_directory;
     sternpost_channels::smtp_server::run(sternpost_channels::smtp_server::Options {
         run_directory,
@@ -260,6 +323,11 @@ fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {
 
 fn channel(arguments: Channel) -> Result<(), RoleError> {
     begin(&arguments.tie, &arguments.name)?;
+    close_door(match arguments.kind {
+        ChannelKind::Smtp => "smtp",
+        ChannelKind::Lmtp => "lmtp",
+        ChannelKind::Housekeeper => "housekeeper",
+    })?;
     let options = sternpost_channels::ChannelOptions {
         run_directory: arguments.tie.run_directory,
         channel: arguments.name,

@@ -23,7 +23,7 @@ use listening::{Change, Listening};
 use paths::RunDirectory;
 use service::Service;
 use session::{FromSession, SessionId};
-use spawn::{Signal, Spawner};
+use spawn::{Given, Signal, Spawner};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,6 +58,27 @@ pub(crate) enum SupervisorError {
         /// The folder of both.
         run_directory: PathBuf,
     },
+    /// The roles cannot have users of their own here.
+    #[error(
+        "role_users = \"separate\" needs {}: start the switch as root or give its unit these capabilities, \
+         or let all processes be one user with role_users = \"same\"",
+        lacking.join(", ")
+    )]
+    Users {
+        /// Names of capabilities.
+        lacking: Vec<&'static str>,
+    },
+    /// The log is not the store's.
+    #[error("the log {} {what}", path.display())]
+    LogOwner {
+        /// File or device.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// A path that cannot be handed to a role.
+    #[error("the path of the log cannot be handed to the store")]
+    Given(#[source] serde_json::Error),
     /// A socket could not be opened.
     #[error("the socket {} cannot be opened", path.display())]
     Socket {
@@ -90,13 +111,15 @@ pub(crate) fn run(bootstrap_path: &Path) -> Result<(), SupervisorError> {
     let bootstrap = Bootstrap::read(bootstrap_path)?;
     let process = |what| move |source| SupervisorError::Process { what, source };
     let bootstrap_path = std::path::absolute(bootstrap_path).map_err(process("name its bootstrap"))?;
+    paths::check_users(&bootstrap)?;
     let run_directory = RunDirectory::take(&bootstrap)?;
+    let given = Given::of(&bootstrap).map_err(SupervisorError::Given)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(process("start its event loop"))?;
-    let result =
-        tokio::task::LocalSet::new().block_on(&runtime, supervise(&run_directory, bootstrap_path, listening));
+    let result = tokio::task::LocalSet::new()
+        .block_on(&runtime, supervise(&run_directory, bootstrap_path, given, listening));
     run_directory.remove_sockets();
     result
 }
@@ -112,7 +135,8 @@ enum Input {
 
 async fn supervise(
     run_directory: &RunDirectory,
-    bootstrap: PathBuf,
+    bootstrap_path: PathBuf,
+    given: Given,
     listening: Listening,
 ) -> Result<(), SupervisorError> {
     let process = |what| move |source| SupervisorError::Process { what, source };
@@ -123,8 +147,9 @@ async fn supervise(
     let listener = Listener::new(sockets.supervisor).map_err(process("listen to QMGR"))?;
     let (inputs, mut input) = mpsc::channel(64);
     let spawner = Spawner {
-        bootstrap,
+        bootstrap_path,
         run_directory: run_directory.path().to_owned(),
+        given,
         store: sockets.store,
         qmgr: sockets.qmgr,
     };

@@ -25,9 +25,6 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, St
         segments: options.segments.unwrap_or(FILE_SEGMENTS_DEFAULT),
     };
     let mut disk = wait_for_device(options, for_file)?;
-    for remark in disk.remarks() {
-        tracing::warn!(event = "log.device.slower", remark, "the log's device is slower than it could be");
-    }
     let backend = match disk.backend() {
         DiskBackend::IoUring => "io_uring, write linked to fdatasync",
         DiskBackend::Dsync | DiskBackend::Auto => "pwritev2 with RWF_DSYNC",
@@ -39,7 +36,12 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, St
     }
     let parameters =
         Parameters { recent_content_octets_max: RECENT_CONTENT_OCTETS_MAX, ..Parameters::default() };
-    let (log, report) = Log::open(disk, parameters, clock.now()).map_err(recover)?;
+    let (mut log, report) = Log::open(disk, parameters, clock.now()).map_err(recover)?;
+    // The ring learns of the memory now, for the filter will let it learn of no more.
+    log.with_buffers(LogDisk::register);
+    for remark in log.disk().remarks() {
+        tracing::warn!(event = "log.device.slower", remark, "the log's device is slower than it could be");
+    }
     let kept = log.status().geometry;
     if options.segment_octets.is_some_and(|asked| asked != kept.segment_octets)
         || options.segments.is_some_and(|asked| asked != kept.segments)
@@ -128,6 +130,7 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::path::Path;
     use std::sync::{Arc, Mutex};
+    use sternpost_platform::sandbox::Filter;
     use sternpost_queue::OpenError;
     use tracing::field::{Field, Visit};
     use tracing::span::{Attributes, Id, Record};
@@ -173,6 +176,7 @@ mod tests {
             backend: DiskBackend::Auto,
             segment_octets: Some(asked.segment_octets),
             segments: Some(asked.segments),
+            filter: Filter::new(&[], &[]).unwrap(),
         };
         let said = Said::default();
         let opened = tracing::subscriber::with_default(said.clone(), || open(&options, &Clock::default()));

@@ -21,6 +21,7 @@ use std::time::Duration;
 use sternpost_platform::clock::Clock;
 use sternpost_platform::disk::{DiskBackend, DiskOpenError, LogDisk};
 use sternpost_platform::link::{Link, LinkEnd, Listener, Readiness};
+use sternpost_platform::sandbox::{Filter, FilterError};
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
 
@@ -37,6 +38,8 @@ pub struct Options {
     pub segment_octets: Option<u32>,
     /// Segments, at least 8. An existing log keeps its own. None: 16 in a file; those that fill a device.
     pub segments: Option<u32>,
+    /// The system calls that are left to it once the log is open and its ring is made.
+    pub filter: Filter,
 }
 
 /// Why the store could not run.
@@ -74,6 +77,9 @@ pub enum StoreError {
     /// The listening socket could not be used.
     #[error("cannot listen for the other processes")]
     Listen(#[source] io::Error),
+    /// The filter of system calls could not be installed.
+    #[error("cannot give up what is needed no more")]
+    Filter(#[source] FilterError),
     /// The device's completions cannot be watched.
     #[error("cannot watch the log's device")]
     Watch(#[source] io::Error),
@@ -102,6 +108,7 @@ struct Shared {
 async fn drive(options: Options) -> Result<(), StoreError> {
     let clock = Clock::default();
     let (log, backend) = device::open(&options, &clock)?;
+    options.filter.install().map_err(StoreError::Filter)?;
     let readiness = log.disk().readiness().try_clone_to_owned().map_err(StoreError::Watch)?;
     let shared = Rc::new(Shared {
         service: RefCell::new(Service::new(log, clock, backend)),

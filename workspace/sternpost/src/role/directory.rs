@@ -4,7 +4,7 @@
 //! The watch goes on while QMGR restarts; a new QMGR gets the last set and the last status again. A set that nobody
 //! took is replaced by the next one; one that is too large for QMGR is refused, and the last good one stays. Not here: LDAP and tables (`sternpost-directory`), what a set means (QMGR).
 
-use crate::bootstrap::{Bootstrap, Source};
+use crate::bootstrap::Source;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -25,13 +25,13 @@ const RECONNECT: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// When the event loop cannot be made, or the watch has ended.
-pub(crate) fn run(bootstrap: Bootstrap, run_directory: &Path) -> io::Result<()> {
+pub(crate) fn run(source: Source, run_directory: &Path) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let socket = run_directory.join(crate::supervisor::QMGR_SOCKET);
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let (sender, receiver) = mpsc::channel(4);
         let watch = async {
-            match bootstrap.source {
+            match source {
                 Source::Directory(directory) => sternpost_directory::watch(*directory, sender).await,
                 Source::Tables(path) => sternpost_directory::watch_tables(path, sender).await,
             }

@@ -2,12 +2,14 @@
 
 use super::SupervisorError;
 use super::listeners_file::LISTENERS_FILE;
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::{Bootstrap, RoleUsers};
+use crate::roles::Roles;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use sternpost_platform::sandbox::{self, Identity};
 
 /// Where the store listens, in the run directory.
 pub(crate) const STORE_SOCKET: &str = "store.sock";
@@ -15,13 +17,59 @@ pub(crate) const STORE_SOCKET: &str = "store.sock";
 pub(crate) const QMGR_SOCKET: &str = "qmgr.sock";
 /// Where the supervisor listens.
 pub(crate) const SUPERVISOR_SOCKET: &str = "supervisor.sock";
+/// QMGR's folder in the state directory.
+pub(crate) const QMGR_STATE: &str = "qmgr";
 const LOCK: &str = "supervisor.lock";
 
 /// The run directory, held by this process alone until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct RunDirectory {
     path: PathBuf,
+    sharing: Sharing,
     _lock: File,
+}
+
+/// Who gets into the folders that all processes of the switch use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// This user alone.
+    Private,
+    /// The group of all roles may pass through folders and connect to sockets.
+    Group(u32),
+}
+
+impl Sharing {
+    const fn folder_mode(self) -> u32 {
+        match self {
+            Self::Private => 0o700,
+            Self::Group(_) => 0o750,
+        }
+    }
+
+    /// Of folders on the way that are not there yet.
+    const fn mode_above(self) -> u32 {
+        match self {
+            Self::Private => 0o700,
+            Self::Group(_) => 0o755,
+        }
+    }
+
+    const fn socket_mode(self) -> u32 {
+        match self {
+            Self::Private => 0o600,
+            Self::Group(_) => 0o660,
+        }
+    }
+
+    /// Hands it to the group. Whoever is not root has the group as its own, or gets the error.
+    fn share(self, path: &Path, mode: u32) -> io::Result<()> {
+        if let Self::Group(gid) = self
+            && std::fs::metadata(path)?.gid() != gid
+        {
+            std::os::unix::fs::chown(path, None, Some(gid))?;
+        }
+        std::fs::set_permissions(path, Permissions::from_mode(mode))
+    }
 }
 
 /// The listening sockets between the processes.
@@ -39,10 +87,17 @@ impl RunDirectory {
     /// `Folder`, `AlreadyRunning`.
     pub(crate) fn take(bootstrap: &Bootstrap) -> Result<Self, SupervisorError> {
         let path = bootstrap.run_directory.clone();
+        let roles = Roles::of_this_build();
+        let (sharing, qmgr) = match bootstrap.role_users {
+            RoleUsers::Same => (Sharing::Private, None),
+            RoleUsers::Separate => (Sharing::Group(roles.group.gid), roles.identity("qmgr")),
+        };
         for folder in [&path, &bootstrap.state_directory] {
-            make_private(folder)
+            make(folder, sharing)
                 .map_err(|source| SupervisorError::Folder { path: folder.clone(), source })?;
         }
+        let state = bootstrap.state_directory.join(QMGR_STATE);
+        make_for(&state, qmgr).map_err(|source| SupervisorError::Folder { path: state, source })?;
         let lock_path = path.join(LOCK);
         let failed = |source| SupervisorError::Folder { path: path.clone(), source };
         let lock = OpenOptions::new()
@@ -53,7 +108,7 @@ impl RunDirectory {
             .open(lock_path)
             .map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => Ok(Self { path, sharing, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(SupervisorError::AlreadyRunning { run_directory: path }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
@@ -64,7 +119,7 @@ impl RunDirectory {
         &self.path
     }
 
-    /// Opens the sockets, readable and writable for this user alone. Files of a run that was killed are replaced.
+    /// Opens the sockets, readable and writable for this user, and for the group of the roles if they have users. Files of a run that was killed are replaced.
     ///
     /// # Errors
     /// `Socket`.
@@ -73,7 +128,7 @@ impl RunDirectory {
             let path = self.path.join(name);
             sternpost_platform::link::listen(&path)
                 .and_then(|socket| {
-                    std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+                    self.sharing.share(&path, self.sharing.socket_mode())?;
                     Ok(socket)
                 })
                 .map_err(|source| SupervisorError::Socket { path, source })
@@ -93,9 +148,89 @@ impl RunDirectory {
     }
 }
 
-/// A folder for this user alone; one that is there already must be ours and must not let others make files in it.
-fn make_private(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+/// Whether the supervisor may do what `role_users = "separate"` asks of it, and the store may open its log.
+///
+/// # Errors
+/// `Users`, `LogOwner`.
+pub(crate) fn check_users(bootstrap: &Bootstrap) -> Result<(), SupervisorError> {
+    if bootstrap.role_users == RoleUsers::Same {
+        return Ok(());
+    }
+    let lacking = sandbox::lacks_for_users()
+        .map_err(|source| SupervisorError::Process { what: "see what it may do", source })?;
+    if !lacking.is_empty() {
+        return Err(SupervisorError::Users { lacking });
+    }
+    let Some(store) = Roles::of_this_build().identity("store") else { return Ok(()) };
+    match log_problem(&bootstrap.queue.path, store) {
+        None => Ok(()),
+        Some(what) => Err(SupervisorError::LogOwner { path: bootstrap.queue.path.clone(), what }),
+    }
+}
+
+/// Why the store could not open the log, as far as that can be seen; what cannot be seen is for the store to say.
+fn log_problem(path: &Path, Identity { uid, gid }: Identity) -> Option<String> {
+    let may_write = |metadata: &std::fs::Metadata| {
+        let mode = metadata.permissions().mode();
+        metadata.uid() == uid || (metadata.gid() == gid && mode & 0o060 == 0o060) || mode & 0o006 == 0o006
+    };
+    match std::fs::metadata(path) {
+        Ok(metadata) if may_write(&metadata) => None,
+        Ok(metadata) => {
+            let remedy = if metadata.file_type().is_block_device() {
+                "let a udev rule give it to that user"
+            } else {
+                "hand it over with chown"
+            };
+            Some(format!("belongs to the user {} and not to the store's, {uid}; {remedy}", metadata.uid()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.starts_with("/dev") => {
+            let folder = path.parent()?;
+            let metadata = std::fs::metadata(folder).ok()?;
+            (!may_write(&metadata)).then(|| {
+                format!(
+                    "is not there, and the store cannot make it in {}; hand that folder to the user {uid} with chown",
+                    folder.display()
+                )
+            })
+        }
+        Err(_) => None,
+    }
+}
+
+/// A folder for one role alone (none: for this user). Only root can make it somebody else's.
+fn make_for(path: &Path, role: Option<Identity>) -> io::Result<()> {
+    let Some(Identity { uid, gid }) = role else { return make(path, Sharing::Private) };
+    let denied = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if rustix::process::geteuid().is_root() {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
+    }
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return denied(format!(
+                "it is not there; make it with install -d -o {uid} -g {gid} -m 700 {}",
+                path.display()
+            ));
+        }
+        Err(error) => return Err(error),
+    };
+    if metadata.uid() != uid || metadata.permissions().mode() & 0o022 != 0 {
+        return denied(format!(
+            "it must belong to the user {uid} and be open to no other; mend it with chown {uid}:{gid} and chmod 700"
+        ));
+    }
+    Ok(())
+}
+
+/// A folder of this user; one that is there already must be ours and must not let others make files in it.
+fn make(path: &Path, sharing: Sharing) -> io::Result<()> {
+    let is_new = !path.exists();
+    if let Some(above) = path.parent() {
+        DirBuilder::new().recursive(true).mode(sharing.mode_above()).create(above)?;
+    }
+    DirBuilder::new().recursive(true).mode(sharing.folder_mode()).create(path)?;
     let metadata = std::fs::metadata(path)?;
     let denied = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
@@ -111,7 +246,12 @@ fn make_private(path: &Path) -> io::Result<()> {
             mode & 0o7777
         ));
     }
-    Ok(())
+    match sharing {
+        Sharing::Private => Ok(()),
+        // A folder that others may pass through already stays as it is.
+        Sharing::Group(_) if !is_new && mode & 0o001 != 0 => Ok(()),
+        Sharing::Group(_) => sharing.share(path, sharing.folder_mode()),
+    }
 }
 
 #[cfg(test)]
@@ -171,7 +311,7 @@ mod tests {
             // It belongs to root.
             Path::new("/")
         };
-        let error = make_private(path).unwrap_err();
+        let error = make(path, Sharing::Private).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert!(error.to_string().contains("belongs to the user"), "{error}");
     }

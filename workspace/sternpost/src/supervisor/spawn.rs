@@ -3,6 +3,8 @@
 use super::Input;
 use super::family::{Event, Start};
 use super::listening::{Listening, Served};
+use crate::bootstrap::{Bootstrap, RoleUsers};
+use crate::roles::Roles;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,25 +12,51 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use sternpost_link::Role;
 use sternpost_platform::process;
+use sternpost_platform::sandbox;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 /// What every start needs.
 #[derive(Debug)]
 pub(super) struct Spawner {
-    pub(super) bootstrap: PathBuf,
+    /// For the directory role alone: the others get what they need of it as arguments.
+    pub(super) bootstrap_path: PathBuf,
     pub(super) run_directory: PathBuf,
+    pub(super) given: Given,
     /// The listening socket behind `store.sock`.
     pub(super) store: OwnedFd,
     /// The listening socket behind `qmgr.sock`.
     pub(super) qmgr: OwnedFd,
 }
 
+/// What roles need of the bootstrap, without its secrets.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// The section of the log, in JSON.
+    queue: String,
+    state_of_qmgr: PathBuf,
+    node: String,
+    role_users: RoleUsers,
+}
+
+impl Given {
+    /// # Errors
+    /// When the path of the log is no UTF-8, in words.
+    pub(super) fn of(bootstrap: &Bootstrap) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            queue: serde_json::to_string(&bootstrap.queue)?,
+            state_of_qmgr: bootstrap.state_directory.join(super::paths::QMGR_STATE),
+            node: bootstrap.node.clone(),
+            role_users: bootstrap.role_users,
+        })
+    }
+}
+
 impl Spawner {
     /// Starts a process and gives it the sockets that it works on, and no other descriptor.
     ///
     /// # Errors
-    /// Those of `fcntl`, `fork` and `exec`.
+    /// Those of `fcntl`, `fork` and `exec`, and of becoming the role's user.
     pub(super) fn spawn(&self, start: &Start, listening: &Listening) -> io::Result<(u32, Child)> {
         let (arguments, descriptors) = self.arguments(start, listening);
         let name = match start {
@@ -49,6 +77,7 @@ impl Spawner {
             .stdin(Stdio::null())
             // Ctrl-C at a terminal is the supervisor's alone: it stops the others in order.
             .process_group(0);
+        self.confine(&mut command, start)?;
         let given = descriptors.iter().try_for_each(|descriptor| {
             process::give_to_children(*descriptor)?;
             Ok(())
@@ -60,6 +89,21 @@ impl Spawner {
         let child = spawned?;
         let pid = child.id().ok_or_else(|| io::Error::other("the process ended before it had a number"))?;
         Ok((pid, child))
+    }
+
+    /// By the role's row in the table; of a channel, the kind is the role.
+    fn confine(&self, command: &mut Command, start: &Start) -> io::Result<()> {
+        let role = match start {
+            Start::Kept(role) => role.name(),
+            Start::Channel(order) => &order.kind,
+        };
+        let roles = Roles::of_this_build();
+        let (Some(identity), Some(limits)) = (roles.identity(role), roles.limits(role)) else {
+            return Err(io::Error::other(format!("{role} is no role of image/roles.toml")));
+        };
+        let identity = (self.given.role_users == RoleUsers::Separate).then_some(identity);
+        sandbox::confine(command.as_std_mut(), identity, limits);
+        Ok(())
     }
 
     fn arguments<'a>(
@@ -82,12 +126,20 @@ impl Spawner {
         arguments.push(role.name().into());
         arguments.push(pair("--supervisor", std::process::id().to_string().into()));
         arguments.push(pair("--run-directory", self.run_directory.clone().into()));
-        if matches!(role, Role::Store | Role::Qmgr | Role::Directory) {
-            arguments.push(pair("--bootstrap", self.bootstrap.clone().into()));
-        }
         match start {
-            Start::Kept(Role::Store) => descriptors.push(self.store.as_fd()),
-            Start::Kept(Role::Qmgr) => descriptors.push(self.qmgr.as_fd()),
+            Start::Kept(Role::Store) => {
+                arguments.push(pair("--queue", self.given.queue.clone().into()));
+                descriptors.push(self.store.as_fd());
+            }
+            Start::Kept(Role::Qmgr) => {
+                arguments.push(pair("--state", self.given.state_of_qmgr.clone().into()));
+                arguments.push(pair("--node", self.given.node.clone().into()));
+                descriptors.push(self.qmgr.as_fd());
+            }
+            Start::Kept(Role::Directory) => {
+                arguments.push(pair("--bootstrap", self.bootstrap_path.clone().into()));
+                arguments.push(pair("--node", self.given.node.clone().into()));
+            }
             Start::Kept(Role::SmtpServer) => {
                 for Served { listener, only, descriptor } in listening.served() {
                     let number = descriptor.as_raw_fd();
@@ -163,7 +215,19 @@ mod tests {
 
     fn spawner() -> Spawner {
         let socket = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
-        Spawner { bootstrap: "/b".into(), run_directory: "/r".into(), store: socket(), qmgr: socket() }
+        let given = Given {
+            queue: "{}".into(),
+            state_of_qmgr: "/s/qmgr".into(),
+            node: "n".into(),
+            role_users: RoleUsers::Same,
+        };
+        Spawner {
+            bootstrap_path: "/b".into(),
+            run_directory: "/r".into(),
+            given,
+            store: socket(),
+            qmgr: socket(),
+        }
     }
 
     fn words(start: &Start) -> (Vec<String>, usize) {
@@ -177,10 +241,14 @@ mod tests {
     fn each_role_gets_what_it_works_on_and_nothing_else() {
         let supervisor = format!("--supervisor={}", std::process::id());
         let (store, count) = words(&Start::Kept(Role::Store));
-        assert_eq!(store[..5], ["role", "store", &supervisor, "--run-directory=/r", "--bootstrap=/b"]);
+        assert_eq!(store[..5], ["role", "store", &supervisor, "--run-directory=/r", "--queue={}"]);
         assert!(store[5].starts_with("--listen-fd=") && store.len() == 6 && count == 1);
+        let (qmgr, count) = words(&Start::Kept(Role::Qmgr));
+        assert_eq!(qmgr[3..6], ["--run-directory=/r", "--state=/s/qmgr", "--node=n"]);
+        assert!(qmgr[6].starts_with("--listen-fd=") && qmgr.len() == 7 && count == 1);
         let (directory, count) = words(&Start::Kept(Role::Directory));
-        assert_eq!((directory.len(), count), (5, 0));
+        assert_eq!(directory[3..], ["--run-directory=/r", "--bootstrap=/b", "--node=n"]);
+        assert_eq!(count, 0);
         let order =
             ChannelOrder { process: 7, channel: "-odd name".into(), kind: "smtp".into(), capacity: 64 };
         let (channel, count) = words(&Start::Channel(order));

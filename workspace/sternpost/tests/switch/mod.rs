@@ -70,9 +70,14 @@ impl Switch {
 
     /// Starts a switch in a folder that may hold the log of an earlier one; `source` is `[tables]` or `[directory]`.
     pub(crate) fn start_at(home: TempDir, room: Room, backend: &str, source: &str) -> Self {
+        Self::start_with(home, room, backend, "", source)
+    }
+
+    /// The same, with lines before the first section of the bootstrap.
+    pub(crate) fn start_with(home: TempDir, room: Room, backend: &str, lines: &str, source: &str) -> Self {
         let Room { segment_octets, segments } = room;
         let text = format!(
-            "run_directory = \"r\"\nstate_directory = \"s\"\n[queue]\npath = \"log\"\n\
+            "run_directory = \"r\"\nstate_directory = \"s\"\n{lines}[queue]\npath = \"log\"\n\
              segment_octets = {segment_octets}\nsegments = {segments}\nbackend = \"{backend}\"\n{source}"
         );
         fs::write(home.path().join("boot.toml"), text).expect("the folder of a test can be written");

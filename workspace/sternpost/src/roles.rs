@@ -1,0 +1,321 @@
+//! Who may do what on the device: `image/roles.toml`, compiled in, read and checked.
+//!
+//! The supervisor takes each role's user and limits from here, a role its filter of system calls and the places that it
+//! may open. Not here: how that is enforced (`sternpost_platform::sandbox`), and what the image makes of the same file.
+
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+use sternpost_platform::sandbox::{Condition, Filter, FilterError, Identity, Limits, Rule, Test};
+
+const TEXT: &str = include_str!("../../../image/roles.toml");
+
+/// Why a table of roles cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RolesError {
+    /// It is no TOML, or not of this form.
+    #[error("image/roles.toml: {0}")]
+    Form(String),
+    /// It names what it does not define, or twice.
+    #[error("image/roles.toml: {name}: {what}")]
+    Wrong {
+        /// The role, user or set.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A set of system calls that the kernel would not take.
+    #[error("image/roles.toml: the calls of {role} make no filter")]
+    Filter {
+        /// The role.
+        role: String,
+        /// Why.
+        source: FilterError,
+    },
+}
+
+/// The group of all users.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Group {
+    /// In `/etc/group`.
+    pub(crate) name: String,
+    /// Its number.
+    pub(crate) gid: u32,
+}
+
+/// A user of the device.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct User {
+    /// In `/etc/passwd`.
+    pub(crate) name: String,
+    /// Its number.
+    pub(crate) uid: u32,
+    /// What it owns, for people.
+    pub(crate) what: String,
+}
+
+/// Who makes a process, and so who enforces what stands in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StartedBy {
+    /// A unit of the image.
+    Systemd,
+    /// `sternpost run`.
+    Supervisor,
+}
+
+/// What one role may do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Role {
+    /// One of the users, or root.
+    pub(crate) user: String,
+    /// Who makes it.
+    pub(crate) started_by: StartedBy,
+    /// What it keeps.
+    #[serde(default)]
+    pub(crate) capabilities: BTreeSet<String>,
+    /// Names of sets.
+    #[serde(default)]
+    pub(crate) calls: Vec<String>,
+    /// What it may read below, beside what it may write.
+    #[serde(default)]
+    pub(crate) reads: Vec<String>,
+    /// What it may read and write below.
+    #[serde(default)]
+    pub(crate) writes: Vec<String>,
+    limits: LimitsTable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsTable {
+    open_files: u64,
+    locked_octets: u64,
+    data_octets: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallSet {
+    why: String,
+    allow: BTreeSet<String>,
+    #[serde(default)]
+    when: Vec<When>,
+}
+
+/// A call that is allowed for certain values of one argument.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct When {
+    call: String,
+    argument: u8,
+    /// The argument is one of these.
+    is: Option<Vec<u32>>,
+    /// The argument has all these bits.
+    has: Option<u32>,
+    /// The argument has none of these bits.
+    lacks: Option<u32>,
+    why: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deadly {
+    why: String,
+    calls: BTreeSet<String>,
+}
+
+/// The whole table, consistent in itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Roles {
+    /// The group of all.
+    pub(crate) group: Group,
+    /// All but root.
+    #[serde(rename = "user")]
+    pub(crate) users: Vec<User>,
+    /// By name.
+    #[serde(rename = "role")]
+    pub(crate) roles: BTreeMap<String, Role>,
+    calls: BTreeMap<String, CallSet>,
+    deadly: Deadly,
+}
+
+impl Roles {
+    /// The table of this build.
+    ///
+    /// # Panics
+    /// Never: `the_table_of_this_build_is_consistent` reads the same text.
+    pub(crate) fn of_this_build() -> &'static Self {
+        static ROLES: LazyLock<Roles> =
+            LazyLock::new(|| Roles::parse(TEXT).expect("a test reads the same text"));
+        &ROLES
+    }
+
+    /// Reads a table.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub(crate) fn parse(text: &str) -> Result<Self, RolesError> {
+        let roles: Self =
+            toml::from_str(text).map_err(|error| RolesError::Form(error.to_string().trim().to_owned()))?;
+        roles.check()?;
+        Ok(roles)
+    }
+
+    fn check(&self) -> Result<(), RolesError> {
+        let wrong = |name: &str, what: String| Err(RolesError::Wrong { name: name.to_owned(), what });
+        let (mut names, mut numbers) = (BTreeSet::from(["root"]), BTreeSet::from([0]));
+        for user in &self.users {
+            if !names.insert(&user.name) || !numbers.insert(user.uid) {
+                return wrong(&user.name, format!("the name or the number {} is taken", user.uid));
+            }
+        }
+        for (name, role) in &self.roles {
+            if !names.contains(role.user.as_str()) {
+                return wrong(name, format!("there is no user {}", role.user));
+            }
+            if let Some(set) = role.calls.iter().find(|set| !self.calls.contains_key(*set)) {
+                return wrong(name, format!("there is no set of calls {set}"));
+            }
+            if role.started_by == StartedBy::Supervisor {
+                if let Some(capability) = role.capabilities.first() {
+                    return wrong(name, format!("a role of the supervisor has no {capability}"));
+                }
+                if role.calls.is_empty() || role.user == "root" {
+                    return wrong(
+                        name,
+                        "a role of the supervisor has calls, and a user that is not root".into(),
+                    );
+                }
+            }
+        }
+        for (name, set) in &self.calls {
+            if set.why.is_empty() {
+                return wrong(name, "say why".to_owned());
+            }
+            let called = set.allow.iter().chain(set.when.iter().map(|when| &when.call));
+            if let Some(call) = called.into_iter().find(|call| self.deadly.calls.contains(*call)) {
+                return wrong(name, format!("{call} is deadly"));
+            }
+            for when in &set.when {
+                let tests = [when.is.is_some(), when.has.is_some(), when.lacks.is_some()];
+                if tests.iter().filter(|is_there| **is_there).count() != 1 || when.why.is_empty() {
+                    return wrong(name, format!("{}: one of is, has and lacks, and why", when.call));
+                }
+            }
+        }
+        if self.deadly.why.is_empty() { wrong("deadly", "say why".to_owned()) } else { Ok(()) }
+    }
+
+    /// The user and the group of a role's process; none for a role that is not in the table.
+    pub(crate) fn identity(&self, role: &str) -> Option<Identity> {
+        let user = &self.roles.get(role)?.user;
+        let uid = match user.as_str() {
+            "root" => 0,
+            _ => self.users.iter().find(|known| known.name == *user)?.uid,
+        };
+        Some(Identity { uid, gid: self.group.gid })
+    }
+
+    /// The limits of a role's process; none for a role that is not in the table.
+    pub(crate) fn limits(&self, role: &str) -> Option<Limits> {
+        let LimitsTable { open_files, locked_octets, data_octets } = self.roles.get(role)?.limits;
+        Some(Limits { open_files, locked_octets, data_octets })
+    }
+
+    /// The filter of a role's system calls.
+    ///
+    /// # Errors
+    /// `Wrong` for a role that is not in the table or that the supervisor does not start; `Filter`.
+    pub(crate) fn filter(&self, role: &str) -> Result<Filter, RolesError> {
+        let known = self.roles.get(role).filter(|known| known.started_by == StartedBy::Supervisor);
+        let known = known.ok_or_else(|| RolesError::Wrong {
+            name: role.to_owned(),
+            what: "the supervisor starts no such role".to_owned(),
+        })?;
+        let mut rules = Vec::new();
+        for set in known.calls.iter().filter_map(|set| self.calls.get(set)) {
+            rules.extend(set.allow.iter().map(|call| Rule { call, condition: None }));
+            rules.extend(set.when.iter().flat_map(When::rules));
+        }
+        let deadly: Vec<&str> = self.deadly.calls.iter().map(String::as_str).collect();
+        Filter::new(&rules, &deadly).map_err(|source| RolesError::Filter { role: role.to_owned(), source })
+    }
+}
+
+impl When {
+    /// One rule for each value: the rules of a call are alternatives.
+    fn rules(&self) -> impl Iterator<Item = Rule<'_>> {
+        let values = self.is.iter().flatten().map(|value| Test::Is(*value));
+        let bits = self.has.map(Test::Has).into_iter().chain(self.lacks.map(Test::Lacks));
+        let rule =
+            |test| Rule { call: &self.call, condition: Some(Condition { argument: self.argument, test }) };
+        values.chain(bits).map(rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "[group]\nname = \"g\"\ngid = 9\n[[user]]\nname = \"u\"\nuid = 8\nwhat = \"w\"\n\
+        [role.r]\nuser = \"u\"\nstarted_by = \"supervisor\"\ncalls = [\"c\"]\nlimits = { open_files = 1, locked_octets = 0 }\n\
+        [calls.c]\nwhy = \"w\"\nallow = [\"read\"]\n[deadly]\nwhy = \"w\"\ncalls = [\"execve\"]\n";
+
+    #[test]
+    fn the_table_of_this_build_is_consistent() {
+        let roles = Roles::parse(TEXT).unwrap();
+        for (name, role) in &roles.roles {
+            assert!(roles.identity(name).is_some() && roles.limits(name).is_some(), "{name}");
+            assert_eq!(roles.filter(name).is_ok(), role.started_by == StartedBy::Supervisor, "{name}");
+        }
+        assert!(roles.users.iter().all(|user| roles.roles.values().any(|role| role.user == user.name)));
+        let used: BTreeSet<_> = roles.roles.values().flat_map(|role| &role.calls).collect();
+        assert!(roles.calls.keys().all(|set| used.contains(set)));
+    }
+
+    #[test]
+    fn every_role_that_the_supervisor_starts_is_in_the_table_with_a_filter() {
+        let started = ["store", "qmgr", "directory", "smtp-server", "smtp", "lmtp", "housekeeper"];
+        let roles = Roles::of_this_build();
+        let known = roles.roles.iter().filter(|(_, role)| role.started_by == StartedBy::Supervisor);
+        assert_eq!(known.map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>(), BTreeSet::from(started));
+    }
+
+    #[test]
+    fn what_the_table_names_it_must_define() {
+        assert!(Roles::parse(SMALL).is_ok());
+        let wrong = [
+            ("user = \"u\"", "user = \"v\"", "r: there is no user v"),
+            ("calls = [\"c\"]", "calls = [\"d\"]", "r: there is no set of calls d"),
+            ("calls = [\"c\"]", "", "r: a role of the supervisor has calls"),
+            ("uid = 8", "uid = 0", "u: the name or the number 0 is taken"),
+            ("[\"read\"]", "[\"execve\"]", "c: execve is deadly"),
+            ("[calls.c]\nwhy = \"w\"", "[calls.c]\nwhy = \"\"", "c: say why"),
+            ("calls = [\"c\"]", "calls = [\"c\"]\ncapabilities = [\"CAP_KILL\"]", "has no CAP_KILL"),
+            ("gid = 9", "gid = 9\nextra = 1", "unknown field `extra`"),
+        ];
+        for (from, to, expected) in wrong {
+            let error = Roles::parse(&SMALL.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_condition_tests_one_thing_and_says_why() {
+        let with = |when: &str| {
+            let when = format!("[[calls.c.when]]\ncall = \"socket\"\nargument = 0\n{when}\n[deadly]");
+            Roles::parse(&SMALL.replacen("[deadly]", &when, 1))
+        };
+        let rules = |when: &str| with(when).unwrap().calls["c"].when[0].rules().count();
+        assert_eq!(rules("is = [1, 2]\nwhy = \"w\""), 2);
+        assert_eq!(rules("has = 6\nwhy = \"w\""), 1);
+        assert!(with("why = \"w\"").is_err());
+        assert!(with("is = [1]\nhas = 2\nwhy = \"w\"").is_err());
+        assert!(with("is = [1]\nwhy = \"\"").is_err());
+    }
+}
