@@ -157,14 +157,8 @@ impl Connection {
     async fn bind(&mut self, bind: &Bind) -> Result<(), DirectoryError> {
         let result = match bind {
             Bind::Simple { dn, password_file } => {
-                let password = read(password_file)?;
-                let password = String::from_utf8_lossy(&password);
-                let password = password.lines().next().unwrap_or_default();
-                if password.is_empty() {
-                    // RFC 4513, 5.1.2: a name without a password binds as nobody, and servers say that all went well.
-                    return Err(DirectoryError::Bootstrap(format!("{} is empty", password_file.display())));
-                }
-                self.ldap.simple_bind(dn, password).await
+                let password = password(password_file)?;
+                self.ldap.simple_bind(dn, &password).await
             }
             Bind::External { .. } => self.ldap.sasl_external_bind().await,
         };
@@ -217,6 +211,77 @@ impl Target {
         }
         Ok(Self { is_ldaps, host: host.to_owned(), port })
     }
+
+    /// A name may lead anywhere: that is judged when it has an address.
+    fn may_be_loopback(&self) -> bool {
+        self.host.parse().is_ok_and(|address: std::net::IpAddr| address.to_canonical().is_loopback())
+            || self.host.parse::<std::net::IpAddr>().is_err()
+    }
+}
+
+/// Which part of a bootstrap is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The server of this number in `uris`, counted from 0; 0 also when there is none.
+    Uri(usize),
+    /// `base_dn`.
+    BaseDn,
+    /// `trust_anchor`.
+    TrustAnchor,
+    /// `bind` and its files.
+    Bind,
+    /// `timings`: the one of this name.
+    Timing(&'static str),
+}
+
+impl Bootstrap {
+    /// Judges all that can be judged without a server: URIs, times, and the files, which are read.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, and where.
+    pub fn check(&self) -> Result<(), (Part, DirectoryError)> {
+        let wrong = |part, what: &str| Err((part, DirectoryError::Bootstrap(what.into())));
+        if self.uris.is_empty() {
+            return wrong(Part::Uri(0), "there is no server");
+        }
+        if self.base_dn.trim().is_empty() {
+            return wrong(Part::BaseDn, "it is empty");
+        }
+        if let Some(name) = self.timings.zero() {
+            return wrong(Part::Timing(name), "a time of 0 would keep the switch busy with nothing else");
+        }
+        let mut uses_tls = false;
+        for (number, uri) in self.uris.iter().enumerate() {
+            let target = Target::parse(uri).map_err(|error| (Part::Uri(number), error))?;
+            if target.is_ldaps || self.start_tls {
+                uses_tls = true;
+            } else if matches!(self.bind, Bind::External { .. }) {
+                return wrong(
+                    Part::Uri(number),
+                    "a bind with a certificate needs TLS: use ldaps or start_tls",
+                );
+            } else if !(self.allow_plaintext && target.may_be_loopback()) {
+                let what = format!(
+                    "{uri} has no TLS: use ldaps or start_tls (allow_plaintext is for loopback addresses alone)"
+                );
+                return wrong(Part::Uri(number), &what);
+            }
+        }
+        let anchors = || {
+            let path = self.trust_anchor.as_deref()?;
+            Some(trusted(path).map_err(|error| (Part::TrustAnchor, error)))
+        };
+        if uses_tls && anchors().transpose()?.is_none() {
+            return wrong(Part::TrustAnchor, "TLS needs a trust_anchor");
+        }
+        if uses_tls {
+            tls(self).map_err(|error| (Part::Bind, error))?;
+        }
+        if let Bind::Simple { password_file, .. } = &self.bind {
+            password(password_file).map_err(|error| (Part::Bind, error))?;
+        }
+        Ok(())
+    }
 }
 
 /// The first address of the server that answers.
@@ -253,10 +318,7 @@ fn tls(bootstrap: &Bootstrap) -> Result<Arc<rustls::ClientConfig>, DirectoryErro
         .trust_anchor
         .as_deref()
         .ok_or_else(|| DirectoryError::Bootstrap("TLS needs a trust_anchor".into()))?;
-    let mut anchors = rustls::RootCertStore::empty();
-    for certificate in certificates(path)? {
-        anchors.add(certificate).map_err(|error| unusable(path, &error))?;
-    }
+    let anchors = trusted(path)?;
     // Named here: no other part of the process decides which implementation this connection uses.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
@@ -272,6 +334,25 @@ fn tls(bootstrap: &Bootstrap) -> Result<Arc<rustls::ClientConfig>, DirectoryErro
             builder.with_client_auth_cert(chain, private).map_err(|error| unusable(certificate, &error))?
         }
     }))
+}
+
+fn trusted(path: &Path) -> Result<rustls::RootCertStore, DirectoryError> {
+    let mut anchors = rustls::RootCertStore::empty();
+    for certificate in certificates(path)? {
+        anchors.add(certificate).map_err(|error| unusable(path, &error))?;
+    }
+    Ok(anchors)
+}
+
+/// The first line of the file.
+fn password(path: &Path) -> Result<String, DirectoryError> {
+    let octets = read(path)?;
+    let password = String::from_utf8_lossy(&octets).lines().next().unwrap_or_default().to_owned();
+    if password.is_empty() {
+        // RFC 4513, 5.1.2: a name without a password binds as nobody, and servers say that all went well.
+        return Err(DirectoryError::Bootstrap(format!("{} is empty", path.display())));
+    }
+    Ok(password)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, DirectoryError> {
@@ -313,5 +394,44 @@ mod tests {
             let target = Target::parse(uri).ok();
             assert_eq!(target.as_ref().map(|t| (t.is_ldaps, t.host.as_str(), t.port)), wanted, "{uri}");
         }
+    }
+
+    #[test]
+    fn a_bootstrap_is_judged_without_a_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (empty, password) = (file("empty", "\n"), file("password", "secret\n"));
+        let simple =
+            |password_file: &Path| Bind::Simple { dn: "cn=n".into(), password_file: password_file.into() };
+        let good = Bootstrap {
+            uris: vec!["ldap://127.0.0.1".into()],
+            trust_anchor: None,
+            bind: simple(&password),
+            start_tls: false,
+            allow_plaintext: true,
+            base_dn: "dc=example".into(),
+            node: String::new(),
+            timings: crate::Timings::default(),
+        };
+        assert_eq!(good.check().map_err(|(part, _)| part), Ok(()));
+        let with = |change: &dyn Fn(&mut Bootstrap)| {
+            let mut changed = good.clone();
+            change(&mut changed);
+            changed.check().map_err(|(part, _)| part)
+        };
+        assert_eq!(with(&|b| b.uris.clear()), Err(Part::Uri(0)));
+        assert_eq!(with(&|b| b.uris.push("http://x".into())), Err(Part::Uri(1)));
+        assert_eq!(with(&|b| b.uris[0] = "ldap://192.0.2.1".into()), Err(Part::Uri(0)));
+        assert_eq!(with(&|b| b.base_dn = " ".into()), Err(Part::BaseDn));
+        assert_eq!(with(&|b| b.timings.retry_ms_min = 0), Err(Part::Timing("retry_ms_min")));
+        assert_eq!(with(&|b| b.bind = simple(&empty)), Err(Part::Bind));
+        assert_eq!(with(&|b| b.start_tls = true), Err(Part::TrustAnchor));
+        let no_certificate =
+            |b: &mut Bootstrap| (b.start_tls, b.trust_anchor) = (true, Some(password.clone()));
+        assert_eq!(with(&no_certificate), Err(Part::TrustAnchor));
     }
 }

@@ -25,7 +25,7 @@ pub mod testing;
 mod watch;
 
 pub use bootstrap::{Bind, Bootstrap, Timings};
-pub use connection::DirectoryError;
+pub use connection::{DirectoryError, Part};
 pub use tables::watch_tables;
 pub use watch::watch;
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod check_config;
 pub(crate) mod config;
+pub(crate) mod device;
 pub(crate) mod provision;
 pub(crate) mod queue;
 pub(crate) mod status;
@@ -23,6 +24,9 @@ pub(crate) enum CommandError {
     /// The bootstrap.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
+    /// A command of the device.
+    #[error(transparent)]
+    Device(#[from] device::DeviceError),
     /// The supervisor could not start.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),

@@ -55,6 +55,9 @@ enum Command {
     /// Write what the directory needs: the schema, an example tree
     #[command(subcommand)]
     Provision(command::provision::Command),
+    /// What makes a machine the appliance: run by the units of the image
+    #[command(subcommand, hide = true)]
+    Device(command::device::Command),
     /// What the supervisor starts
     #[command(subcommand, hide = true)]
     Role(role::Role),
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => command::status::run(&arguments),
         Command::Queue(command) => command::queue::run(&command),
         Command::Provision(command) => command::provision::run(command),
+        Command::Device(command) => command::device::run(&command),
         Command::Role(role) => role::run(role).map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     result.unwrap_or_else(|error| {

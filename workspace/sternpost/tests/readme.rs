@@ -22,7 +22,7 @@ fn the_bootstrap_and_the_tables_of_the_readme_are_accepted() {
     let readme = readme();
     let examples: Vec<&str> =
         readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    let [bootstrap, tables] = examples[..] else { panic!("the readme has a bootstrap and tables") };
+    let [bootstrap, tables, ..] = examples[..] else { panic!("the readme has a bootstrap and tables") };
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("bootstrap.toml"), bootstrap).unwrap();
     std::fs::write(folder.path().join("tables.toml"), tables).unwrap();

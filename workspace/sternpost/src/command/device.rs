@@ -1,0 +1,70 @@
+//! `sternpost device …`: what makes a machine the appliance. Run by the units of the image, not by people.
+
+mod bootstrap;
+mod identity;
+mod joined;
+mod network;
+mod networkd;
+mod place;
+mod problem;
+mod resolver;
+mod site;
+mod state;
+
+use super::CommandResult;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What the image's units run.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Collect the site's bootstrap (USB stick, credential, kept) and put it and the network into force
+    #[command(
+        after_help = "Examples:\n  sternpost device bootstrap\n  sternpost device bootstrap --once --usb /media/stick --out /tmp/try --network /tmp/try --kept /tmp/kept\n\nExit status with --once: 0 there is one in force, 1 there is none."
+    )]
+    Bootstrap(bootstrap::Arguments),
+    /// Write resolv.conf with the name servers that the network has
+    #[command(after_help = "Example:\n  sternpost device resolver")]
+    Resolver(resolver::Arguments),
+}
+
+/// Why a command of the device failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeviceError {
+    /// The image's part of the bootstrap.
+    #[error(transparent)]
+    Join(#[from] joined::JoinError),
+    /// A file or folder could not be written.
+    #[error("{} cannot be written", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file could not be read.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl DeviceError {
+    fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Write { path: path.to_owned(), source }
+    }
+}
+
+/// Runs one.
+///
+/// # Errors
+/// See [`DeviceError`].
+pub(crate) fn run(command: &Command) -> CommandResult {
+    match command {
+        Command::Bootstrap(arguments) => bootstrap::run(arguments),
+        Command::Resolver(arguments) => resolver::run(arguments),
+    }
+}

@@ -1,0 +1,103 @@
+//! Files that are there whole or not at all: written beside their place and renamed.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// Who owns a file and who may do what with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mode: u32,
+}
+
+impl Owner {
+    /// For everybody to read.
+    pub(crate) const PUBLIC: Self = Self { uid: 0, gid: 0, mode: 0o644 };
+    /// For root alone.
+    pub(crate) const PRIVATE: Self = Self { uid: 0, gid: 0, mode: 0o600 };
+}
+
+/// Writes a file in the place of the one before. Whoever is not root cannot give files away, and keeps them.
+///
+/// # Errors
+/// Those of the file system; the file is then the one before.
+pub(crate) fn put(path: &Path, octets: &[u8], owner: Owner) -> io::Result<()> {
+    let new = path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
+    // What a run that was killed has left.
+    let _ = std::fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(octets)?;
+    give(&new, owner)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    // The name too survives the loss of power.
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// Makes a folder, or changes the one that is there.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn folder(path: &Path, owner: Owner) -> io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    give(path, owner)
+}
+
+fn give(path: &Path, owner: Owner) -> io::Result<()> {
+    let Owner { uid, gid, mode } = owner;
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// A file of at most `octets_max`; none when it is not there.
+///
+/// # Errors
+/// Those of the file system; `InvalidData` when it is larger or no text.
+pub(crate) fn read_text(path: &Path, octets_max: u64) -> io::Result<Option<String>> {
+    use std::io::Read as _;
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let mut octets = Vec::new();
+    file.take(octets_max + 1).read_to_end(&mut octets)?;
+    if octets.len() as u64 > octets_max {
+        return Err(invalid(format!("it is larger than {octets_max} octets")));
+    }
+    String::from_utf8(octets).map(Some).map_err(|_| invalid("it is no text in UTF-8".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_with_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        put(&path, b"one", Owner::PRIVATE).unwrap();
+        std::fs::write(folder.path().join(".f.new"), "left by a run that was killed").unwrap();
+        put(&path, b"two", Owner::PUBLIC).unwrap();
+        assert_eq!(read_text(&path, 3).unwrap().as_deref(), Some("two"));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_too_large_or_no_text_is_refused_and_what_is_absent_is_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        assert_eq!(read_text(&path, 3).unwrap(), None);
+        std::fs::write(&path, "four").unwrap();
+        assert_eq!(read_text(&path, 3).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        std::fs::write(&path, [0xff]).unwrap();
+        assert_eq!(read_text(&path, 3).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}
