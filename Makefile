@@ -4,7 +4,7 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo test check bench bench-peer fuzz clean
+.PHONY: all demo test check bench bench-peer fuzz check-buildroot release-image clean
 
 all: check test                 ## what a change must pass
 
@@ -25,6 +25,12 @@ bench-peer:                     ## the same beside Postfix, as root: target/benc
 
 fuzz:                           ## every parser for a minute (FUZZ_S seconds), with cargo-fuzz
 	.ci/fuzz $(FUZZ_S)
+
+check-buildroot:                ## the release's Buildroot tree without building it: BUILDROOT=DIR
+	BUILDROOT="$(BUILDROOT)" buildroot/check
+
+release-image:                  ## the image by Buildroot, in target/release-image: [BUILDROOT=DIR] [AIRGAP=WORK]
+	BUILDROOT="$(BUILDROOT)" AIRGAP="$(AIRGAP)" buildroot/build
 
 clean:                          ## all that was built
 	$(CARGO) clean

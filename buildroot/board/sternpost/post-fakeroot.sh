@@ -1,0 +1,137 @@
+#!/bin/bash
+# Buildroot calls this, under fakeroot, with the copy of the target that becomes the root: the switch's users, and nothing that
+# the device does not need. Programs, units and rules are those of image/debian/files (the Debian-based image has the same) and
+# of `files` beside this script; libraries stay as far as something that stays needs them.
+set -euo pipefail
+shopt -s nullglob
+export LC_ALL=C
+
+root="$1"
+here="$(cd "$(dirname "$0")" && pwd)"
+image="$(cd "$here/../../../image" && pwd)"
+
+die() {
+    echo "post-fakeroot: $*" >&2
+    exit 1
+}
+
+# Paths in the root that the lists name, one a line; those of the second list need not be there.
+wanted_paths() {
+    local pattern path
+    sed -e 's/#.*//' "$image/debian/files" "$here/files" | awk '{ for (i = 2; i <= NF; i++) print $i }' |
+        while read -r pattern; do
+            for path in $(cd "$root" && eval "echo ${pattern#/}"); do
+                if [ -e "$root/$path" ] || [ -L "$root/$path" ]; then echo "$path"; else echo "$path" >&3; fi
+            done
+        done
+    (cd "$image/overlay" && find . \( -type f -o -type l \) -printf '%P\n')
+    # What preset-all enabled.
+    (cd "$root" && find etc/systemd -type l)
+}
+
+# Folders that hold what the lists choose from; what is elsewhere is judged by prune_rest.
+chosen=(usr/bin usr/sbin usr/libexec usr/lib/systemd usr/lib/udev usr/lib/tmpfiles.d usr/lib/sysctl.d usr/lib/modprobe.d
+    usr/lib/modules-load.d usr/lib/sysusers.d usr/lib/environment.d usr/lib/kernel usr/lib/repart.d usr/lib/binfmt.d etc/systemd)
+
+prune_chosen() {
+    local work folders=() folder
+    work="$(mktemp -d)"
+    wanted_paths 3>"$work/absent" | sort -u >"$work/wanted"
+    for folder in "${chosen[@]}"; do
+        [ ! -d "$root/$folder" ] || folders+=("$folder")
+    done
+    (cd "$root" && find "${folders[@]}" \( -type f -o -type l \) ! -path 'usr/lib/systemd/libsystemd-*') | sort >"$work/found"
+    comm -23 "$work/found" "$work/wanted" | (cd "$root" && xargs -d '\n' -r rm -f)
+    if [ -s "$work/absent" ]; then
+        echo "post-fakeroot: not in this root: $(sort -u "$work/absent" | tr '\n' ' ')"
+    fi
+    rm -rf "$work"
+}
+
+# This kernel has no modules, and units that deal with them would only fail.
+prune_modules() {
+    rm -rf "$root"/usr/lib/modules "$root"/usr/lib/modprobe.d "$root"/usr/lib/modules-load.d
+    find "$root" \( -name 'systemd-modules-load*' -o -name 'kmod-static-nodes.service' -o -name 'modprobe@.service' \
+        -o -name 'sternpost-lock-modules.service' -o -name 'lock-modules.conf' -o -name kmod -o -name modprobe \) \
+        ! -type d -delete
+}
+
+prune_rest() {
+    rm -rf "$root"/usr/share/{bash-completion,zsh,dbus-1,polkit-1,locale,doc,man,info,factory,mime,zoneinfo,aclocal,pkgconfig,et,ss,i18n,gdb,xml,user-tmpfiles.d} \
+        "$root"/usr/lib/{dbus-1.0,pkgconfig,engines-3,ossl-modules,rpm,e2fsprogs,gconv,locale,cmake,udev/hwdb.d,systemd/catalog,systemd/user,systemd/user-preset,systemd/user-generators,systemd/user-environment-generators} \
+        "$root"/etc/{dbus-1,X11,xdg,init.d,profile,profile.d,pam.d,shells,services,protocols,network,e2scrub.conf,udev/udev.conf,udev/iocost.conf,ssl,issue,resolv.conf,mtab,locale.conf,vconsole.conf,nftables} \
+        "${root:?}"/{home,srv,root,opt,mnt,media,boot} "${root:?}"/var/* "$root"/THIS_IS_NOT_YOUR_ROOT_FILESYSTEM
+    find "$root/usr/lib" "$root/usr/libexec" -name '*.sh' ! -type d -delete
+}
+
+is_elf() { [ "$(head -c 4 "$1" | tr -d '\0')" = $'\x7fELF' ]; }
+
+# Libraries that nothing left needs, directly or through another. Those that are opened by name stay.
+prune_libraries() {
+    local file name changed=1
+    local -A needed
+    while [ "$changed" = 1 ]; do
+        changed=0
+        needed=()
+        while read -r name; do needed["$name"]=1; done < <(
+            find "$root/usr" -type f -size +0 -print0 | while IFS= read -r -d '' file; do
+                if is_elf "$file"; then readelf -d "$file" 2>/dev/null; fi
+            done | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u
+        )
+        for file in "$root"/usr/lib/*.so*; do
+            name="${file##*/}"
+            case "$name" in
+            ld-linux*.so* | libnss_files.so* | libnss_dns.so* | libresolv.so* | libgcc_s.so.*) continue ;;
+            esac
+            # A link is needed by its own name, a file by that of any link to it.
+            if [ -z "${needed[$name]:-}" ] && ! linked_to "$name"; then
+                rm -f "$file"
+                changed=1
+            fi
+        done
+    done
+}
+
+linked_to() {
+    local link
+    for link in "$root"/usr/lib/*.so*; do
+        if [ -L "$link" ] && [ "$(readlink "$link")" = "$1" ]; then return 0; fi
+    done
+    return 1
+}
+
+check_no_shell() {
+    local name
+    for name in sh bash dash ash busybox login agetty getty sulogin su sudo; do
+        [ -z "$(find "$root" -name "$name" -print -quit)" ] || die "the root has a $name, and nobody is to log in"
+    done
+}
+
+check_essential() {
+    local path
+    for path in usr/bin/sternpost usr/lib/systemd/systemd usr/lib/systemd/systemd-journald usr/lib/systemd/systemd-networkd \
+        usr/bin/udevadm usr/bin/systemd-repart usr/sbin/mke2fs usr/sbin/nft usr/bin/mount; do
+        [ -e "$root/$path" ] || die "$path is missing: a package of the defconfig did not install it"
+    done
+}
+
+set_modes() {
+    find "$root" -type f -perm /6000 -exec chmod a-s {} +
+    find "$root" -type d -exec chmod 755 {} +
+    find "$root" -type f -perm /111 -exec chmod 755 {} +
+    find "$root" -type f ! -perm /111 -exec chmod 644 {} +
+    chmod 600 "$root/etc/shadow"
+    find "$root" -mindepth 1 -depth -type d -empty ! -path "$root/etc/*" -regextype posix-extended \
+        ! -regex "$root/(dev|proc|sys|run|tmp|var)" -delete
+}
+
+"$image/accounts" "$root"
+rm -f "$root"/etc/{passwd-,group-,shadow-,gshadow,gshadow-}
+prune_chosen
+prune_rest
+cp -r --no-dereference "$image/overlay/." "$root/"
+prune_modules
+prune_libraries
+check_no_shell
+check_essential
+set_modes
