@@ -286,6 +286,187 @@ mod tests {
         assert_eq!(known.map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>(), BTreeSet::from(started));
     }
 
+    /// Says to a copy of this test program which role it is to be, and what it is to try.
+    const ATTEMPT: &str = "STERNPOST_TEST_ATTEMPT";
+
+    /// How an attempt ended.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum End {
+        Works,
+        /// With ENOSYS.
+        IsRefused,
+        /// By SIGSYS.
+        Kills,
+    }
+
+    fn attempt(what: &str) -> std::io::Result<()> {
+        use std::os::unix::process::CommandExt;
+        let port_of_nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        match what {
+            "exec" => Err(std::process::Command::new("/bin/true").exec()),
+            "spawn" => std::process::Command::new("/bin/true").status().map(drop),
+            "chown" => std::os::unix::fs::chown("/proc/self/cwd", None, None),
+            "chroot" => std::os::unix::fs::chroot("/"),
+            "ring" => sternpost_platform::disk::open_log_disk(
+                &std::env::current_dir().unwrap().join("log"),
+                sternpost_platform::disk::DiskBackend::IoUring,
+                0,
+            )
+            .map(drop)
+            .map_err(std::io::Error::other),
+            "open" => std::fs::File::open("/etc/hostname").map(drop),
+            "signal" => Ok(rustix::process::kill_process(
+                rustix::process::getppid().unwrap(),
+                rustix::process::Signal::CONT,
+            )?),
+            "thread" => std::thread::Builder::new().spawn(|| ()).map(drop),
+            "tcp" => match std::net::TcpStream::connect(port_of_nobody) {
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+                result => result.map(drop),
+            },
+            "udp" => std::net::UdpSocket::bind("127.0.0.1:0").map(drop),
+            "listen" => std::net::TcpListener::bind("127.0.0.1:0").map(drop),
+            "link" => std::os::unix::net::UnixDatagram::unbound().map(drop),
+            "memory" => sternpost_platform::memory::seal(&[7; 9_000])
+                .and_then(|memory| sternpost_platform::memory::unseal(memory, 9_000))
+                .map(|octets| assert_eq!(octets, [7; 9_000])),
+            _ => panic!("{what}"),
+        }
+    }
+
+    /// In the copy: becomes the role, tries, and says by the exit status how it went.
+    fn end_after(attempt_of_role: &str) -> ! {
+        let (role, what) = attempt_of_role.split_once(' ').unwrap();
+        sternpost_platform::sandbox::renounce().unwrap();
+        Roles::of_this_build().filter(role).unwrap().install().unwrap();
+        std::process::exit(match attempt(what) {
+            Ok(()) => 10,
+            Err(error) if error.raw_os_error() == Some(38) => 11,
+            Err(error) => {
+                eprintln!("{attempt_of_role}: {error:?}");
+                12
+            }
+        })
+    }
+
+    /// In the test: has a copy try it.
+    fn end_of(role: &str, what: &str) -> End {
+        use std::os::unix::process::ExitStatusExt;
+        let folder = tempfile::tempdir().unwrap();
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--nocapture",
+                "roles::tests::a_role_can_do_what_its_filter_names_and_nothing_else",
+            ])
+            .env(ATTEMPT, format!("{role} {what}"))
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        match (output.status.code(), output.status.signal()) {
+            (Some(10), None) => End::Works,
+            (Some(11), None) => End::IsRefused,
+            (None, Some(31)) => End::Kills,
+            other => panic!("{role} {what}: {other:?} {}", String::from_utf8_lossy(&output.stderr)),
+        }
+    }
+
+    #[test]
+    fn a_role_can_do_what_its_filter_names_and_nothing_else() {
+        if let Ok(attempt) = std::env::var(ATTEMPT) {
+            end_after(&attempt);
+        }
+        let all = ["store", "qmgr", "directory", "smtp-server", "smtp", "lmtp", "housekeeper"];
+        if !Filter::is_known_here() {
+            return assert_eq!(end_of("store", "open"), End::Works);
+        }
+        // Each attempt, the roles for which it works, and how it ends for the others.
+        let rows: [(&str, &[&str], End); 12] = [
+            ("exec", &[], End::Kills),
+            ("chown", &[], End::Kills),
+            ("chroot", &[], End::Kills),
+            ("spawn", &[], End::IsRefused),
+            ("signal", &[], End::IsRefused),
+            ("listen", &[], End::IsRefused),
+            ("udp", &["directory", "smtp", "lmtp"], End::IsRefused),
+            ("tcp", &["directory", "smtp", "lmtp"], End::IsRefused),
+            ("open", &["qmgr", "directory"], End::IsRefused),
+            ("thread", &["directory"], End::IsRefused),
+            ("link", &all, End::IsRefused),
+            ("memory", &all, End::IsRefused),
+        ];
+        for (what, works_for, otherwise) in rows {
+            for role in all {
+                let expected = if works_for.contains(&role) { End::Works } else { otherwise };
+                assert_eq!(end_of(role, what), expected, "{role}: {what}");
+            }
+        }
+        // QMGR can open a file to write on; a ring it cannot make. The list of what kills is the same for all.
+        assert_eq!(end_of("qmgr", "ring"), End::Kills);
+        assert!(Roles::of_this_build().deadly.calls.contains("io_uring_setup"));
+        assert!(Roles::of_this_build().deadly.calls.contains("io_uring_register"));
+    }
+
+    fn overlay(path: &str) -> String {
+        let path = format!("{}/../../image/overlay/usr/lib/{path}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    #[test]
+    fn the_units_of_the_image_give_each_command_what_the_table_gives_it() {
+        let units = [
+            ("supervisor", "sternpost"),
+            ("bootstrap", "sternpost-bootstrap"),
+            ("self-test", "sternpost-self-test"),
+            ("health", "sternpost-health"),
+            ("console", "sternpost-console@"),
+            ("firewall", "sternpost-firewall"),
+        ];
+        let roles = Roles::of_this_build();
+        let by_systemd = roles.roles.iter().filter(|(_, role)| role.started_by == StartedBy::Systemd);
+        assert_eq!(by_systemd.count(), units.len());
+        for (name, unit) in units {
+            let text = overlay(&format!("systemd/system/{unit}.service"));
+            let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+            let role = &roles.roles[name];
+            assert_eq!(value("User=").unwrap_or("root"), role.user, "{unit}");
+            let bounding: BTreeSet<_> =
+                value("CapabilityBoundingSet=").unwrap().split_whitespace().map(str::to_owned).collect();
+            assert_eq!(bounding, role.capabilities, "{unit}");
+            assert_eq!(value("NoNewPrivileges="), Some("yes"), "{unit}");
+            if role.user != "root" {
+                assert_eq!(value("Group="), Some(roles.group.name.as_str()), "{unit}");
+                let ambient = value("AmbientCapabilities=").unwrap_or_default();
+                let ambient: BTreeSet<_> = ambient.split_whitespace().map(str::to_owned).collect();
+                assert_eq!(ambient, role.capabilities, "{unit}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_folders_of_the_image_belong_to_users_of_the_table() {
+        let roles = Roles::of_this_build();
+        let user = |role: &str| roles.roles[role].user.as_str();
+        let text = overlay("tmpfiles.d/sternpost.conf");
+        let folders: BTreeMap<_, _> = text
+            .lines()
+            .filter(|line| line.starts_with("d "))
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .map(|words| (words[1], (words[2], words[3], words[4])))
+            .collect();
+        let group = roles.group.name.as_str();
+        let expected = [
+            ("/var/lib/sternpost", ("0755", "root", "root")),
+            ("/var/lib/sternpost/bootstrap", ("0700", "root", "root")),
+            ("/var/lib/sternpost/qmgr", ("0700", user("qmgr"), group)),
+            ("/var/lib/sternpost/self-test", ("0750", user("self-test"), group)),
+        ];
+        assert_eq!(folders, BTreeMap::from(expected));
+        let rules = overlay("udev/rules.d/90-sternpost.rules");
+        let owner = format!("OWNER=\"{}\", GROUP=\"{group}\", MODE=\"0600\"", user("store"));
+        assert!(rules.contains(&owner), "{rules}");
+    }
+
     #[test]
     fn what_the_table_names_it_must_define() {
         assert!(Roles::parse(SMALL).is_ok());

@@ -234,7 +234,9 @@ fn make(path: &Path, sharing: Sharing) -> io::Result<()> {
     let metadata = std::fs::metadata(path)?;
     let denied = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    if owner != user {
+    // Root may own what the roles share: the state directory holds a folder of each role's own, and nothing else.
+    let is_roots = owner == 0 && sharing != Sharing::Private;
+    if owner != user && !is_roots {
         return denied(format!(
             "it belongs to the user {owner} and this is the user {user}; hand it over with chown {user}"
         ));
@@ -248,8 +250,8 @@ fn make(path: &Path, sharing: Sharing) -> io::Result<()> {
     }
     match sharing {
         Sharing::Private => Ok(()),
-        // A folder that others may pass through already stays as it is.
-        Sharing::Group(_) if !is_new && mode & 0o001 != 0 => Ok(()),
+        // A folder that others may pass through already stays as it is, and so does what is root's.
+        Sharing::Group(_) if !is_new && (mode & 0o001 != 0 || (is_roots && user != 0)) => Ok(()),
         Sharing::Group(_) => sharing.share(path, sharing.folder_mode()),
     }
 }
