@@ -1,6 +1,7 @@
 //! `sternpost device …`: what makes a machine the appliance. Run by the units of the image, not by people.
 
 mod bootstrap;
+mod firewall;
 mod identity;
 mod joined;
 mod network;
@@ -23,6 +24,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  sternpost device bootstrap\n  sternpost device bootstrap --once --usb /media/stick --out /tmp/try --network /tmp/try --kept /tmp/kept\n\nExit status with --once: 0 there is one in force, 1 there is none."
     )]
     Bootstrap(bootstrap::Arguments),
+    /// Open the ports of the configured listeners and no other
+    #[command(
+        after_help = "Examples:\n  sternpost device firewall\n  sternpost device firewall --print\n  sternpost device firewall --base --print"
+    )]
+    Firewall(firewall::Arguments),
     /// Write resolv.conf with the name servers that the network has
     #[command(after_help = "Example:\n  sternpost device resolver")]
     Resolver(resolver::Arguments),
@@ -41,6 +47,20 @@ pub(crate) enum DeviceError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The supervisor's file is not of its form.
+    #[error("{} cannot be used; the packet filter stays as it is", path.display())]
+    Listeners {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The packet filter was not changed.
+    #[error("the packet filter stays as it is: {what}")]
+    Filter {
+        /// What happened, in the words of `nft`.
+        what: String,
     },
     /// A file could not be read.
     #[error("{} cannot be read", path.display())]
@@ -65,6 +85,7 @@ impl DeviceError {
 pub(crate) fn run(command: &Command) -> CommandResult {
     match command {
         Command::Bootstrap(arguments) => bootstrap::run(arguments),
+        Command::Firewall(arguments) => firewall::run(arguments),
         Command::Resolver(arguments) => resolver::run(arguments),
     }
 }

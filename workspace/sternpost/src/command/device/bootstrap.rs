@@ -13,6 +13,7 @@ use super::site::{Beside, FILE_NAME, Site, TEXT_OCTETS_MAX};
 use super::state::{FOLDER_DEFAULT, STATE_FILE, State};
 use super::{CommandResult, DeviceError, joined, networkd};
 use crate::bootstrap::Bootstrap;
+use crate::roles::Roles;
 use crate::{logging, output};
 use sha2::{Digest, Sha256};
 use std::io;
@@ -283,7 +284,8 @@ fn judge(
 fn put_into_force(arguments: &Arguments, chosen: &Chosen) -> Result<(), DeviceError> {
     let write =
         |path: &Path, octets: &[u8], owner| place::put(path, octets, owner).map_err(DeviceError::write(path));
-    let (uid, gid) = directory_user();
+    let identity = Roles::of_this_build().identity("directory");
+    let (uid, gid) = identity.map_or((0, 0), |identity| (identity.uid, identity.gid));
     let secrets = arguments.out.join(SECRETS);
     place::folder(&secrets, Owner { uid, gid, mode: 0o700 }).map_err(DeviceError::write(&secrets))?;
     for (name, text) in chosen.site.files() {
@@ -344,15 +346,4 @@ fn digest(text: &str) -> String {
 
 fn known_digest(kept: &Path) -> Option<String> {
     place::read_text(&kept.join(CREDENTIAL_DIGEST), 64).ok().flatten()
-}
-
-/// The user and the group of the directory role, from the table of roles; root where this process cannot give files away.
-fn directory_user() -> (u32, u32) {
-    let roles: toml::Table =
-        toml::from_str(include_str!("../../../../../image/roles.toml")).unwrap_or_default();
-    let number = |table: &toml::Value, key: &str| table.get(key)?.as_integer()?.try_into().ok();
-    let user = roles["role"]["directory"]["user"].as_str();
-    let users = roles["user"].as_array().into_iter().flatten();
-    let uid = users.filter(|row| row["name"].as_str() == user).find_map(|row| number(row, "uid"));
-    (uid.unwrap_or(0), number(&roles["group"], "gid").unwrap_or(0))
 }
