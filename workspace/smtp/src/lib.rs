@@ -9,7 +9,10 @@
 
 pub mod client;
 pub mod fuzz;
+mod protocol;
 pub mod reply;
 pub mod server;
 mod timer;
 mod xtext;
+
+pub use protocol::Protocol;

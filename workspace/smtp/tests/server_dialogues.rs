@@ -11,6 +11,7 @@ use script::{Cut, Item, Script, escape, scripts};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sternpost_message::{BodyType, EnhancedStatus};
+use sternpost_smtp::Protocol;
 use sternpost_smtp::reply::Reply;
 use sternpost_smtp::server::{
     Answer, BareLineEndings, Input, Output, Question, ServerPolicy, ServerSession, replies,
@@ -30,6 +31,7 @@ fn policy(script: &Script) -> ServerPolicy {
         match name.as_str() {
             "message_octets_max" => policy.message_octets_max = value.parse().unwrap(),
             "recipients_max" => policy.recipients_max = value.parse().unwrap(),
+            "protocol" if value == "lmtp" => policy.protocol = Protocol::Lmtp,
             "errors_max" => policy.errors_max = value.parse().unwrap(),
             "transactions_max" => policy.transactions_max = value.parse().unwrap(),
             "command_line_octets_max" => policy.command_line_octets_max = value.parse().unwrap(),

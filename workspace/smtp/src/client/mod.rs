@@ -14,21 +14,12 @@ mod commands;
 mod extensions;
 mod session;
 
+pub use crate::Protocol;
 pub use extensions::Extensions;
 pub use session::ClientSession;
 
 use std::time::{Duration, Instant};
 use sternpost_message::{BodyType, Diagnostic, Mailbox, MtPriority, Notify, Outcome, Ret, ReversePath};
-
-/// Which of the two protocols is spoken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Protocol {
-    /// To another MTA, which becomes responsible: outcomes are `Transferred`.
-    #[default]
-    Smtp,
-    /// To a message store, one reply for each recipient behind the content: outcomes are `Delivered`.
-    Lmtp,
-}
 
 /// How long each reply may take. RFC 5321, 4.5.3.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use super::replies;
 pub(crate) enum Command<'a> {
     Ehlo(&'a str),
     Helo(&'a str),
+    /// RFC 2033, 4.1.
+    Lhlo(&'a str),
     /// What stands behind `MAIL FROM:`.
     Mail(&'a str),
     /// What stands behind `RCPT TO:`.
@@ -52,6 +54,7 @@ impl<'a> Command<'a> {
             4 if is("BDAT") => chunk(argument).map(Self::Bdat),
             4 if is("EHLO") => hello(argument).map(Self::Ehlo),
             4 if is("HELO") => hello(argument).map(Self::Helo),
+            4 if is("LHLO") => hello(argument).map(Self::Lhlo),
             4 if is("RSET") => without_argument(Self::Rset),
             4 if is("QUIT") => without_argument(Self::Quit),
             4 if is("NOOP") => Ok(Self::Noop),
@@ -63,7 +66,7 @@ impl<'a> Command<'a> {
                     Ok(Self::Vrfy)
                 }
             }
-            _ if ["EXPN", "AUTH", "STARTTLS", "ETRN", "TURN", "SEND", "SOML", "SAML", "BURL", "LHLO"]
+            _ if ["EXPN", "AUTH", "STARTTLS", "ETRN", "TURN", "SEND", "SOML", "SAML", "BURL"]
                 .iter()
                 .any(|name| is(name)) =>
             {

@@ -1,4 +1,4 @@
-//! Server side of SMTP (RFC 5321), without sockets, clocks or threads.
+//! Server side of SMTP (RFC 5321) and LMTP (RFC 2033), without sockets, clocks or threads.
 //!
 //! Octets and answers go in through [`ServerSession::handle`], work comes out of [`ServerSession::poll`]. Drain `poll`
 //! after each `handle`. At most one question is open at a time, and while it is open no octets are taken: that is the
@@ -18,6 +18,7 @@ mod session;
 
 pub use session::ServerSession;
 
+use crate::Protocol;
 use crate::reply::Reply;
 use std::time::{Duration, Instant};
 use sternpost_message::{BodyType, Mailbox, MtPriority, Notify, Ret, ReversePath};
@@ -37,6 +38,8 @@ pub enum BareLineEndings {
 pub struct ServerPolicy {
     /// The name in the greeting and behind EHLO, and the domain of `<postmaster>`.
     pub hostname: String,
+    /// SMTP; or LMTP, where the answer to [`Question::EndOfContent`] is said once for each recipient.
+    pub protocol: Protocol,
     /// Largest content, in octets as it is stored. Announced by SIZE (RFC 1870).
     pub message_octets_max: u64,
     /// Recipients of one message. RFC 5321, 4.5.3.1.8 asks for at least 100.
@@ -65,6 +68,7 @@ impl ServerPolicy {
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
             hostname: hostname.into(),
+            protocol: Protocol::Smtp,
             message_octets_max: 100 * 1024 * 1024,
             recipients_max: 1000,
             errors_max: 20,

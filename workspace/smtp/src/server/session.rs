@@ -3,6 +3,7 @@
 use super::command::{Chunk, Command};
 use super::content::{ContentReader, Framing, Progress, wire_octets_max};
 use super::{Answer, ContentSummary, Input, Output, Question, ServerPolicy, parameters, replies};
+use crate::Protocol;
 use crate::reply::Reply;
 use crate::timer::Timer;
 use memchr::memchr;
@@ -35,6 +36,8 @@ pub struct ServerSession {
     /// A step of a transaction was refused: what a pipelining client sent behind it is out of place, yet no error.
     refused: bool,
     content: Option<ContentReader>,
+    /// Replies behind the end of the content: one; in LMTP one for each recipient.
+    replies_due: usize,
     protocol: &'static str,
     errors: u32,
     transactions: u32,
@@ -96,7 +99,8 @@ impl ServerSession {
     /// A session that begins now. Its greeting waits in [`Self::poll`].
     #[must_use]
     pub fn new(now: Instant, policy: Arc<ServerPolicy>) -> Self {
-        let greeting = format!("220 {} ESMTP Sternpost\r\n", policy.hostname);
+        let name = if policy.protocol == Protocol::Lmtp { "LMTP" } else { "ESMTP" };
+        let greeting = format!("220 {} {name} Sternpost\r\n", policy.hostname);
         let mut session = Self {
             policy,
             state: State::Command,
@@ -111,6 +115,7 @@ impl ServerSession {
             transaction: None,
             refused: false,
             content: None,
+            replies_due: 1,
             protocol: "SMTP",
             errors: 0,
             transactions: 0,
@@ -277,8 +282,12 @@ impl ServerSession {
     }
 
     fn command(&mut self, command: Command<'_>) {
+        let is_lmtp = self.policy.protocol == Protocol::Lmtp;
         match command {
-            Command::Ehlo(name) => self.hello(name, true),
+            // RFC 2033, 4.1: each protocol refuses the greeting of the other.
+            Command::Ehlo(_) | Command::Helo(_) if is_lmtp => self.error(replies::NOT_IMPLEMENTED),
+            Command::Lhlo(_) if !is_lmtp => self.error(replies::NOT_IMPLEMENTED),
+            Command::Ehlo(name) | Command::Lhlo(name) => self.hello(name, true),
             Command::Helo(name) => self.hello(name, false),
             Command::Mail(text) => self.mail(text),
             Command::Rcpt(text) => self.rcpt(text),
@@ -304,10 +313,12 @@ impl ServerSession {
         self.reset();
         self.client = Some(Client { name: name.to_owned(), extended });
         let hostname = &self.policy.hostname;
+        // How many replies follow a refused chunk in LMTP is nowhere said.
+        let chunking = if self.policy.protocol == Protocol::Lmtp { "" } else { "250-CHUNKING\r\n" };
         let reply = if extended {
             format!(
                 "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n\
-                 250-SMTPUTF8\r\n250-CHUNKING\r\n250-DSN\r\n250 MT-PRIORITY STANAG4406",
+                 250-SMTPUTF8\r\n{chunking}250-DSN\r\n250 MT-PRIORITY STANAG4406",
                 self.policy.message_octets_max
             )
         } else {
@@ -329,10 +340,12 @@ impl ServerSession {
             }
             Ok(mail) => {
                 let smtputf8 = mail.smtputf8;
-                self.protocol = match (extended, smtputf8) {
-                    (false, _) => "SMTP",
-                    (true, false) => "ESMTP",
-                    (true, true) => "UTF8SMTP",
+                self.protocol = match (self.policy.protocol, extended, smtputf8) {
+                    (Protocol::Lmtp, _, false) => "LMTP",
+                    (Protocol::Lmtp, _, true) => "UTF8LMTP",
+                    (Protocol::Smtp, false, _) => "SMTP",
+                    (Protocol::Smtp, true, false) => "ESMTP",
+                    (Protocol::Smtp, true, true) => "UTF8SMTP",
                 };
                 self.ask(Question::Sender(mail), Asked::Sender { smtputf8 });
             }
@@ -470,8 +483,9 @@ impl ServerSession {
                 self.say(replies::CHUNK_ACCEPTED);
             }
             Some(fault) => {
+                let reply = fault.reply();
                 self.end_failed();
-                self.say(fault.reply());
+                if is_last { self.say_of_content(reply) } else { self.say(reply) }
             }
         }
     }
@@ -487,7 +501,7 @@ impl ServerSession {
         let Some(content) = self.content.take() else { return };
         if let Some(fault) = content.fault() {
             self.abort();
-            return self.say(fault.reply());
+            return self.say_of_content(fault.reply());
         }
         self.give_content(out);
         self.transaction = None;
@@ -526,11 +540,13 @@ impl ServerSession {
                 self.accept(replies::RECIPIENT_ACCEPTED, words.as_deref());
             }
             Asked::StartContent(Start::Data) => {
+                self.count_replies();
                 self.content = Some(self.content_reader(Framing::Dots));
                 self.state = State::Content;
                 self.accept(replies::START_CONTENT, words.as_deref());
             }
             Asked::StartContent(Start::Chunk(chunk)) => {
+                self.count_replies();
                 self.content = Some(self.content_reader(Framing::Counted));
                 self.begin_chunk(chunk);
             }
@@ -541,10 +557,15 @@ impl ServerSession {
     /// The message was accepted or refused by the driver: that is said in any case, also on the way down.
     fn answer_end_of_content(&mut self, answer: Answer) {
         let is_shutting_down = std::mem::take(&mut self.is_shutting_down);
-        match answer {
-            Answer::Accept => self.accept(replies::MESSAGE_ACCEPTED, None),
-            Answer::AcceptText(text) => self.accept(replies::MESSAGE_ACCEPTED, Some(&text)),
-            Answer::Reject(reply) => self.say_rejection(&reply),
+        for _ in 0..self.replies_due {
+            match &answer {
+                Answer::Accept => self.accept(replies::MESSAGE_ACCEPTED, None),
+                Answer::AcceptText(text) => self.accept(replies::MESSAGE_ACCEPTED, Some(text)),
+                Answer::Reject(reply) => self.say_rejection(reply),
+            }
+            if self.state == State::Closing {
+                break;
+            }
         }
         if is_shutting_down && self.state != State::Closing {
             self.close_with(replies::SHUTTING_DOWN);
@@ -570,6 +591,22 @@ impl ServerSession {
                 return self.close_with(replies::TOO_MUCH_REFUSED);
             }
             self.state = State::ChunkEnd { remaining: chunk.octets, reply: None };
+        }
+    }
+
+    /// RFC 2033, 4.2: behind the content every accepted recipient has a reply of its own.
+    fn count_replies(&mut self) {
+        let recipients = self.transaction.as_ref().map_or(1, |transaction| transaction.recipients);
+        self.replies_due = if self.policy.protocol == Protocol::Lmtp { recipients } else { 1 };
+    }
+
+    /// The reply to the content as a whole, as often as it is due.
+    fn say_of_content(&mut self, reply: &'static str) {
+        for _ in 0..self.replies_due {
+            self.say(reply);
+            if self.state == State::Closing {
+                break;
+            }
         }
     }
 
