@@ -52,7 +52,8 @@ impl<'a> Reader<'a> {
         if self.wrong { None } else { value }
     }
 
-    /// The entry's name: 1 to 64 letters, digits, dots, hyphens and underscores.
+    /// The entry's name: 1 to 64 letters, digits, dots, hyphens and underscores. No colon: a name with one is the
+    /// switch's own, see [`sternpost_message::NullHop`].
     pub(crate) fn name(&mut self) -> String {
         let name = self.entry.name();
         let is_good = (1..=64).contains(&name.len())

@@ -8,6 +8,7 @@
 mod address;
 mod envelope;
 mod id;
+mod null_hop;
 mod outcome;
 mod priority;
 
@@ -19,5 +20,6 @@ pub use id::{
     MessageId, MessageSequence, MlistId, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientIndex,
     RecipientRange, RouteIndex, UnixMillis,
 };
+pub use null_hop::NullHop;
 pub use outcome::{Diagnostic, EnhancedStatus, ErrorScope, Outcome, RecipientState};
 pub use priority::{CivilPriority, MtPriority, Precedence, PriorityError};

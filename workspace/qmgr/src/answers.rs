@@ -1,5 +1,6 @@
 //! What QMGR tells operators, as JSON.
 
+use crate::generations::NULL_HOPS;
 use crate::manager::{Manager, Tree};
 use serde_json::{Value, json};
 use sternpost_link::qmgr::Question;
@@ -82,7 +83,8 @@ fn channel(channel: &ChannelStatus) -> Value {
         "processes_draining": channel.processes_draining,
         "failures": channel.failures,
         "start_held_off_until_ms": channel.start_held_off_until.map(|at| at.0),
-        "peers": channel.peers.iter().map(peer).collect::<Vec<_>>(),
+        // The switch's own probes are no mail of anybody's.
+        "peers": channel.peers.iter().filter(|peer| *peer.name != *NULL_HOPS).map(peer).collect::<Vec<_>>(),
     })
 }
 

@@ -12,6 +12,9 @@ use sternpost_scheduler::{ChannelLimits, Limits, PeerLimits};
 /// The one peer of the housekeeper's channel: the reports that it makes.
 pub(crate) const REPORTS: &str = "reports";
 
+/// The peer of every channel that transfers, which stands for all null hops: a name that no configuration can give.
+pub(crate) const NULL_HOPS: &str = "null:";
+
 /// A change that waits for a person.
 #[derive(Debug)]
 pub(crate) struct HeldChange {
@@ -164,15 +167,15 @@ impl Generations {
                     peers: if channel.kind == ChannelKind::Housekeeper {
                         vec![PeerLimits { name: REPORTS.to_owned(), slots_max: None }]
                     } else {
-                        configuration
-                            .peers
-                            .iter()
-                            .filter(|peer| peer.channel == channel.name)
-                            .map(|peer| PeerLimits {
-                                name: peer.name.clone(),
-                                slots_max: peer.associations_max,
-                            })
-                            .collect()
+                        let configured =
+                            configuration.peers.iter().filter(|peer| peer.channel == channel.name).map(
+                                |peer| PeerLimits {
+                                    name: peer.name.clone(),
+                                    slots_max: peer.associations_max,
+                                },
+                            );
+                        let null_hops = PeerLimits { name: NULL_HOPS.to_owned(), slots_max: None };
+                        configured.chain([null_hops]).collect()
                     },
                 })
                 .collect(),

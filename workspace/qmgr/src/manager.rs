@@ -10,13 +10,14 @@ use crate::departures::Departures;
 use crate::generations::Generations;
 use crate::messages::Messages;
 use crate::processes::{Holder, Process, Processes};
+use rustc_hash::FxHashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use sternpost_link::qmgr::{Assignment, FromQmgr};
 use sternpost_link::store::ToStore;
 use sternpost_link::supervisor::{FromSupervisor, ToSupervisor};
 use sternpost_link::{Hello, PROTOCOL_VERSION, Role};
-use sternpost_message::{MlistId, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, UnixMillis};
+use sternpost_message::{MlistId, NullHop, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, UnixMillis};
 use sternpost_platform::clock::Clock;
 use sternpost_platform::link::Link;
 use sternpost_platform::memory;
@@ -55,6 +56,8 @@ pub(crate) struct Manager {
     pub(crate) generations: Generations,
     pub(crate) messages: Messages,
     pub(crate) processes: Processes,
+    /// The null hop that each Mlist of a probe goes to.
+    probes: FxHashMap<MlistId, NullHop>,
     pub(crate) directory: String,
     store: Option<Rc<Link>>,
     supervisor: Option<Rc<Link>>,
@@ -81,6 +84,7 @@ impl Manager {
             generations,
             messages: Messages::default(),
             processes: Processes::default(),
+            probes: FxHashMap::default(),
             directory: "no word from the directory yet".to_owned(),
             store: None,
             supervisor: None,
@@ -242,10 +246,8 @@ impl Manager {
                     return;
                 };
                 self.processes.hold(mlist, Holder::new(process, recipients.clone()));
-                send(
-                    &link,
-                    &FromQmgr::Assign(Assignment { mlist, peer: peer.to_string(), recipients, attempts }),
-                );
+                let peer = self.probes.get(&mlist).map_or_else(|| peer.to_string(), |hop| hop.peer());
+                send(&link, &FromQmgr::Assign(Assignment { mlist, peer, recipients, attempts }));
             }
             Action::StopProcess { process, reason } => {
                 if let Some(known) = self.processes.get_mut(process) {

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use sternpost_config::{ChannelKind, ChannelView, Peer};
 use sternpost_link::store::MessageDetail;
 use sternpost_message::{Diagnostic, EnhancedStatus, ErrorScope, Outcome};
-use sternpost_smtp::client::{ClientPolicy, ClientSession, Input, Output, Protocol};
+use sternpost_smtp::client::{ClientPolicy, ClientSession, ClientTimeouts, Input, Output, Protocol};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 /// An association without work is kept this long for the next Mlist.
 const IDLE_MAX: Duration = Duration::from_secs(5);
+/// A null hop is on this machine and waits for its probe: it greets at once, or is no longer there.
+const NULL_HOP_MAX: Duration = Duration::from_secs(10);
 /// Octets read from the peer at a time; replies are short.
 const READ_OCTETS: usize = 4_096;
 
@@ -23,7 +25,7 @@ const READ_OCTETS: usize = 4_096;
 pub(crate) async fn serve(relay: Rc<Relay>, jobs: Rc<PeerJobs>) {
     loop {
         let Some((view, peer)) =
-            relay.view().and_then(|view| view.peer(&jobs.name).cloned().map(|peer| (view, peer)))
+            relay.view().and_then(|view| super::peer(&view, &jobs.name).map(|peer| (view, peer)))
         else {
             give_back(&relay, &jobs, "the peer is not configured");
             break;
@@ -40,7 +42,7 @@ pub(crate) async fn serve(relay: Rc<Relay>, jobs: Rc<PeerJobs>) {
             break;
         }
     }
-    jobs.association_ended();
+    relay.association_ended(&jobs);
 }
 
 async fn connect(peer: &Peer, view: &ChannelView) -> io::Result<TcpStream> {
@@ -55,17 +57,24 @@ async fn connect(peer: &Peer, view: &ChannelView) -> io::Result<TcpStream> {
 /// The peer did not take the connection: one attempt failed; the other Mlists go back untouched.
 fn refused(relay: &Relay, jobs: &PeerJobs, peer: &Peer, error: &io::Error) {
     let why = format!("cannot connect to {}: {error}", peer.address);
-    jobs.is_failing.set(true);
-    relay.channel.peer_failed(&peer.name, &why);
+    peer_failed(relay, jobs, &why);
     if let Some(mut job) = jobs.take() {
         let outcomes = job.outcomes(|| {
             let mut diagnostic = Diagnostic::own(EnhancedStatus::new(4, 4, 1), &why);
             diagnostic.remote = format!("{} ({})", peer.name, peer.address);
             Outcome::Deferred { scope: ErrorScope::Peer, diagnostic }
         });
-        relay.channel.done(job.mlist(), outcomes);
+        relay.done(jobs, job.mlist(), outcomes);
     }
     give_back(relay, jobs, &why);
+}
+
+/// Of a null hop QMGR hears nothing: its name stands for all of them.
+fn peer_failed(relay: &Relay, jobs: &PeerJobs, why: &str) {
+    jobs.is_failing.set(true);
+    if !jobs.is_null_hop {
+        relay.channel.peer_failed(&jobs.name, why);
+    }
 }
 
 fn give_back(relay: &Relay, jobs: &PeerJobs, why: &str) {
@@ -117,6 +126,11 @@ impl<'a> Association<'a> {
         let protocol = if view.channel.kind == ChannelKind::Lmtp { Protocol::Lmtp } else { Protocol::Smtp };
         let mut policy = ClientPolicy::new(view.node.hostname.clone(), protocol);
         policy.bdat_octets_min = view.channel.bdat_octets_min;
+        if jobs.is_null_hop {
+            // Whoever listens there now may be somebody else, who never says a word.
+            policy.timeouts =
+                ClientTimeouts { greeting: NULL_HOP_MAX, hello: NULL_HOP_MAX, ..policy.timeouts };
+        }
         Self {
             relay,
             jobs,
@@ -187,7 +201,8 @@ impl<'a> Association<'a> {
         if Rc::ptr_eq(&view, &self.view) {
             return false;
         }
-        let is_same = view.peer(&self.peer.name).is_some_and(|peer| peer.address == self.peer.address);
+        let is_same =
+            super::peer(&view, &self.peer.name).is_some_and(|peer| peer.address == self.peer.address);
         if is_same {
             self.view = view;
         }
@@ -208,8 +223,7 @@ impl<'a> Association<'a> {
                 Output::TransactionDone { transaction } => self.transaction_done(transaction),
                 Output::WakeAt(at) => self.wake_at = Some(at),
                 Output::Failed { diagnostic } => {
-                    self.jobs.is_failing.set(true);
-                    self.relay.channel.peer_failed(&self.jobs.name, &diagnostic.to_string());
+                    peer_failed(self.relay, self.jobs, &diagnostic.to_string());
                 }
                 Output::Close => self.is_closing = true,
             }
@@ -301,7 +315,7 @@ impl<'a> Association<'a> {
             Outcome::DelayReported | Outcome::Reported { .. } | Outcome::Discarded { .. } => {}
         }
         let is_of_the_peer = matches!(outcome, Outcome::Deferred { scope: ErrorScope::Peer, .. });
-        if !is_of_the_peer && self.jobs.is_failing.replace(false) {
+        if !is_of_the_peer && self.jobs.is_failing.replace(false) && !self.jobs.is_null_hop {
             self.relay.channel.peer_worked(&self.jobs.name);
         }
         if let Some((_, job)) = self.under_way.iter_mut().find(|(id, _)| *id == transaction) {
@@ -325,7 +339,7 @@ impl<'a> Association<'a> {
             scope: ErrorScope::Message,
             diagnostic: Diagnostic::own(EnhancedStatus::new(4, 3, 0), "the session ended without an answer"),
         });
-        self.relay.channel.done(job.mlist(), outcomes);
+        self.relay.done(self.jobs, job.mlist(), outcomes);
     }
 
     fn unreadable(&self, mut job: Job, why: &str) {
@@ -333,7 +347,7 @@ impl<'a> Association<'a> {
             scope: ErrorScope::Message,
             diagnostic: Diagnostic::own(EnhancedStatus::new(4, 3, 0), why),
         });
-        self.relay.channel.done(job.mlist(), outcomes);
+        self.relay.done(self.jobs, job.mlist(), outcomes);
     }
 
     fn set_idle(&mut self, is_idle: bool) {

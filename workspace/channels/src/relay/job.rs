@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use sternpost_link::qmgr::Assignment;
 use sternpost_link::store::MessageDetail;
-use sternpost_message::{MlistId, Outcome, RecipientIndex, RecipientState};
+use sternpost_message::{MlistId, NullHop, Outcome, RecipientIndex, RecipientState};
 use sternpost_smtp::client::{Transaction, TransactionRecipient};
 use tokio::sync::Notify;
 
@@ -93,6 +93,8 @@ impl Job {
 #[derive(Debug)]
 pub(crate) struct PeerJobs {
     pub(crate) name: String,
+    /// The switch's own probe goes there, and no mail.
+    pub(crate) is_null_hop: bool,
     waiting: RefCell<VecDeque<Job>>,
     associations: Cell<u32>,
     /// Associations that have nothing to do.
@@ -106,6 +108,7 @@ impl PeerJobs {
     pub(crate) fn new(name: &str) -> Rc<Self> {
         Rc::new(Self {
             name: name.to_owned(),
+            is_null_hop: NullHop::of_peer(name).is_some(),
             waiting: RefCell::default(),
             associations: Cell::new(0),
             idle: Cell::new(0),
@@ -159,6 +162,11 @@ impl PeerJobs {
             (true, false) => self.idle.set(self.idle.get() - 1),
             _ => {}
         }
+    }
+
+    /// Whether nothing waits and no association is there to take it.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.is_empty() && self.associations.get() == 0
     }
 
     pub(crate) fn association_ended(&self) {

@@ -12,8 +12,9 @@ use job::{Job, PeerJobs};
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::rc::Rc;
-use sternpost_config::ChannelView;
+use sternpost_config::{ChannelView, Peer, PeerAddress};
 use sternpost_link::qmgr::Assignment;
+use sternpost_message::{MlistId, NullHop, Outcome, RecipientIndex};
 
 /// Runs a process of an SMTP or LMTP channel until it has drained.
 ///
@@ -43,6 +44,41 @@ impl Relay {
     fn view(&self) -> Option<Rc<ChannelView>> {
         self.view.borrow().clone()
     }
+
+    /// The work on an Mlist is done. A probe is tried once: what sent it sends another, and no peer is delayed by it.
+    fn done(&self, jobs: &PeerJobs, mlist: MlistId, mut outcomes: Vec<(RecipientIndex, Outcome)>) {
+        if jobs.is_null_hop {
+            for (_, outcome) in &mut outcomes {
+                if let Outcome::Deferred { diagnostic, .. } = outcome {
+                    tracing::warn!(event = "probe.failed", %mlist, %diagnostic, "a probe was not transferred");
+                    *outcome = Outcome::Failed(diagnostic.clone());
+                }
+            }
+        }
+        self.channel.done(mlist, outcomes);
+    }
+
+    /// An association with the peer has ended, and nothing waits for the next one.
+    fn association_ended(&self, jobs: &PeerJobs) {
+        jobs.association_ended();
+        // Every null hop has a port of its own, and is not met again.
+        if jobs.is_null_hop && jobs.is_unused() {
+            self.peers.borrow_mut().remove(&jobs.name);
+        }
+    }
+}
+
+/// A peer as it is configured; a null hop has nothing but its address.
+fn peer(view: &ChannelView, name: &str) -> Option<Peer> {
+    match NullHop::of_peer(name) {
+        Some(hop) => Some(Peer {
+            name: name.to_owned(),
+            channel: view.channel.name.clone(),
+            address: PeerAddress(hop.address()),
+            associations_max: None,
+        }),
+        None => view.peer(name).cloned(),
+    }
 }
 
 impl Work for Relay {
@@ -58,7 +94,7 @@ impl Work for Relay {
 
     fn assign(&self, assignment: Assignment) {
         let Some(view) = self.view() else { return self.channel.unassigned(assignment.mlist, "no view yet") };
-        let Some(peer) = view.peer(&assignment.peer) else {
+        let Some(peer) = peer(&view, &assignment.peer) else {
             return self.channel.unassigned(assignment.mlist, "the peer is not configured");
         };
         let jobs = Rc::clone(

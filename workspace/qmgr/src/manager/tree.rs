@@ -12,14 +12,14 @@
 //! 6. only now the scheduler goes.
 
 use super::{Manager, Tree, send};
-use crate::generations::REPORTS;
+use crate::generations::{NULL_HOPS, REPORTS};
 use crate::messages::Consequence;
 use std::rc::Rc;
 use sternpost_config::HOUSEKEEPER;
 use sternpost_link::qmgr::FromQmgr;
 use sternpost_link::store::{Effect, MessageFacts, StreamFrame, ToStore};
 use sternpost_message::{
-    MessageSequence, MlistId, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientRange, RouteIndex,
+    MessageSequence, MlistId, NullHop, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientRange, RouteIndex,
     UnixMillis,
 };
 use sternpost_platform::link::Link;
@@ -82,6 +82,7 @@ impl Manager {
             StreamFrame::Dead { message } => {
                 if let Some(dead) = self.messages.remove(message) {
                     for mlist in dead.mlists(message) {
+                        self.probes.remove(&mlist);
                         self.processes.forget(mlist);
                         self.apply(Event::Remove { mlist });
                     }
@@ -94,6 +95,7 @@ impl Manager {
     pub(super) fn begin_tree(&mut self) {
         self.tree = Tree::Snapshot;
         self.messages.clear();
+        self.probes.clear();
         self.marks.clear();
         self.scheduler = Scheduler::new();
         self.vanished.clear();
@@ -148,9 +150,16 @@ impl Manager {
     pub(super) fn message(&mut self, facts: &MessageFacts) {
         self.messages.insert(facts);
         for mlist in &facts.mlists {
-            let spec =
-                self.spec(facts.sequence, mlist.route, &mlist.channel, &mlist.peer, mlist.pending.clone());
+            let hop = NullHop::of_peer(&mlist.peer);
+            // One name stands for all null hops: the scheduler keeps every name that it has heard.
+            let peer = if hop.is_some() { NULL_HOPS } else { &mlist.peer };
+            let spec = self.spec(facts.sequence, mlist.route, &mlist.channel, peer, mlist.pending.clone());
             if let Some(mut spec) = spec {
+                if let Some(hop) = hop {
+                    self.probes.insert(spec.id, hop);
+                    spec.expires_at = facts.accepted_at.plus_ms(NullHop::EXPIRES_AFTER_MS);
+                    spec.delay_report_at = None;
+                }
                 spec.attempts = mlist.attempts;
                 if facts.delay_reported {
                     spec.delay_report_at = None;
