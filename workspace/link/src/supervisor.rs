@@ -29,6 +29,17 @@ pub struct ListeningSocket {
     pub bound: std::net::SocketAddr,
 }
 
+/// A listening socket that is wanted and is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedListener {
+    /// The listener's name in the configuration.
+    pub listener: String,
+    /// Where it should listen, as configured.
+    pub configured: std::net::SocketAddr,
+    /// Why it does not.
+    pub why: String,
+}
+
 /// Frames to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToSupervisor {
@@ -68,6 +79,8 @@ pub enum FromSupervisor {
         processes: Vec<Running>,
         /// The listening sockets.
         listening: Vec<ListeningSocket>,
+        /// Those that could not be opened.
+        failed: Vec<FailedListener>,
     },
     /// A channel process runs.
     Started {

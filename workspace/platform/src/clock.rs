@@ -1,7 +1,7 @@
 //! The clock of a process: wall-clock milliseconds that never go back.
 
 use std::cell::Cell;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use sternpost_message::UnixMillis;
 
 /// Wall-clock time at its start, carried on by the monotonic clock, and moved forward when the wall clock jumps ahead
@@ -30,6 +30,13 @@ impl Clock {
         }
         UnixMillis(here)
     }
+}
+
+/// Time since the kernel was started, what it slept included (`CLOCK_BOOTTIME`).
+#[must_use]
+pub fn since_kernel_start() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn wall() -> u64 {

@@ -25,7 +25,8 @@ const CRATES: &[(&str, u8, &[&str])] = &[
     (
         "sternpost",
         5,
-        &["message", "config", "link", "queue", "platform", "directory", "store", "qmgr", "channels"],
+        // `health` serves the hop to which its probe goes.
+        &["message", "config", "smtp", "link", "queue", "platform", "directory", "store", "qmgr", "channels"],
     ),
     ("simulator", 6, &["message", "queue"]),
     // The demonstration starts a configuration directory.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use sternpost_link::qmgr::{FromQmgr, Question, ToQmgr};
 use sternpost_link::store::{FromStore, ToStore};
-use sternpost_link::supervisor::{FromSupervisor, ListeningSocket, Running, ToSupervisor};
+use sternpost_link::supervisor::{FailedListener, FromSupervisor, ListeningSocket, Running, ToSupervisor};
 use sternpost_link::{DATAGRAM_OCTETS_MAX, DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
 use sternpost_platform::link::Link;
 use sternpost_platform::memory;
@@ -197,16 +197,29 @@ impl Asking {
     }
 }
 
+/// What the supervisor says.
+#[derive(Debug)]
+pub(crate) struct Supervised {
+    /// The processes.
+    pub(crate) processes: Vec<Running>,
+    /// The listening sockets.
+    pub(crate) listening: Vec<ListeningSocket>,
+    /// Those that could not be opened.
+    pub(crate) failed: Vec<FailedListener>,
+}
+
 /// What the supervisor runs, and where it listens.
 ///
 /// # Errors
 /// See [`AskError`].
-pub(crate) async fn supervisor(which: &Which) -> Result<(Vec<Running>, Vec<ListeningSocket>), AskError> {
+pub(crate) async fn supervisor(which: &Which) -> Result<Supervised, AskError> {
     // The answer to the Hello is all that is wanted.
     let mut asking = Asking::connect(which, SUPERVISOR_SOCKET, "the supervisor", ToSupervisor::Hello)?;
     asking
         .answer(|frame, _| match frame {
-            FromSupervisor::Running { processes, listening } => Some(Ok((processes, listening))),
+            FromSupervisor::Running { processes, listening, failed } => {
+                Some(Ok(Supervised { processes, listening, failed }))
+            }
             _ => None,
         })
         .await

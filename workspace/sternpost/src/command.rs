@@ -3,6 +3,7 @@
 pub(crate) mod check_config;
 pub(crate) mod config;
 pub(crate) mod device;
+pub(crate) mod health;
 pub(crate) mod provision;
 pub(crate) mod queue;
 pub(crate) mod status;
@@ -36,6 +37,14 @@ pub(crate) enum CommandError {
     /// A file could not be read.
     #[error("{} cannot be read", path.display())]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("{} cannot be written", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// Why.

@@ -49,6 +49,8 @@ enum Command {
     Config(command::config::Command),
     /// Show what runs, where it listens, and what waits
     Status(command::status::Arguments),
+    /// Say whether the switch is good: a probe of its own passes through every kind of channel
+    Health(command::health::Arguments),
     /// Look into the queue
     #[command(subcommand)]
     Queue(command::queue::Command),
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::CheckConfig(arguments) => command::check_config::run(&arguments),
         Command::Config(command) => command::config::run(&command),
         Command::Status(arguments) => command::status::run(&arguments),
+        Command::Health(arguments) => command::health::run(&arguments),
         Command::Queue(command) => command::queue::run(&command),
         Command::Provision(command) => command::provision::run(command),
         Command::Device(command) => command::device::run(&command),

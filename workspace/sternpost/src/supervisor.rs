@@ -354,8 +354,11 @@ impl Supervisor {
     /// Answers a Hello or a question, and nothing else: QMGR takes what is absent from `Running` for gone, and an answer
     /// that it did not ask for could cross with its own `StartChannel`.
     fn report(&self, id: SessionId) {
-        let running =
-            FromSupervisor::Running { processes: self.family.running(), listening: self.listening.report() };
+        let running = FromSupervisor::Running {
+            processes: self.family.running(),
+            listening: self.listening.report(),
+            failed: self.listening.failed(),
+        };
         if let Some(link) = self.links.get(&id)
             && let Err(error) = link.push(&running)
         {

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use sternpost_link::Role;
 use sternpost_link::qmgr::Question;
 use sternpost_link::store::{FromStore, StoreStatus, ToStore};
-use sternpost_link::supervisor::{ListeningSocket, Running};
+use sternpost_link::supervisor::{FailedListener, ListeningSocket, Running};
 
 /// Which switch, and how it is printed.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, an entry is wrong, no configuration is in force, a change is held or\ncannot be used, or the log is full."
+    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, an entry is wrong, no configuration is in force, a listener does not\nlisten, a change is held or cannot be used, or the log is full."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -38,8 +38,9 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
         Err(error) => json!({ "error": output::chain(&error) }),
     };
     let status = json!({
-        "roles": running.0.iter().map(role).collect::<Vec<_>>(),
-        "listeners": running.1.iter().map(listener).collect::<Vec<_>>(),
+        "roles": running.processes.iter().map(role).collect::<Vec<_>>(),
+        "listeners": running.listening.iter().map(listener).collect::<Vec<_>>(),
+        "listeners_failed": running.failed.iter().map(failed_listener).collect::<Vec<_>>(),
         "qmgr": part(qmgr),
         "store": part(store.map(|status| store_value(&status))),
     });
@@ -59,6 +60,7 @@ fn is_well(status: &Value) -> bool {
         && configuration["held"].is_null()
         && configuration["unusable"].as_array().is_none_or(Vec::is_empty)
         && status["store"]["full"] == false
+        && status["listeners_failed"].as_array().is_none_or(Vec::is_empty)
 }
 
 async fn store_status(which: &Which) -> Result<StoreStatus, AskError> {
@@ -87,6 +89,14 @@ fn listener(socket: &ListeningSocket) -> Value {
         "name": socket.listener,
         "address": socket.bound.to_string(),
         "configured": socket.configured.to_string(),
+    })
+}
+
+fn failed_listener(failed: &FailedListener) -> Value {
+    json!({
+        "name": failed.listener,
+        "configured": failed.configured.to_string(),
+        "why": failed.why,
     })
 }
 
@@ -120,6 +130,11 @@ fn text(status: &Value) -> String {
     );
     out.push('\n');
     out.push_str(&output::table(&["LISTENER", "ADDRESS"], &rows("listeners", &["name", "address"])));
+    let failed = rows("listeners_failed", &["name", "why"]);
+    if !failed.is_empty() {
+        out.push('\n');
+        out.push_str(&output::table(&["DOES NOT LISTEN", "WHY"], &failed));
+    }
     for part in ["store", "qmgr"] {
         out.push_str(&format!("\n{part}\n"));
         for line in output::indented(&status[part]).lines() {
@@ -149,12 +164,14 @@ mod tests {
         let well = json!({
             "qmgr": {"configuration": {"generation": 1, "problems": [], "unusable": [], "held": null}},
             "store": {"full": false},
+            "listeners_failed": [],
         });
         assert!(is_well(&well));
         let rows = [
             ("/qmgr", json!({"error": "no answer"})),
             ("/store", json!({"error": "no answer"})),
             ("/store/full", json!(true)),
+            ("/listeners_failed", json!([{"name": "in"}])),
             ("/qmgr/configuration/problems", Value::Null),
             ("/qmgr/configuration/problems", json!([{"dn": "cn=out"}])),
             ("/qmgr/configuration/held", json!({"reason": "the node is gone", "would_remove": []})),

@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use sternpost_link::supervisor::ListeningSocket;
+use sternpost_link::supervisor::{FailedListener, ListeningSocket};
 
 /// Listener and configured address.
 type Key = (String, SocketAddr);
@@ -148,6 +148,16 @@ impl Listening {
             SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         };
         Some(Open { socket: find(every)?, bound: address, only: Some(address.ip()) })
+    }
+
+    /// What is wanted and is not open, for operators.
+    pub(crate) fn failed(&self) -> Vec<FailedListener> {
+        let failed = |((listener, configured), why): (&Key, &String)| FailedListener {
+            listener: listener.clone(),
+            configured: *configured,
+            why: why.clone(),
+        };
+        self.failed.iter().map(failed).collect()
     }
 
     /// What is open, for QMGR and operators.

@@ -61,6 +61,17 @@ impl Switch {
         Self::start_in(tables, SMALL_ROOM, "auto")
     }
 
+    /// Starts a switch that will not be ready for mail with these tables, and waits until it answers.
+    pub(crate) fn start_unready(tables: &str) -> Self {
+        let home = new_home();
+        fs::write(home.path().join("tables.toml"), tables).expect("the folder of a test can be written");
+        write_bootstrap(&home, SMALL_ROOM, "auto", "", "[tables]\npath = \"tables.toml\"\n");
+        let mut switch = Self::of(home);
+        switch.spawn();
+        wait_for("answer of every part", || switch.status_if_any());
+        switch
+    }
+
     /// As `start`, with a log of this size, written by this backend.
     pub(crate) fn start_in(tables: &str, room: Room, backend: &str) -> Self {
         let home = new_home();
@@ -75,24 +86,28 @@ impl Switch {
 
     /// The same, with lines before the first section of the bootstrap.
     pub(crate) fn start_with(home: TempDir, room: Room, backend: &str, lines: &str, source: &str) -> Self {
-        let Room { segment_octets, segments } = room;
-        let text = format!(
-            "run_directory = \"r\"\nstate_directory = \"s\"\n{lines}[queue]\npath = \"log\"\n\
-             segment_octets = {segment_octets}\nsegments = {segments}\nbackend = \"{backend}\"\n{source}"
-        );
-        fs::write(home.path().join("boot.toml"), text).expect("the folder of a test can be written");
+        write_bootstrap(&home, room, backend, lines, source);
         Self::start_from(home)
     }
 
     /// Starts a switch in a folder that has its bootstrap, `boot.toml`, with the run directory `r`.
     pub(crate) fn start_from(home: TempDir) -> Self {
-        let mut switch = Self { home, supervisor: None, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut switch = Self::of(home);
         switch.launch();
         switch
     }
 
+    fn of(home: TempDir) -> Self {
+        Self { home, supervisor: None, address: SocketAddr::from(([127, 0, 0, 1], 0)) }
+    }
+
     /// Starts the supervisor and waits until the switch is ready for mail.
     pub(crate) fn launch(&mut self) {
+        self.spawn();
+        self.address = self.wait_until_ready();
+    }
+
+    fn spawn(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.home.path().join("stderr"));
         let supervisor = Command::new(program())
             .args(["run", "--bootstrap"])
@@ -103,7 +118,6 @@ impl Switch {
             .spawn()
             .expect("the binary under test can be started");
         self.supervisor = Some(supervisor);
-        self.address = self.wait_until_ready();
     }
 
     /// Waits until the tree goes and a listener is bound.
@@ -272,6 +286,16 @@ impl Drop for Switch {
         }
         self.end();
     }
+}
+
+/// Writes the bootstrap of a switch with its folders and its log in `home`.
+fn write_bootstrap(home: &TempDir, room: Room, backend: &str, lines: &str, source: &str) {
+    let Room { segment_octets, segments } = room;
+    let text = format!(
+        "run_directory = \"r\"\nstate_directory = \"s\"\n{lines}[queue]\npath = \"log\"\n\
+         segment_octets = {segment_octets}\nsegments = {segments}\nbackend = \"{backend}\"\n{source}"
+    );
+    fs::write(home.path().join("boot.toml"), text).expect("the folder of a test can be written");
 }
 
 /// The binary under test.
