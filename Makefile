@@ -4,7 +4,7 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo test check bench bench-peer fuzz check-buildroot release-image clean
+.PHONY: all demo test check bench bench-peer fuzz check-buildroot release-image image run clean
 
 all: check test                 ## what a change must pass
 
@@ -25,6 +25,12 @@ bench-peer:                     ## the same beside Postfix, as root: target/benc
 
 fuzz:                           ## every parser for a minute (FUZZ_S seconds), with cargo-fuzz
 	.ci/fuzz $(FUZZ_S)
+
+image:                          ## the device's image of Debian packages: target/image
+	.ci/packages image && image/build
+
+run:                            ## boots it in QEMU: [BOOTSTRAP=FILE] [PORT=2525]
+	.ci/packages image && image/run
 
 check-buildroot:                ## the release's Buildroot tree without building it: BUILDROOT=DIR
 	BUILDROOT="$(BUILDROOT)" buildroot/check
