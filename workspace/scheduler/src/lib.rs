@@ -39,6 +39,7 @@ mod event;
 mod peer;
 mod process;
 mod ranges;
+pub mod self_test;
 mod status;
 mod timer;
 mod tree;
