@@ -290,7 +290,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     text(61, Route, "sternpostPeer", Name, RequiredOne, "The peer that gets the mail."),
     text(62, Route, "sternpostClientNetworksOnly", Boolean, OptionalOne, "Whether only the listener's client networks may use the route; for every domain (*) always so.").with("FALSE", Closed::At("TRUE")),
 
-    number(70, Qmgr, "sternpostQmgrMaxchans", "processes", "16", (1, 4_096), "The most channel processes at a time."),
+    number(70, Qmgr, "sternpostQmgrMaxchans", "processes", "", (1, 4_096), "The most channel processes at a time. Without it what the self test found, else 16."),
     number(71, Qmgr, "sternpostQmgrReserveUrgent", "processes", "1", (0, 4_095), "Processes for urgent mail alone."),
     number(72, Qmgr, "sternpostQmgrReserveNormal", "processes", "1", (0, 4_095), "Further processes that non-urgent mail may not start."),
     number(73, Qmgr, "sternpostRetryStepS", "seconds", "60", (1, 86_400), "The wait grows by this with each failed attempt."),

@@ -420,7 +420,7 @@ fn route(reader: &mut Reader<'_>, peers: &BTreeMap<String, Peer>) -> Option<Vec<
 
 fn qmgr(reader: &mut Reader<'_>) -> Option<Qmgr> {
     let qmgr = Qmgr {
-        qmgr_maxchans: reader.number32("qmgr_maxchans"),
+        qmgr_maxchans: reader.number32_if_any("qmgr_maxchans"),
         qmgr_reserve_urgent: reader.number32("qmgr_reserve_urgent"),
         qmgr_reserve_normal: reader.number32("qmgr_reserve_normal"),
         retry_step_s: reader.number32("retry_step_s"),
@@ -428,7 +428,8 @@ fn qmgr(reader: &mut Reader<'_>) -> Option<Qmgr> {
         expire_after_s: reader.number32("expire_after_s"),
         delay_report_after_s: reader.number32("delay_report_after_s"),
     };
-    if qmgr.qmgr_reserve_urgent + qmgr.qmgr_reserve_normal >= qmgr.qmgr_maxchans {
+    let reserves = qmgr.qmgr_reserve_urgent + qmgr.qmgr_reserve_normal;
+    if qmgr.qmgr_maxchans.is_some_and(|maxchans| reserves >= maxchans) {
         reader.wrong(
             Some("sternpostQmgrMaxchans"),
             "the reserves leave no process for other mail".into(),

@@ -203,12 +203,13 @@ impl RouteRule {
 /// Totals and timings of the queue manager.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Qmgr {
-    /// Channel processes at a time: 1 to 4,096, default 16.
-    pub qmgr_maxchans: u32,
+    /// Channel processes at a time, if the operator says: 1 to 4,096. Else what the self test found, or
+    /// [`Self::MAXCHANS_DEFAULT`].
+    pub qmgr_maxchans: Option<u32>,
     /// Processes that only urgent mail may start: 0 to 4,095, default 1.
     pub qmgr_reserve_urgent: u32,
     /// Processes that non-urgent mail may not start, beyond the above: 0 to 4,095, default 1.
-    /// Both reserves together are less than `qmgr_maxchans`.
+    /// Both reserves together are less than `qmgr_maxchans`, if there is one.
     pub qmgr_reserve_normal: u32,
     /// The wait grows by this with each failed attempt, in seconds: 1 to 86,400, default 60.
     pub retry_step_s: u32,
@@ -218,4 +219,9 @@ pub struct Qmgr {
     pub expire_after_s: u32,
     /// Age at which the sender is told of a delay, in seconds: 0 (never) to 31,536,000, default 14,400 (4 hours).
     pub delay_report_after_s: u32,
+}
+
+impl Qmgr {
+    /// Channel processes at a time where neither an operator nor a self test has said how many.
+    pub const MAXCHANS_DEFAULT: u32 = 16;
 }

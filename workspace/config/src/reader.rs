@@ -119,9 +119,17 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A number whose largest value fits 32 bits.
+    /// The same for a number whose largest value fits 32 bits.
     pub(crate) fn number32(&mut self, key: &str) -> u32 {
-        u32::try_from(self.number(key)).expect("the bounds in the table fit 32 bits: a test reads them all")
+        self.number32_if_any(key).unwrap_or(0)
+    }
+
+    /// The same, if there is a value or a default.
+    pub(crate) fn number32_if_any(&mut self, key: &str) -> Option<u32> {
+        let fits = |number| {
+            u32::try_from(number).expect("the bounds in the table fit 32 bits: a test reads them all")
+        };
+        self.number_if_any(key).map(fits)
     }
 
     fn attribute(&self, key: &str) -> &'static Attribute {

@@ -75,7 +75,7 @@ fn good_tables_become_a_configuration_without_problems() {
     assert_eq!(loaded.problems, []);
     let configuration = loaded.configuration.unwrap();
     assert_eq!(configuration.node.postmaster.as_str(), "postmaster@relay.example");
-    assert_eq!(configuration.qmgr.qmgr_maxchans, 8);
+    assert_eq!(configuration.qmgr.qmgr_maxchans, Some(8));
     assert_eq!(configuration.listeners[0].message_octets_max, 115_343_360);
     assert_eq!(configuration.channels.len(), 3);
     assert!(configuration.channel(HOUSEKEEPER).is_some());
@@ -172,7 +172,7 @@ fn a_wrong_entry_keeps_its_last_good_version_while_the_rest_goes_into_force() {
     let bad = TABLES.replace("192.0.2.1:25", "somewhere").replace("qmgr_maxchans = 8", "qmgr_maxchans = 9");
     let second = in_force(Some(&first), &bad);
     assert_eq!(second.configuration.peer("next-hop"), first.configuration.peer("next-hop"));
-    assert_eq!(second.configuration.qmgr.qmgr_maxchans, 9);
+    assert_eq!(second.configuration.qmgr.qmgr_maxchans, Some(9));
     assert_eq!(second.problems.len(), 1);
     assert_eq!(second.problems[0].effect, Effect::KeptLastGood);
     assert_eq!(second.problems[0].attribute.as_deref(), Some("sternpostAddress"));
@@ -500,7 +500,8 @@ fn invariant_names_exist_and_bounds_hold(generation: &InForce) {
     assert!(configuration.routes.iter().all(|route| configuration.peer(&route.peer).is_some()));
     assert!(configuration.listeners.iter().all(|listener| !listener.addresses.is_empty()));
     let qmgr = &configuration.qmgr;
-    assert!(qmgr.qmgr_reserve_urgent + qmgr.qmgr_reserve_normal < qmgr.qmgr_maxchans);
+    let reserves = qmgr.qmgr_reserve_urgent + qmgr.qmgr_reserve_normal;
+    assert!(qmgr.qmgr_maxchans.is_none_or(|maxchans| reserves < maxchans));
     assert!(qmgr.retry_step_s <= qmgr.retry_max_s);
     assert!(configuration.channels.iter().all(|channel| channel.processes_max >= 1));
 }

@@ -369,4 +369,36 @@ pub struct StoreStatus {
     pub write_errors_count: u64,
     /// How the disk is written, in words.
     pub backend: String,
+    /// The same as it is called in a bootstrap: `io_uring` or `dsync`.
+    pub method: String,
+    /// Who has chosen it.
+    pub method_from: Origin,
+    /// Octets of the largest batch.
+    pub batch_octets_max: u32,
+    /// Who has chosen that.
+    pub batch_from: Origin,
+}
+
+/// Who has chosen a value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// Nobody: it is the software's.
+    #[default]
+    Default,
+    /// The self test, by what it measured.
+    SelfTest,
+    /// A person, in the bootstrap or the directory.
+    Operator,
+}
+
+impl Origin {
+    /// In words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::SelfTest => "self test",
+            Self::Operator => "operator",
+        }
+    }
 }

@@ -52,6 +52,10 @@ fn status(manager: &Manager) -> Value {
         },
         "directory": manager.directory,
         "mlists_in_progress": manager.processes.holders_count(),
+        "channel_processes_max": generations.maxchans().map(|(value, from)| json!({
+            "value": value,
+            "from": from.name(),
+        })),
         "scheduler": scheduler(&manager.scheduler.status()),
     })
 }

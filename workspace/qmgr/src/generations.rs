@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 use sternpost_config::{
-    ChannelKind, ChannelView, Configuration, Entry, HOUSEKEEPER, HousekeeperView, InForce, Removals,
+    ChannelKind, ChannelView, Configuration, Entry, HOUSEKEEPER, HousekeeperView, InForce, Qmgr, Removals,
     SmtpServerView, Step,
 };
 use sternpost_directory::last_known_good;
+use sternpost_link::store::Origin;
 use sternpost_scheduler::{ChannelLimits, Limits, PeerLimits};
 
 /// The one peer of the housekeeper's channel: the reports that it makes.
@@ -34,13 +35,22 @@ pub(crate) struct Generations {
     pub(crate) held: Option<HeldChange>,
     /// Problems of a set that could not be used at all.
     pub(crate) unusable: Vec<sternpost_config::Problem>,
+    channel_processes_measured: Option<u32>,
 }
 
 impl Generations {
     /// Nothing is in force yet. The last known good one lives in `state_directory`.
-    pub(crate) fn new(node: String, state_directory: &Path) -> Self {
+    pub(crate) fn new(node: String, state_directory: &Path, channel_processes_measured: Option<u32>) -> Self {
         let file = state_directory.join("configuration.last-known-good");
-        Self { node, file, in_force: None, generation: 0, held: None, unusable: Vec::new() }
+        Self {
+            node,
+            file,
+            in_force: None,
+            generation: 0,
+            held: None,
+            unusable: Vec::new(),
+            channel_processes_measured,
+        }
     }
 
     /// Puts the last known good configuration into force, if there is one. True when it is.
@@ -143,12 +153,25 @@ impl Generations {
         encode(&ChannelView::new(configuration, channel)?)
     }
 
+    /// Channel processes at a time, and who has chosen how many. What is not the operator's number grows with the
+    /// operator's reserves: those must leave a process for other mail.
+    pub(crate) fn maxchans(&self) -> Option<(u32, Origin)> {
+        let qmgr = &self.configuration()?.qmgr;
+        let reserves = qmgr.qmgr_reserve_urgent.saturating_add(qmgr.qmgr_reserve_normal);
+        let fewest = reserves.saturating_add(1);
+        Some(match (qmgr.qmgr_maxchans, self.channel_processes_measured) {
+            (Some(maxchans), _) => (maxchans, Origin::Operator),
+            (None, Some(measured)) => (measured.max(fewest), Origin::SelfTest),
+            (None, None) => (Qmgr::MAXCHANS_DEFAULT.max(fewest), Origin::Default),
+        })
+    }
+
     /// The limits of the scheduler.
     pub(crate) fn limits(&self) -> Option<Limits> {
         let configuration = self.configuration()?;
         let qmgr = &configuration.qmgr;
         Some(Limits {
-            qmgr_maxchans: qmgr.qmgr_maxchans,
+            qmgr_maxchans: self.maxchans()?.0,
             qmgr_reserve_urgent: qmgr.qmgr_reserve_urgent,
             qmgr_reserve_normal: qmgr.qmgr_reserve_normal,
             retry_step_ms: u64::from(qmgr.retry_step_s) * 1_000,
@@ -200,4 +223,30 @@ fn encode<T: serde::Serialize>(view: &T) -> Option<Vec<u8>> {
             tracing::error!(error = error as &dyn std::error::Error, "a view cannot be encoded");
         })
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Channel processes with these lines in the table of QMGR, when the self test found so many.
+    fn maxchans(lines: &str, measured: Option<u32>) -> Option<(u32, Origin)> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut generations = Generations::new("north".into(), folder.path(), measured);
+        assert_eq!(generations.maxchans(), None);
+        let tables = format!("[node]\nname = \"north\"\nhostname = \"mx.example.org\"\n[qmgr]\n{lines}");
+        assert!(generations.take(sternpost_config::entries_from_tables(&tables).unwrap()));
+        let maxchans = generations.maxchans();
+        assert_eq!(generations.limits().map(|limits| limits.qmgr_maxchans), maxchans.map(|(count, _)| count));
+        maxchans
+    }
+
+    #[test]
+    fn the_operators_maximum_goes_before_the_measured_one_and_that_before_the_default() {
+        assert_eq!(maxchans("", None), Some((16, Origin::Default)));
+        assert_eq!(maxchans("", Some(9)), Some((9, Origin::SelfTest)));
+        assert_eq!(maxchans("qmgr_maxchans = 30", Some(9)), Some((30, Origin::Operator)));
+        let reserves = "qmgr_reserve_urgent = 7\nqmgr_reserve_normal = 5";
+        assert_eq!(maxchans(reserves, Some(4)), Some((13, Origin::SelfTest)));
+    }
 }

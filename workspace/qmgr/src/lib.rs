@@ -40,6 +40,8 @@ pub struct Options {
     pub state_directory: PathBuf,
     /// The identity by which the node finds its own entry in the directory.
     pub node: String,
+    /// Channel processes in all that the self test found, for an operator who says nothing.
+    pub channel_processes_measured: Option<u32>,
 }
 
 /// Why QMGR could not run.
@@ -83,7 +85,8 @@ impl Shared {
 }
 
 async fn drive(options: Options) -> Result<(), QmgrError> {
-    let mut generations = Generations::new(options.node, &options.state_directory);
+    let mut generations =
+        Generations::new(options.node, &options.state_directory, options.channel_processes_measured);
     generations.load_last_known_good();
     let shared =
         Shared { manager: Rc::new(RefCell::new(Manager::new(generations))), changed: Rc::new(Notify::new()) };

@@ -137,6 +137,12 @@ impl<D: Disk> Log<D> {
         show(&mut self.shelf.disk, &self.buffers);
     }
 
+    /// Octets of the largest batch, with the header page of a segment that it opens.
+    #[must_use]
+    pub const fn batch_octets_max(&self) -> usize {
+        self.batch_octets_max
+    }
+
     /// Octets of the largest set: what fits into a batch that opens a segment.
     #[must_use]
     pub const fn set_octets_max(&self) -> usize {

@@ -25,8 +25,21 @@ const CRATES: &[(&str, u8, &[&str])] = &[
     (
         "sternpost",
         5,
-        // `health` serves the hop to which its probe goes.
-        &["message", "config", "smtp", "link", "queue", "platform", "directory", "store", "qmgr", "channels"],
+        // The self test measures with `platform` and asks `scheduler` what follows; `health` serves the hop to which its
+        // probe goes.
+        &[
+            "message",
+            "config",
+            "smtp",
+            "link",
+            "scheduler",
+            "queue",
+            "platform",
+            "directory",
+            "store",
+            "qmgr",
+            "channels",
+        ],
     ),
     ("simulator", 6, &["message", "queue"]),
     // The demonstration starts a configuration directory.

@@ -10,14 +10,19 @@
 //! | `[queue]` `segment_octets` | octets of a segment | 67,108,864; less on a small device | 1,048,576 … 67,108,864, whole pages of 4,096 |
 //! | `[queue]` `segments` | segments of the log | in a file 16 (1 GiB in all); on a device those that fill it | 8 … 65,536 |
 //! | `[queue]` `backend` | how the disk is written | `"auto"` | `"auto"`, `"io_uring"`, `"dsync"` |
+//! | `[queue]` `batch_octets_max` | octets of the largest batch | what the self test found, else 1,048,576 | 131,072 … 1,048,576, whole pages of 4,096 |
+//! | `[self_test]` `profile` | file in which the self test says what it found, and from which `run` takes it | none | |
+//! | `[self_test]` `history` | folder of the last ten profiles | none | |
 //! | `[tables]` `path` | the configuration as a TOML file | one of the two | |
 //! | `[directory]` | the configuration directory (see `sternpost-directory`) | one of the two | |
 //!
-//! Relative paths start at the folder of the file. Not here: the configuration itself (`sternpost-config`).
+//! Relative paths start at the folder of the file. A file without `[tables]` and `[directory]` is enough for what only
+//! looks at the machine ([`Machine`]). Not here: the configuration itself (`sternpost-config`).
 
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
+use sternpost_scheduler::self_test::{BATCH_OCTETS_MAX, BATCH_OCTETS_MIN};
 use toml::Spanned;
 
 /// Where the sockets are when nobody says otherwise.
@@ -86,13 +91,40 @@ pub(crate) struct Queue {
     pub(crate) segments: Option<u32>,
     /// How it is written.
     pub(crate) backend: Backend,
+    /// Octets of the largest batch, if somebody says.
+    pub(crate) batch_octets_max: Option<u32>,
+}
+
+impl Queue {
+    /// The log at `path`, of which nobody says more.
+    pub(crate) const fn at(path: PathBuf) -> Self {
+        Self { path, segment_octets: None, segments: None, backend: Backend::Auto, batch_octets_max: None }
+    }
+}
+
+/// The self test's files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SelfTest {
+    /// What it found.
+    pub(crate) profile: Option<PathBuf>,
+    /// What it found before.
+    pub(crate) history: Option<PathBuf>,
+}
+
+/// The part of a bootstrap that speaks of the machine alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    /// The log.
+    pub(crate) queue: Queue,
+    /// The self test's files.
+    pub(crate) self_test: SelfTest,
 }
 
 /// How the log's disk is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Backend {
-    /// `RWF_DSYNC`.
+    /// As the self test found, else `RWF_DSYNC`.
     #[default]
     Auto,
     /// io_uring.
@@ -123,6 +155,8 @@ pub(crate) struct Bootstrap {
     pub(crate) role_users: RoleUsers,
     /// The log.
     pub(crate) queue: Queue,
+    /// The self test's files.
+    pub(crate) self_test: SelfTest,
     /// The configuration.
     pub(crate) source: Source,
     /// The node's identity in the configuration; empty stands for the only node of the tables.
@@ -138,6 +172,7 @@ struct Document {
     #[serde(default)]
     role_users: RoleUsers,
     queue: Spanned<QueueSection>,
+    self_test: Option<SelfTestSection>,
     tables: Option<Spanned<TablesSection>>,
     directory: Option<Spanned<sternpost_directory::Bootstrap>>,
 }
@@ -150,6 +185,21 @@ struct QueueSection {
     segments: Option<Spanned<u64>>,
     #[serde(default)]
     backend: Backend,
+    batch_octets_max: Option<Spanned<u64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SelfTestSection {
+    profile: Option<PathBuf>,
+    history: Option<PathBuf>,
+}
+
+impl SelfTestSection {
+    fn placed(self, folder: &Path) -> SelfTest {
+        let place = |path: PathBuf| folder.join(path);
+        SelfTest { profile: self.profile.map(place), history: self.history.map(place) }
+    }
 }
 
 #[derive(Deserialize)]
@@ -172,15 +222,7 @@ impl Bootstrap {
 
     fn parse(text: &str, path: &Path, folder: &Path) -> Result<Self, BootstrapError> {
         let reading = Reading { text, path };
-        let document: Document = toml::from_str(text).map_err(|error| {
-            let what = error.message().to_owned();
-            reading.wrong(
-                error.span(),
-                "",
-                &what,
-                "Correct the line; the keys stand in README.md, \"The bootstrap\".",
-            )
-        })?;
+        let document = reading.document()?;
         let source = match (document.tables, document.directory) {
             (Some(tables), None) => Source::Tables(folder.join(tables.into_inner().path)),
             (None, Some(directory)) => {
@@ -233,8 +275,28 @@ impl Bootstrap {
             state_directory: absolute(document.state_directory, STATE_DIRECTORY_DEFAULT),
             role_users: document.role_users,
             queue: reading.queue(document.queue.into_inner(), folder)?,
+            self_test: document.self_test.unwrap_or_default().placed(folder),
             source,
             node,
+        })
+    }
+}
+
+impl Machine {
+    /// Reads the file, which may lack what only a switch needs.
+    ///
+    /// # Errors
+    /// `Read`, or `Wrong` with the first thing that is.
+    pub(crate) fn read(path: &Path) -> Result<Self, BootstrapError> {
+        let failed = |source| BootstrapError::Read { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(failed)?;
+        let file = std::path::absolute(path).map_err(failed)?;
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        let reading = Reading { text: &text, path };
+        let document = reading.document()?;
+        Ok(Self {
+            queue: reading.queue(document.queue.into_inner(), folder)?,
+            self_test: document.self_test.unwrap_or_default().placed(folder),
         })
     }
 }
@@ -259,6 +321,14 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    fn document(&self) -> Result<Document, BootstrapError> {
+        toml::from_str(self.text).map_err(|error| {
+            let what = error.message().to_owned();
+            let what_to_do = "Correct the line; the keys stand in README.md, \"The bootstrap\".";
+            self.wrong(error.span(), "", &what, what_to_do)
+        })
+    }
+
     fn queue(&self, section: QueueSection, folder: &Path) -> Result<Queue, BootstrapError> {
         let segment_octets = self.number(
             section.segment_octets,
@@ -267,7 +337,14 @@ impl Reading<'_> {
             PAGE_OCTETS,
         )?;
         let segments = self.number(section.segments, "queue.segments", SEGMENTS_MIN..=SEGMENTS_MAX, 1)?;
-        Ok(Queue { path: folder.join(section.path), segment_octets, segments, backend: section.backend })
+        let batch_octets_max = self.number(
+            section.batch_octets_max,
+            "queue.batch_octets_max",
+            BATCH_OCTETS_MIN..=BATCH_OCTETS_MAX,
+            PAGE_OCTETS,
+        )?;
+        let path = folder.join(section.path);
+        Ok(Queue { path, segment_octets, segments, backend: section.backend, batch_octets_max })
     }
 
     /// A number within its bounds and a multiple of `step`, if there is one.
@@ -344,12 +421,24 @@ mod tests {
             segment_octets: None,
             segments: None,
             backend: Backend::Auto,
+            batch_octets_max: None,
         };
         assert_eq!(bootstrap.queue, queue);
         assert!(
             matches!(bootstrap.source, Source::Tables(path) if path == Path::new("/etc/sternpost/tables.toml"))
         );
         assert_eq!(bootstrap.node, "", "tables have one node, whatever it is called");
+    }
+
+    #[test]
+    fn the_machines_part_alone_is_enough_for_the_self_test() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("device.toml");
+        std::fs::write(&path, format!("{QUEUE}[self_test]\nprofile = \"profile.json\"\n")).unwrap();
+        let machine = Machine::read(&path).unwrap();
+        assert_eq!(machine.queue.path, Path::new("/dev/vdb"));
+        assert_eq!(machine.self_test.profile, Some(folder.path().join("profile.json")));
+        assert!(matches!(Bootstrap::read(&path), Err(BootstrapError::Wrong { .. })));
     }
 
     #[test]
@@ -383,6 +472,11 @@ mod tests {
                 &SMALL.replace("\"log\"", "\"log\"\nbackend = \"aio\""),
                 "boot.toml:3: unknown variant `aio`, expected one of `auto`, `io_uring`, `dsync`",
             ),
+            (
+                &SMALL.replace("\"log\"", "\"log\"\nbatch_octets_max = 4096"),
+                "boot.toml:3: queue.batch_octets_max: 4096 is out of bounds. Write a number from 131072 to 1048576, a multiple of 4096.",
+            ),
+            (&format!("{SMALL}[self_test]\nprofil = \"p\"\n"), "boot.toml:6: unknown field `profil`"),
             (&format!("node = \" \"\n{SMALL}"), "boot.toml:1: node: is empty."),
             (&format!("{SMALL}[directory]\n"), "boot.toml:5: missing field `uris`"),
             (&format!("{SMALL}{DIRECTORY}"), "boot.toml:3: [tables]: there is a [directory] too. Keep"),

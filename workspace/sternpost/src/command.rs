@@ -6,10 +6,13 @@ pub(crate) mod device;
 pub(crate) mod health;
 pub(crate) mod provision;
 pub(crate) mod queue;
+mod role_trial;
+pub(crate) mod self_test;
 pub(crate) mod status;
 
 use crate::ask::AskError;
 use crate::bootstrap::BootstrapError;
+use crate::profile::ProfileError;
 use crate::role::RoleError;
 use crate::supervisor::SupervisorError;
 use std::io;
@@ -70,6 +73,17 @@ pub(crate) enum CommandError {
     /// A value that cannot be shown.
     #[error("what was found cannot be written as JSON")]
     Json(#[from] serde_json::Error),
+    /// Nothing could be measured.
+    #[error("the self test of {} has failed", path.display())]
+    SelfTest {
+        /// The log.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error>,
+    },
+    /// The profile could not be written.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// The log could not be inspected.
     #[error("the log {} cannot be inspected", path.display())]
     Log {

@@ -10,6 +10,7 @@ mod bootstrap;
 mod command;
 mod logging;
 mod output;
+mod profile;
 mod role;
 mod roles;
 mod supervisor;
@@ -51,6 +52,8 @@ enum Command {
     Status(command::status::Arguments),
     /// Say whether the switch is good: a probe of its own passes through every kind of channel
     Health(command::health::Arguments),
+    /// Measure the disk and the machine, and derive the values that the switch works by
+    SelfTest(command::self_test::Arguments),
     /// Look into the queue
     #[command(subcommand)]
     Queue(command::queue::Command),
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Config(command) => command::config::run(&command),
         Command::Status(arguments) => command::status::run(&arguments),
         Command::Health(arguments) => command::health::run(&arguments),
+        Command::SelfTest(arguments) => command::self_test::run(&arguments),
         Command::Queue(command) => command::queue::run(&command),
         Command::Provision(command) => command::provision::run(command),
         Command::Device(command) => command::device::run(&command),

@@ -5,6 +5,7 @@ mod directory;
 
 use crate::bootstrap::{Backend, Bootstrap, BootstrapError, Queue, Source};
 use crate::logging;
+use crate::profile;
 use crate::roles::{Roles, RolesError};
 use std::collections::BTreeMap;
 use std::io;
@@ -30,6 +31,8 @@ pub(crate) enum Role {
     SmtpServer(SmtpServer),
     /// A channel process
     Channel(Channel),
+    /// A channel process that ends at once: the self test measures how long a start takes
+    Trial(Tie),
 }
 
 /// What ties a role to its supervisor.
@@ -51,6 +54,12 @@ pub(crate) struct Store {
     /// The section [queue] of the bootstrap, in JSON
     #[arg(long, value_parser = queue)]
     queue: Queue,
+    /// How the self test would write it
+    #[arg(long, value_parser = profile::Method::parse)]
+    found_method: Option<profile::Method>,
+    /// Octets of the largest batch that the self test found
+    #[arg(long)]
+    found_batch_octets: Option<u32>,
     /// The inherited listening socket
     #[arg(long)]
     listen_fd: RawFd,
@@ -67,6 +76,9 @@ pub(crate) struct Qmgr {
     /// The node's identity
     #[arg(long)]
     node: String,
+    /// Channel processes in all that the self test found
+    #[arg(long)]
+    found_channel_processes: Option<u32>,
     /// The inherited listening socket
     #[arg(long)]
     listen_fd: RawFd,
@@ -219,6 +231,10 @@ pub(crate) fn run(role: Role) -> Result<(), RoleError> {
         }
         Role::SmtpServer(arguments) => smtp_server(arguments),
         Role::Channel(arguments) => channel(arguments),
+        Role::Trial(tie) => {
+            begin(&tie, "trial")?;
+            close_door("smtp")
+        }
     }
 }
 
@@ -281,6 +297,14 @@ fn store(arguments: Store) -> Result<(), RoleError> {
         backend,
         segment_octets: queue.segment_octets,
         segments: queue.segments,
+        batch_octets_max: queue.batch_octets_max,
+        recommended: sternpost_store::Recommended {
+            backend: arguments.found_method.map(|method| match method {
+                profile::Method::IoUring => DiskBackend::IoUring,
+                profile::Method::Dsync => DiskBackend::Dsync,
+            }),
+            batch_octets_max: arguments.found_batch_octets,
+        },
         filter,
     })
     .map_err(ended("store"))
@@ -295,6 +319,7 @@ fn qmgr(arguments: Qmgr) -> Result<(), RoleError> {
         run_directory: arguments.tie.run_directory,
         state_directory: arguments.state,
         node: arguments.node,
+        channel_processes_measured: arguments.found_channel_processes,
     })
     .map_err(ended("qmgr"))
 }

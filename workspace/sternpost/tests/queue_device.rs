@@ -5,76 +5,31 @@
 
 mod switch;
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use switch::client::Client;
+use switch::loop_device::LoopDevice;
 use switch::mail::sink;
 use switch::site::Site;
 use switch::{PATIENCE, Switch, new_home, program, run, text};
 use tempfile::TempDir;
 
-const DEVICE_OCTETS: u64 = 48 << 20;
 /// What the repartitioning of a fresh disk writes. queue/FORMAT.md.
 const MARKER: &[u8] = b"STERNPOST QUEUE BLANK 1\n";
 
-/// A block device over a file, given back at the end.
-struct LoopDevice {
-    folder: TempDir,
-    device: PathBuf,
-}
-
-impl LoopDevice {
-    /// A device that begins with these octets; none where this machine gives none.
-    fn with_head(head: &[u8]) -> Option<Self> {
-        let folder = new_home();
-        let path = folder.path().join("disk");
-        let file = File::create(&path).expect("the folder of a test can be written");
-        file.set_len(DEVICE_OCTETS).expect("a file can have holes");
-        file.write_all_at(head, 0).expect("a file can be written");
-        // Another test may take the free device in between: then the next free one.
-        for _ in 0..20 {
-            let output = Command::new("losetup").args(["--find", "--show"]).arg(&path).output().ok()?;
-            if output.status.success() {
-                return Some(Self { folder, device: text(&output.stdout).trim().into() });
-            }
-        }
-        eprintln!("no loop device here: these tests need root and losetup");
-        None
-    }
-
-    fn octets(&self, from: u64, count: usize) -> Vec<u8> {
-        let mut octets = vec![0; count];
-        let file = File::open(&self.device).expect("a device of a test can be read");
-        file.read_exact_at(&mut octets, from).expect("the device is as large");
-        octets
-    }
-
-    /// A home for a switch whose bootstrap names the device.
-    fn home(&self, tables: &str) -> TempDir {
-        let home = new_home();
-        std::fs::write(home.path().join("tables.toml"), tables).expect("the folder of a test can be written");
-        std::fs::write(
-            home.path().join("boot.toml"),
-            format!(
-                "run_directory = \"r\"\nstate_directory = \"s\"\n[queue]\npath = \"{}\"\n[tables]\npath = \"tables.toml\"\n",
-                self.device.display()
-            ),
-        )
-        .expect("the folder of a test can be written");
-        home
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        let detached = Command::new("losetup").arg("--detach").arg(&self.device).status();
-        if !detached.is_ok_and(|status| status.success()) {
-            eprintln!("{} stays behind, with {}", self.device.display(), self.folder.path().display());
-        }
-    }
+/// A home for a switch whose bootstrap names the device.
+fn home(disk: &LoopDevice, tables: &str) -> TempDir {
+    let home = new_home();
+    fs::write(home.path().join("tables.toml"), tables).expect("the folder of a test can be written");
+    let device = disk.device().display();
+    let text = format!(
+        "run_directory = \"r\"\nstate_directory = \"s\"\n[queue]\npath = \"{device}\"\n\
+         [tables]\npath = \"tables.toml\"\n"
+    );
+    fs::write(home.path().join("boot.toml"), text).expect("the folder of a test can be written");
+    home
 }
 
 /// Starts the store as the supervisor does on this device and waits for its first words of refusal.
@@ -90,7 +45,7 @@ fn refusal(home: &Path) -> String {
         .expect("the binary under test can be started");
     let deadline = Instant::now() + PATIENCE;
     let said = loop {
-        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        let said = fs::read_to_string(&log).unwrap_or_default();
         if let Some(line) = said.lines().find(|line| line.contains("cannot recover the log")) {
             break line.to_owned();
         }
@@ -108,7 +63,7 @@ fn a_log_fills_a_blank_device_but_for_its_trial_region_and_is_kept() {
         let mta = sink();
         let Some(disk) = LoopDevice::with_head(head) else { return };
         let tables = Site::new().peer("mta", "smtp", mta.address(), &["smtp.test"]).tables();
-        let mut switch = Switch::start_from(disk.home(&tables));
+        let mut switch = Switch::start_from(home(&disk, &tables));
         let status = switch.status();
         // 48 MiB: 3 MiB in reserve, segments of 4 MiB so that at least 8 fit.
         assert_eq!(
@@ -123,7 +78,7 @@ fn a_log_fills_a_blank_device_but_for_its_trial_region_and_is_kept() {
         switch.kill_supervisor();
         switch.launch();
         assert_eq!(disk.octets(24, 16), secret, "the log is the same one");
-        assert!(disk.octets(DEVICE_OCTETS - (1 << 20), 1 << 20).iter().all(|octet| *octet == 0));
+        assert!(disk.octets(LoopDevice::OCTETS - (1 << 20), 1 << 20).iter().all(|octet| *octet == 0));
         drop(switch);
     }
 }
@@ -136,16 +91,16 @@ fn a_device_that_holds_something_else_is_refused_and_left_as_it_is() {
     for head in [&boot_sector[..], other_marker, b"\x7fELF"] {
         let Some(disk) = LoopDevice::with_head(head) else { return };
         let before = disk.octets(0, 1 << 20);
-        let home = disk.home(&Site::new().tables());
+        let home = home(&disk, &Site::new().tables());
         let said = refusal(home.path());
-        let device = disk.device.display().to_string();
+        let device = disk.device().display().to_string();
         assert!(said.contains(&device) && said.contains("this is no log"), "{said}");
         assert!(
             said.contains("If nothing on it is wanted, clear its first 64 KiB: dd if=/dev/zero"),
             "{said}"
         );
         assert_eq!(disk.octets(0, 1 << 20), before);
-        let output = run(Command::new(program()).args(["queue", "verify", "--path"]).arg(&disk.device));
+        let output = run(Command::new(program()).args(["queue", "verify", "--path"]).arg(disk.device()));
         assert!(!output.status.success(), "{}", text(&output.stdout));
     }
 }

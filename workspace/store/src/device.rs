@@ -2,6 +2,7 @@
 
 use crate::{Options, StoreError};
 use std::time::Duration;
+use sternpost_link::store::Origin;
 use sternpost_platform::clock::Clock;
 use sternpost_platform::disk::{DiskBackend, DiskOpenError, LogDisk, open_log_disk};
 use sternpost_platform::process;
@@ -15,33 +16,82 @@ const LOCK_AGAIN: Duration = Duration::from_millis(20);
 /// fit is read from the log.
 const RECENT_CONTENT_OCTETS_MAX: usize = 8 << 20;
 
+/// How the log is written, and who has chosen that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Manner {
+    pub(crate) backend: DiskBackend,
+    pub(crate) backend_from: Origin,
+    pub(crate) batch_octets_max: u32,
+    pub(crate) batch_from: Origin,
+}
+
+impl Manner {
+    /// The operator's word, else the self test's, else none.
+    fn of(options: &Options) -> Self {
+        let (backend, backend_from) = match (options.backend, options.recommended.backend) {
+            (DiskBackend::Auto, Some(backend)) => (backend, Origin::SelfTest),
+            (DiskBackend::Auto, None) => (DiskBackend::Dsync, Origin::Default),
+            (backend, _) => (backend, Origin::Operator),
+        };
+        let (batch, batch_from) = match (options.batch_octets_max, options.recommended.batch_octets_max) {
+            (Some(octets), _) => (Some(octets), Origin::Operator),
+            (None, Some(octets)) => (Some(octets), Origin::SelfTest),
+            (None, None) => (None, Origin::Default),
+        };
+        let fallback = u32::try_from(Parameters::default().batch_octets_max).unwrap_or(u32::MAX);
+        Self { backend, backend_from, batch_octets_max: batch.unwrap_or(fallback), batch_from }
+    }
+
+    /// In words.
+    pub(crate) const fn words(&self) -> &'static str {
+        match self.backend {
+            DiskBackend::IoUring => "io_uring, write linked to fdatasync",
+            DiskBackend::Dsync | DiskBackend::Auto => "pwritev2 with RWF_DSYNC",
+        }
+    }
+}
+
 /// Opens and recovers the log, or makes one.
 ///
 /// # Errors
-/// `StoreError::Device`, `Create` or `Recover`.
-pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, String), StoreError> {
+/// `StoreError::Device`, `Create`, `TooSmall` or `Recover`.
+pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, Manner), StoreError> {
+    let mut manner = Manner::of(options);
     let for_file = Geometry {
         segment_octets: options.segment_octets.unwrap_or(SEGMENT_OCTETS_MAX),
         segments: options.segments.unwrap_or(FILE_SEGMENTS_DEFAULT),
     };
-    let mut disk = wait_for_device(options, for_file)?;
-    let backend = match disk.backend() {
-        DiskBackend::IoUring => "io_uring, write linked to fdatasync",
-        DiskBackend::Dsync | DiskBackend::Auto => "pwritev2 with RWF_DSYNC",
+    let mut disk = match wait_for_device(options, manner.backend, for_file) {
+        // A recommendation is no order: the kernel may have rings for the self test and none for this process.
+        Err(StoreError::Device(DiskOpenError::Ring(error))) if manner.backend_from == Origin::SelfTest => {
+            tracing::warn!(
+                event = "log.no-ring",
+                %error,
+                "the self test recommends io_uring, which this process cannot have; writing with RWF_DSYNC"
+            );
+            (manner.backend, manner.backend_from) = (DiskBackend::Dsync, Origin::Default);
+            wait_for_device(options, manner.backend, for_file)?
+        }
+        opened => opened?,
     };
     let recover = |source| StoreError::Recover { path: options.disk_path.clone(), source };
     if disk.is_blank().map_err(|error| recover(error.into()))? {
         let geometry = if disk.is_block_device() { for_device(&disk, options)? } else { for_file };
         disk = create(disk, geometry, options)?;
     }
-    let parameters =
-        Parameters { recent_content_octets_max: RECENT_CONTENT_OCTETS_MAX, ..Parameters::default() };
+    let parameters = Parameters {
+        recent_content_octets_max: RECENT_CONTENT_OCTETS_MAX,
+        batch_octets_max: usize::try_from(manner.batch_octets_max).unwrap_or(usize::MAX),
+        ..Parameters::default()
+    };
     let (mut log, report) = Log::open(disk, parameters, clock.now()).map_err(recover)?;
     // The ring learns of the memory now, for the filter will let it learn of no more.
     log.with_buffers(LogDisk::register);
     for remark in log.disk().remarks() {
         tracing::warn!(event = "log.device.slower", remark, "the log's device is slower than it could be");
     }
+    // A small segment allows less than was asked for.
+    manner.batch_octets_max = u32::try_from(log.batch_octets_max()).unwrap_or(u32::MAX);
     let kept = log.status().geometry;
     if options.segment_octets.is_some_and(|asked| asked != kept.segment_octets)
         || options.segments.is_some_and(|asked| asked != kept.segments)
@@ -67,14 +117,15 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, St
     }
     tracing::info!(
         event = "log.recovered",
-        backend,
+        backend = manner.words(),
+        batch_octets_max = manner.batch_octets_max,
         messages = report.living_messages,
         batches = report.batches,
         read_octets = report.read_octets,
         torn_tail = report.torn_tail,
         "the log is recovered"
     );
-    Ok((log, backend.to_owned()))
+    Ok((log, manner))
 }
 
 /// The geometry of a new log on a device: what the operator asked for, else what fills it.
@@ -89,10 +140,14 @@ fn for_device(disk: &LogDisk, options: &Options) -> Result<Geometry, StoreError>
     geometry.ok_or_else(|| StoreError::TooSmall { path: options.disk_path.clone(), octets: disk.octets() })
 }
 
-fn wait_for_device(options: &Options, geometry: Geometry) -> Result<LogDisk, StoreError> {
+fn wait_for_device(
+    options: &Options,
+    backend: DiskBackend,
+    geometry: Geometry,
+) -> Result<LogDisk, StoreError> {
     let mut has_waited = false;
     loop {
-        match open_log_disk(&options.disk_path, options.backend, geometry.octets()) {
+        match open_log_disk(&options.disk_path, backend, geometry.octets()) {
             Err(DiskOpenError::Locked(path)) => {
                 if !has_waited {
                     tracing::info!(event = "log.locked", path = %path.display(), "waiting for the last store to end");
@@ -126,6 +181,7 @@ fn create(mut disk: LogDisk, geometry: Geometry, options: &Options) -> Result<Lo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Recommended;
     use std::fmt::{self, Write};
     use std::os::fd::OwnedFd;
     use std::path::Path;
@@ -168,16 +224,22 @@ mod tests {
         fn exit(&self, _: &Id) {}
     }
 
-    /// Opens the log with the geometry of the bootstrap; gives the log's own, and the lines of the geometry.
-    fn open_as(path: &Path, asked: Geometry) -> Result<(Geometry, Vec<String>), StoreError> {
-        let options = Options {
+    fn options(path: &Path, asked: Geometry) -> Options {
+        Options {
             listening: OwnedFd::from(std::fs::File::open("/dev/null").unwrap()),
             disk_path: path.to_owned(),
             backend: DiskBackend::Auto,
             segment_octets: Some(asked.segment_octets),
             segments: Some(asked.segments),
+            batch_octets_max: None,
+            recommended: Recommended::default(),
             filter: Filter::new(&[], &[]).unwrap(),
-        };
+        }
+    }
+
+    /// Opens the log with the geometry of the bootstrap; gives the log's own, and the lines of the geometry.
+    fn open_as(path: &Path, asked: Geometry) -> Result<(Geometry, Vec<String>), StoreError> {
+        let options = options(path, asked);
         let said = Said::default();
         let opened = tracing::subscriber::with_default(said.clone(), || open(&options, &Clock::default()));
         let (log, _) = opened?;
@@ -227,5 +289,31 @@ mod tests {
         octets[..64 << 10].fill(0);
         std::fs::write(&path, octets).unwrap();
         assert_eq!(open_as(&path, MADE).unwrap().0, MADE);
+    }
+
+    #[test]
+    fn the_operator_goes_before_the_self_test_and_the_self_test_before_the_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let asked = |backend, batch_octets_max, recommended| {
+            let options = Options { backend, batch_octets_max, recommended, ..options(&path, MADE) };
+            let (log, manner) = open(&options, &Clock::default()).unwrap();
+            assert_eq!(log.batch_octets_max(), manner.batch_octets_max as usize);
+            assert_eq!(log.disk().backend(), manner.backend);
+            (manner.backend, manner.backend_from, manner.batch_octets_max, manner.batch_from)
+        };
+        let none = Recommended::default();
+        let found = |backend| Recommended { backend: Some(backend), batch_octets_max: Some(192 << 10) };
+        use DiskBackend::{Auto, Dsync};
+        assert_eq!(asked(Auto, None, none), (Dsync, Origin::Default, 1 << 20, Origin::Default));
+        assert_eq!(asked(Auto, None, found(Dsync)), (Dsync, Origin::SelfTest, 192 << 10, Origin::SelfTest));
+        let ring = DiskBackend::IoUring;
+        assert_eq!(
+            asked(Dsync, Some(256 << 10), found(ring)),
+            (Dsync, Origin::Operator, 256 << 10, Origin::Operator)
+        );
+        // Where the kernel gives no ring, the recommendation is not followed, and the log is open all the same.
+        let (backend, from, ..) = asked(Auto, None, found(ring));
+        assert!([(ring, Origin::SelfTest), (Dsync, Origin::Default)].contains(&(backend, from)));
     }
 }

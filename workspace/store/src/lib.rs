@@ -38,8 +38,21 @@ pub struct Options {
     pub segment_octets: Option<u32>,
     /// Segments, at least 8. An existing log keeps its own. None: 16 in a file; those that fill a device.
     pub segments: Option<u32>,
+    /// Octets of the largest batch, if the operator says.
+    pub batch_octets_max: Option<u32>,
+    /// What holds where the operator says nothing.
+    pub recommended: Recommended,
     /// The system calls that are left to it once the log is open and its ring is made.
     pub filter: Filter,
+}
+
+/// What the self test found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recommended {
+    /// How the log is written.
+    pub backend: Option<DiskBackend>,
+    /// Octets of the largest batch.
+    pub batch_octets_max: Option<u32>,
 }
 
 /// Why the store could not run.
@@ -107,11 +120,11 @@ struct Shared {
 
 async fn drive(options: Options) -> Result<(), StoreError> {
     let clock = Clock::default();
-    let (log, backend) = device::open(&options, &clock)?;
+    let (log, manner) = device::open(&options, &clock)?;
     options.filter.install().map_err(StoreError::Filter)?;
     let readiness = log.disk().readiness().try_clone_to_owned().map_err(StoreError::Watch)?;
     let shared = Rc::new(Shared {
-        service: RefCell::new(Service::new(log, clock, backend)),
+        service: RefCell::new(Service::new(log, clock, manner)),
         appended: Notify::new(),
         subscribed: Notify::new(),
     });

@@ -2,6 +2,7 @@
 //! shows content to channels. Nothing here waits; `lib.rs` drives the links, the disk and the time.
 
 use crate::client::{CLIENTS_MAX, Client, ClientId, Window, of_ticket, ticket};
+use crate::device::Manner;
 use crate::translate;
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
@@ -49,14 +50,14 @@ pub(crate) struct Service<D: Disk> {
     clients: FxHashMap<ClientId, Client>,
     client_last: u64,
     marks: Vec<Mark>,
-    backend: String,
+    manner: Manner,
     deliverable: u64,
     /// When the acknowledgements that wait for deliverable mail go out at the latest.
     held_until: Option<UnixMillis>,
 }
 
 impl<D: Disk> Service<D> {
-    pub(crate) fn new(log: Log<D>, clock: Clock, backend: String) -> Self {
+    pub(crate) fn new(log: Log<D>, clock: Clock, manner: Manner) -> Self {
         Self {
             log,
             clock,
@@ -64,7 +65,7 @@ impl<D: Disk> Service<D> {
             clients: FxHashMap::default(),
             client_last: 0,
             marks: Vec::new(),
-            backend,
+            manner,
             deliverable: 0,
             held_until: None,
         }
@@ -153,7 +154,7 @@ impl<D: Disk> Service<D> {
                 });
             }
             (Some(_), ToStore::Status) => {
-                let status = translate::status(&self.log.status(), &self.backend);
+                let status = translate::status(&self.log.status(), &self.manner);
                 client.send(&FromStore::Status(status));
             }
         }

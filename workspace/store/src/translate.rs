@@ -1,6 +1,7 @@
 //! Between the words of the links and those of the log. Two sets of types, because the log's format and the links'
 //! protocol change at different times for different reasons.
 
+use crate::device::Manner;
 use std::sync::Arc;
 use sternpost_link::store as link;
 use sternpost_message::{Outcome, RecipientRange};
@@ -93,7 +94,7 @@ pub(crate) fn effects(outcomes: &[(RecipientRange, Outcome)]) -> Vec<(RecipientR
     outcomes.iter().map(|(range, outcome)| (*range, effect(outcome))).collect()
 }
 
-pub(crate) fn status(status: &queue::LogStatus, backend: &str) -> link::StoreStatus {
+pub(crate) fn status(status: &queue::LogStatus, manner: &Manner) -> link::StoreStatus {
     link::StoreStatus {
         messages_count: status.living_messages,
         living_octets: status.living_octets,
@@ -104,6 +105,10 @@ pub(crate) fn status(status: &queue::LogStatus, backend: &str) -> link::StoreSta
         is_full: !status.accepts,
         batches_count: status.batches,
         write_errors_count: status.write_errors,
-        backend: backend.to_owned(),
+        backend: manner.words().to_owned(),
+        method: manner.backend.name().to_owned(),
+        method_from: manner.backend_from,
+        batch_octets_max: manner.batch_octets_max,
+        batch_from: manner.batch_from,
     }
 }

@@ -29,6 +29,18 @@ pub enum DiskBackend {
     Dsync,
 }
 
+impl DiskBackend {
+    /// As it is called in a bootstrap.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::IoUring => "io_uring",
+            Self::Dsync => "dsync",
+        }
+    }
+}
+
 /// Why a log's disk was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskOpenError {

@@ -254,6 +254,13 @@ impl TrialDisk {
         Ok((buffer, began.elapsed()))
     }
 
+    /// Tells a ring of the memory that will be written from, as the store does.
+    pub fn register(&mut self, buffer: &AlignedBuffer) {
+        if let Writer::Log(disk) = &mut self.writer {
+            disk.register(std::slice::from_ref(buffer));
+        }
+    }
+
     /// What is slower than it could be, in sentences.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
@@ -281,8 +288,15 @@ fn finish(disk: &mut LogDisk, offset: u64) -> Result<AlignedBuffer, DiskError> {
 #[must_use]
 pub fn pattern(octets: usize) -> AlignedBuffer {
     let mut buffer = AlignedBuffer::with_capacity(octets);
-    let fits = buffer.resize(octets / 4096 * 4096);
-    debug_assert!(fits.is_ok(), "the buffer was made for them");
+    fill(&mut buffer, octets);
+    buffer
+}
+
+/// The same in a buffer that is there: whole pages, as many as it has room for.
+pub fn fill(buffer: &mut AlignedBuffer, octets: usize) {
+    let octets = octets.min(buffer.capacity()) / 4096 * 4096;
+    let fits = buffer.resize(octets);
+    debug_assert!(fits.is_ok(), "no more than its capacity is asked for");
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     for word in buffer.as_mut_slice().chunks_exact_mut(8) {
         state ^= state << 13;
@@ -290,7 +304,6 @@ pub fn pattern(octets: usize) -> AlignedBuffer {
         state ^= state << 17;
         word.copy_from_slice(&state.to_le_bytes());
     }
-    buffer
 }
 
 /// What sysfs says of the device with this number; of a partition's disk. None where nothing does.
@@ -332,6 +345,7 @@ mod tests {
                 disk => disk.unwrap(),
             };
             let mut buffer = pattern(64 << 10);
+            disk.register(&buffer);
             for _ in 0..200 {
                 buffer = disk.write(buffer).unwrap().0;
             }

@@ -37,12 +37,14 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
         Ok(value) => value,
         Err(error) => json!({ "error": output::chain(&error) }),
     };
+    let (store, qmgr) = (part(store.map(|status| store_value(&status))), part(qmgr));
     let status = json!({
         "roles": running.processes.iter().map(role).collect::<Vec<_>>(),
         "listeners": running.listening.iter().map(listener).collect::<Vec<_>>(),
         "listeners_failed": running.failed.iter().map(failed_listener).collect::<Vec<_>>(),
-        "qmgr": part(qmgr),
-        "store": part(store.map(|status| store_value(&status))),
+        "values": values(&store, &qmgr),
+        "qmgr": qmgr,
+        "store": store,
     });
     if arguments.json {
         output::print_json(&status);
@@ -100,6 +102,15 @@ fn failed_listener(failed: &FailedListener) -> Value {
     })
 }
 
+/// The values that a self test may choose, from whoever obeys them. Null for a part that does not answer.
+fn values(store: &Value, qmgr: &Value) -> Value {
+    json!({
+        "method": store["method"],
+        "batch_octets": store["batch_octets_max"],
+        "channel_processes_max": qmgr["channel_processes_max"],
+    })
+}
+
 fn store_value(status: &StoreStatus) -> Value {
     json!({
         "messages": status.messages_count,
@@ -112,6 +123,8 @@ fn store_value(status: &StoreStatus) -> Value {
         "batches": status.batches_count,
         "write_errors": status.write_errors_count,
         "backend": status.backend,
+        "method": { "value": status.method, "from": status.method_from.name() },
+        "batch_octets_max": { "value": status.batch_octets_max, "from": status.batch_from.name() },
     })
 }
 
@@ -135,6 +148,15 @@ fn text(status: &Value) -> String {
         out.push('\n');
         out.push_str(&output::table(&["DOES NOT LISTEN", "WHY"], &failed));
     }
+    let value_rows: Vec<Vec<String>> = status["values"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| value.is_object())
+        .map(|(name, value)| vec![name.clone(), cell(value, "value"), cell(value, "from")])
+        .collect();
+    out.push('\n');
+    out.push_str(&output::table(&["VALUE", "IS", "FROM"], &value_rows));
     for part in ["store", "qmgr"] {
         out.push_str(&format!("\n{part}\n"));
         for line in output::indented(&status[part]).lines() {
@@ -189,10 +211,12 @@ mod tests {
         let status = json!({
             "roles": [{"role": "store", "name": "store", "pid": 1, "starts": 1, "process": 0}],
             "listeners": [{"name": "in", "address": "127.0.0.1:25"}],
+            "values": {"batch_octets": {"value": 262_144, "from": "self test"}, "channel_processes_max": null},
             "qmgr": {"error": "no answer"},
             "store": {"messages": 3},
         });
-        let wanted = "ROLE   PID  STARTS  PROCESS\nstore  1    1       0\n\nLISTENER  ADDRESS\nin        127.0.0.1:25\n\nstore\n  messages: 3\n\nqmgr\n  error: no answer\n";
+        let wanted = "ROLE   PID  STARTS  PROCESS\nstore  1    1       0\n\nLISTENER  ADDRESS\nin        127.0.0.1:25\n\n\
+            VALUE         IS      FROM\nbatch_octets  262144  self test\n\nstore\n  messages: 3\n\nqmgr\n  error: no answer\n";
         assert_eq!(text(&status), wanted);
     }
 }

@@ -4,6 +4,7 @@ use super::Input;
 use super::family::{Event, Start};
 use super::listening::{Listening, Served};
 use crate::bootstrap::{Bootstrap, RoleUsers};
+use crate::profile::{self, Chosen};
 use crate::roles::Roles;
 use std::ffi::OsString;
 use std::io;
@@ -37,6 +38,8 @@ pub(super) struct Given {
     state_of_qmgr: PathBuf,
     node: String,
     role_users: RoleUsers,
+    /// What the self test found; read once, so that a role that is started again works as before.
+    found: Option<Chosen>,
 }
 
 impl Given {
@@ -48,6 +51,7 @@ impl Given {
             state_of_qmgr: bootstrap.state_directory.join(super::paths::QMGR_STATE),
             node: bootstrap.node.clone(),
             role_users: bootstrap.role_users,
+            found: profile::in_force(&bootstrap.self_test, &bootstrap.queue.path),
         })
     }
 }
@@ -129,11 +133,19 @@ impl Spawner {
         match start {
             Start::Kept(Role::Store) => {
                 arguments.push(pair("--queue", self.given.queue.clone().into()));
+                if let Some(found) = &self.given.found {
+                    arguments.push(pair("--found-method", found.method.value.name().into()));
+                    arguments.push(pair("--found-batch-octets", found.batch_octets.value.to_string().into()));
+                }
                 descriptors.push(self.store.as_fd());
             }
             Start::Kept(Role::Qmgr) => {
                 arguments.push(pair("--state", self.given.state_of_qmgr.clone().into()));
                 arguments.push(pair("--node", self.given.node.clone().into()));
+                if let Some(found) = &self.given.found {
+                    let count = found.channel_processes_max.value.to_string();
+                    arguments.push(pair("--found-channel-processes", count.into()));
+                }
                 descriptors.push(self.qmgr.as_fd());
             }
             Start::Kept(Role::Directory) => {
@@ -213,13 +225,14 @@ mod tests {
     use super::super::family::ChannelOrder;
     use super::*;
 
-    fn spawner() -> Spawner {
+    fn spawner(found: Option<Chosen>) -> Spawner {
         let socket = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
         let given = Given {
             queue: "{}".into(),
             state_of_qmgr: "/s/qmgr".into(),
             node: "n".into(),
             role_users: RoleUsers::Same,
+            found,
         };
         Spawner {
             bootstrap_path: "/b".into(),
@@ -231,7 +244,11 @@ mod tests {
     }
 
     fn words(start: &Start) -> (Vec<String>, usize) {
-        let spawner = spawner();
+        words_after(start, None)
+    }
+
+    fn words_after(start: &Start, found: Option<Chosen>) -> (Vec<String>, usize) {
+        let spawner = spawner(found);
         let listening = Listening::default();
         let (arguments, descriptors) = spawner.arguments(start, &listening);
         (arguments.into_iter().map(|word| word.into_string().unwrap()).collect(), descriptors.len())
@@ -257,5 +274,19 @@ mod tests {
             ["--run-directory=/r", "--name=-odd name", "--kind=smtp", "--process=7", "--capacity=64"]
         );
         assert_eq!(count, 0);
+    }
+
+    #[test]
+    fn the_store_and_qmgr_are_told_what_the_self_test_found() {
+        let number = |value| profile::Value { value, reason: String::new() };
+        let found = Chosen {
+            method: profile::Value { value: profile::Method::IoUring, reason: String::new() },
+            batch_octets: number(262_144),
+            channel_processes_max: number(7),
+        };
+        let (store, _) = words_after(&Start::Kept(Role::Store), Some(found.clone()));
+        assert_eq!(store[5..7], ["--found-method=io_uring", "--found-batch-octets=262144"]);
+        let (qmgr, _) = words_after(&Start::Kept(Role::Qmgr), Some(found));
+        assert_eq!(qmgr[6], "--found-channel-processes=7");
     }
 }

@@ -1,0 +1,212 @@
+//! `sternpost self-test`: measures what the disk and the machine bear, derives three values and says why.
+//!
+//! Writes behind the log or beside it, never in it; sends no mail; may run while the switch does. The arithmetic is
+//! `scheduler::self_test`'s, the file `profile`'s.
+
+mod measure;
+
+use super::{CommandError, CommandResult};
+use crate::bootstrap::{Backend, Machine, Queue, SelfTest};
+use crate::output;
+use crate::profile::{self, Profile};
+use measure::{Budget, Measurements};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use sternpost_platform::disk::trial::{TrialPlace, WriteCache};
+use sternpost_queue::{Geometry, SEGMENT_OCTETS_MAX};
+use sternpost_scheduler::self_test::{CommitTime, Measured, WriteMethod, derive};
+
+/// What is measured, for how long, and where the profile goes.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  sternpost self-test --bootstrap /etc/sternpost/bootstrap.toml\n  sternpost self-test --queue /dev/disk/by-partlabel/queue --json\n\nIt writes behind the log of a device, or in a scratch file beside a log that is a file, and never in the log.\nExit status: 0 it was measured, 1 it could not be."
+)]
+pub(crate) struct Arguments {
+    /// The bootstrap; [queue] and [self_test] are enough
+    #[arg(long, value_name = "FILE", conflicts_with = "queue", required_unless_present = "queue")]
+    bootstrap: Option<PathBuf>,
+    /// The log, a file or block device, instead of a bootstrap
+    #[arg(long, value_name = "PATH")]
+    queue: Option<PathBuf>,
+    /// Write the profile to this file too
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+    /// As at boot: 5 seconds at most instead of 20
+    #[arg(long)]
+    boot: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures, prints, and writes the profile.
+///
+/// # Errors
+/// When nothing can be measured, or a profile cannot be written.
+pub(crate) fn run(arguments: &Arguments) -> CommandResult {
+    let (queue, files) = match (&arguments.bootstrap, &arguments.queue) {
+        (Some(bootstrap), _) => {
+            let machine = Machine::read(bootstrap)?;
+            (machine.queue, machine.self_test)
+        }
+        (None, path) => (Queue::at(absolute(path.as_deref().unwrap_or(Path::new("")))?), SelfTest::default()),
+    };
+    let budget = if arguments.boot { Budget::BOOT } else { Budget::ON_REQUEST };
+    let Tested { mut profile, is_in_use } = test(&queue, &budget)?;
+    if let Some(path) = &arguments.profile {
+        profile.write(path)?;
+    }
+    match &files.profile {
+        // What runs has begun with the old values, and what was measured beside it is no measure of the machine.
+        Some(path) if is_in_use => {
+            let path = path.display();
+            profile.remarks.push(format!("The profile {path} was left as it is, because a switch runs."));
+        }
+        Some(path) => {
+            profile.write(path)?;
+            // What is in force matters more than what was.
+            if let Some(history) = &files.history
+                && let Err(error) = profile.keep(history)
+            {
+                profile.remarks.push(format!("The history was not kept: {}.", output::chain(&error)));
+            }
+        }
+        None => {}
+    }
+    if arguments.json {
+        output::print_json(&serde_json::to_value(&profile)?);
+    } else {
+        output::print(&text(&profile, &queue));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    std::path::absolute(path).map_err(|source| CommandError::Read { path: path.to_owned(), source })
+}
+
+/// What the test has given.
+struct Tested {
+    profile: Profile,
+    /// A switch runs on the log.
+    is_in_use: bool,
+}
+
+fn test(queue: &Queue, budget: &Budget) -> Result<Tested, CommandError> {
+    let planned = queue.segments.map(|segments| Geometry {
+        segment_octets: queue.segment_octets.unwrap_or(SEGMENT_OCTETS_MAX),
+        segments,
+    });
+    let place = TrialPlace::open(&queue.path, planned).map_err(failed(&queue.path))?;
+    let is_in_use = place.is_in_use();
+    let cache = place.cache();
+    let words =
+        if place.is_device() { "the trial region behind the log" } else { "a scratch file beside the log" };
+    let found = measure::all(place, budget).map_err(failed(&queue.path))?;
+    let commits: Vec<CommitTime> = found
+        .series
+        .iter()
+        .filter_map(|series| {
+            let method = match series.method {
+                measure::Method::IoUring => WriteMethod::IoUring,
+                measure::Method::Dsync => WriteMethod::Dsync,
+                measure::Method::Fdatasync | measure::Method::Unsynced => return None,
+            };
+            Some(CommitTime { method, batch_octets: series.batch_octets, median: series.median })
+        })
+        .collect();
+    let values = derive(&Measured {
+        commits: &commits,
+        cpus_count: found.cpus_count,
+        memory_octets: found.memory_octets,
+        process_start: found.process_start,
+    });
+    let values = values.ok_or(measure::NothingMeasured).map_err(failed(&queue.path))?;
+    let remarks = remarks(&found, cache, is_in_use);
+    let machine = profile::Machine {
+        cpus_count: found.cpus_count,
+        memory_octets: found.memory_octets,
+        process_start_us: measure::microseconds(found.process_start),
+    };
+    let mut profile =
+        Profile::new(queue.path.clone(), words.to_owned(), machine, found.commits(), found.content(), values);
+    profile.remarks = remarks;
+    Ok(Tested { profile, is_in_use })
+}
+
+fn failed<E: std::error::Error + 'static>(path: &Path) -> impl Fn(E) -> CommandError {
+    move |error| CommandError::SelfTest { path: path.to_owned(), source: Box::new(error) }
+}
+
+/// What a person should know, in sentences.
+fn remarks(found: &Measurements, cache: Option<WriteCache>, is_in_use: bool) -> Vec<String> {
+    let mut remarks = found.remarks.clone();
+    if is_in_use {
+        remarks.push("A switch runs on this log: the figures are what is left beside its mail.".to_owned());
+    }
+    if let Some(remark) = found.flush_remark(cache) {
+        remarks.push(remark);
+    }
+    remarks
+}
+
+/// For people: the table, the values with their reasons, the remarks.
+fn text(profile: &Profile, queue: &Queue) -> String {
+    let rows: Vec<Vec<String>> = profile
+        .commits
+        .iter()
+        .map(|commit| {
+            let mib_per_s = commit.per_s * f64::from(commit.batch_octets) / 1_048_576.0;
+            vec![
+                commit.method.clone(),
+                format!("{} KiB", commit.batch_octets >> 10),
+                format!("{:.3} ms", commit.p50_us / 1e3),
+                format!("{:.3} ms", commit.p99_us / 1e3),
+                format!("{:.0}/s", commit.per_s),
+                format!("{mib_per_s:.1} MiB/s"),
+                commit.count.to_string(),
+            ]
+        })
+        .collect();
+    let mut out = format!("Durable writes in {} {}\n\n", profile.place, profile.queue.display());
+    out.push_str(&output::table(&["METHOD", "BATCH", "P50", "P99", "RATE", "CONTENT", "COUNT"], &rows));
+    if let Some(read) = profile.content.read_octets_per_s {
+        out.push_str(&format!("\ncontent is read at {:.1} MiB/s", read / 1_048_576.0));
+    }
+    let machine = &profile.machine;
+    out.push_str(&format!(
+        "\na process starts in {:.2} ms; {} processors, {} MiB of memory\n\n",
+        machine.process_start_us / 1e3,
+        machine.cpus_count,
+        machine.memory_octets >> 20
+    ));
+    let values = &profile.values;
+    let rows = [
+        ("method", values.method.value.name().to_owned(), &values.method.reason),
+        ("batch_octets", values.batch_octets.value.to_string(), &values.batch_octets.reason),
+        (
+            "channel_processes_max",
+            values.channel_processes_max.value.to_string(),
+            &values.channel_processes_max.reason,
+        ),
+    ]
+    .map(|(name, value, reason)| vec![name.to_owned(), value, reason.clone()]);
+    out.push_str(&output::table(&["VALUE", "IS", "BECAUSE"], &rows));
+    for remark in profile.remarks.iter().chain(&overruled(queue)) {
+        out.push_str(&format!("\n{remark}"));
+    }
+    out
+}
+
+/// Which values the bootstrap overrules.
+fn overruled(queue: &Queue) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if queue.backend != Backend::Auto {
+        sentences.push("[queue] backend of the bootstrap goes before the method found here.".to_owned());
+    }
+    if queue.batch_octets_max.is_some() {
+        sentences
+            .push("[queue] batch_octets_max of the bootstrap goes before the batch found here.".to_owned());
+    }
+    sentences
+}
