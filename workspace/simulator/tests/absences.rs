@@ -32,7 +32,10 @@ fn crates_with(dependency: &str) -> BTreeSet<String> {
 /// Modules that are there for tests alone.
 const TEST_MODULES: [&str; 3] = ["tests.rs", "testing.rs", "fuzz.rs"];
 
-/// The product's crates in whose `src` a line of code has `text`; comments and test modules do not count.
+/// How the tests at the end of a file begin.
+const TESTS: &str = "#[cfg(test)]\nmod tests {";
+
+/// The product's crates in whose `src` a line of code has `text`; comments and tests do not count.
 fn crates_that_say(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(workspace()).unwrap() {
@@ -55,7 +58,8 @@ fn says(folder: &Path, text: &str) -> bool {
             return false;
         }
         let file = fs::read_to_string(&path).unwrap();
-        file.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(text))
+        let product = file.split(TESTS).next().unwrap_or_default();
+        product.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(text))
     })
 }
 
@@ -120,7 +124,7 @@ fn files_that_say(folder: &Path, words: &[&str]) -> Vec<PathBuf> {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
-        let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let product = text.split(TESTS).next().unwrap_or_default();
         if words.iter().any(|word| product.contains(word)) {
             found.push(path);
         }
