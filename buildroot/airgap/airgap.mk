@@ -78,11 +78,21 @@ SYSTEMD_OVERRIDE_SRCDIR = $(STERNPOST_AIRGAP)/sources/systemd
 UTIL_LINUX_OVERRIDE_SRCDIR = $(STERNPOST_AIRGAP)/sources/util-linux
 UTIL_LINUX_LIBS_OVERRIDE_SRCDIR = $(STERNPOST_AIRGAP)/sources/util-linux
 
+# Of systemd 252 alone: loader and stub are those of Debian.
+SYSTEMD_CONF_OPTS += -Dgnu-efi=false -Dtranslations=false -Dxdg-autostart=false
+
 # Repositories without a generated configure.
 override EXPAT_AUTORECONF := YES
 override KMOD_AUTORECONF := YES
 override LIBSECCOMP_AUTORECONF := YES
 override LIBXCRYPT_AUTORECONF := YES
+
+# kmod's repository lacks what gtkdocize would bring; its documentation is not made.
+define KMOD_WITHOUT_GTK_DOC
+	printf 'EXTRA_DIST =\nCLEANFILES =\n' >$(@D)/libkmod/docs/gtk-doc.make
+endef
+KMOD_POST_RSYNC_HOOKS += KMOD_WITHOUT_GTK_DOC
+override HOST_AUTOMAKE_POST_INSTALL_HOOKS := HOST_AUTOMAKE_GTK_DOC_M4_INSTALL HOST_AUTOMAKE_MAKE_ACLOCAL
 
 # The others keep theirs; what Buildroot does to an unpacked tarball is done to the copy.
 override UTIL_LINUX_AUTORECONF := NO
@@ -91,6 +101,23 @@ UTIL_LINUX_POST_RSYNC_HOOKS += LIBTOOL_PATCH_HOOK UPDATE_CONFIG_HOOK
 UTIL_LINUX_LIBS_POST_RSYNC_HOOKS += LIBTOOL_PATCH_HOOK UPDATE_CONFIG_HOOK
 DBUS_POST_RSYNC_HOOKS += LIBTOOL_PATCH_HOOK UPDATE_CONFIG_HOOK
 E2FSPROGS_POST_RSYNC_HOOKS += UPDATE_CONFIG_HOOK
+
+# OpenSSL 3.0 does not know all the options of 3.5; systemd-repart needs its library alone.
+override define LIBOPENSSL_CONFIGURE_CMDS
+	cd $(@D) && $(TARGET_CONFIGURE_ARGS) $(TARGET_CONFIGURE_OPTS) ./Configure $(LIBOPENSSL_TARGET_ARCH) \
+		--prefix=/usr --openssldir=/etc/ssl threads shared no-tests no-engine no-afalgeng no-legacy no-module
+endef
+override define LIBOPENSSL_BUILD_CMDS
+	$(TARGET_MAKE_ENV) $(MAKE) -C $(@D) build_libs
+endef
+override define LIBOPENSSL_INSTALL_STAGING_CMDS
+	$(TARGET_MAKE_ENV) $(MAKE) -C $(@D) DESTDIR=$(STAGING_DIR) install_dev
+endef
+override define LIBOPENSSL_INSTALL_TARGET_CMDS
+	$(TARGET_MAKE_ENV) $(MAKE) -C $(@D) DESTDIR=$(TARGET_DIR) install_runtime_libs
+endef
+override LIBOPENSSL_POST_INSTALL_STAGING_HOOKS :=
+override LIBOPENSSL_POST_INSTALL_TARGET_HOOKS :=
 
 # The switch thinks in UTC; the image needs no table of time zones.
 override TZDATA_OVERRIDE_SRCDIR := $(STERNPOST_AIRGAP)/empty
