@@ -15,7 +15,7 @@ test:                           ## everything that CI runs
 	.ci/test
 
 check:                          ## format, lints, documentation
-	.ci/test format clippy docs
+	.ci/test format clippy docs image
 
 bench:                          ## rate, CPU, latency, memory: target/bench/report.json
 	$(BUILD) && $(LOAD) bench

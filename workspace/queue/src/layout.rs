@@ -124,4 +124,11 @@ mod tests {
         }
         assert!(!is_blank_head(b"STERNPOST QUEUE BLANK 2\n"));
     }
+
+    #[test]
+    fn the_image_begins_the_queue_partition_with_the_marker() {
+        let head = include_bytes!("../../../image/overlay/usr/share/sternpost/queue-blank");
+        assert_eq!(head.len(), 65_536);
+        assert!(head.starts_with(BLANK_MARKER) && is_blank_head(head));
+    }
 }
