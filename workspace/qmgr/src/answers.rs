@@ -51,6 +51,7 @@ fn status(manager: &Manager) -> Value {
             })),
         },
         "directory": manager.directory,
+        "directory_connected": manager.directory_is_connected,
         "mlists_in_progress": manager.processes.holders_count(),
         "channel_processes_max": generations.maxchans().map(|(value, from)| json!({
             "value": value,

@@ -217,7 +217,10 @@ async fn serve(shared: Shared, link: Rc<Link>) {
     shared.with(|manager| match hello.role {
         Role::Channel => manager.channel_lost(&hello),
         Role::SmtpServer => manager.server_lost(&link),
-        Role::Directory => manager.directory = "the directory process is being restarted".to_owned(),
+        Role::Directory => {
+            manager.directory = "the directory process is being restarted".to_owned();
+            manager.directory_is_connected = false;
+        }
         Role::Operator | Role::Supervisor | Role::Store | Role::Qmgr => {}
     });
 }
@@ -241,6 +244,7 @@ fn take(manager: &mut Manager, hello: &Hello, frame: ToQmgr, attached: Option<Ow
         (Role::Directory, ToQmgr::DirectoryStatus { connected, text }) => {
             tracing::info!(event = "directory.status", connected, text, "the directory");
             manager.directory = text;
+            manager.directory_is_connected = connected;
         }
         (Role::Operator, ToQmgr::Ask(question)) => {
             let sent = answers::answer(manager, &question).and_then(|value| {

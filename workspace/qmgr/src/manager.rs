@@ -59,6 +59,8 @@ pub(crate) struct Manager {
     /// The null hop that each Mlist of a probe goes to.
     probes: FxHashMap<MlistId, NullHop>,
     pub(crate) directory: String,
+    /// Whether changes arrive from it.
+    pub(crate) directory_is_connected: bool,
     store: Option<Rc<Link>>,
     supervisor: Option<Rc<Link>>,
     servers: Vec<Rc<Link>>,
@@ -86,6 +88,7 @@ impl Manager {
             processes: Processes::default(),
             probes: FxHashMap::default(),
             directory: "no word from the directory yet".to_owned(),
+            directory_is_connected: false,
             store: None,
             supervisor: None,
             servers: Vec::new(),

@@ -35,6 +35,11 @@ pub(crate) struct Which {
 }
 
 impl Which {
+    /// The switch of a run directory.
+    pub(crate) const fn in_run_directory(run_directory: PathBuf) -> Self {
+        Self { run_directory: Some(run_directory), bootstrap: None }
+    }
+
     fn run_directory(&self) -> Result<PathBuf, BootstrapError> {
         Ok(match (&self.run_directory, &self.bootstrap) {
             (Some(folder), _) => folder.clone(),

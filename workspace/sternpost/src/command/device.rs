@@ -1,6 +1,7 @@
 //! `sternpost device …`: what makes a machine the appliance. Run by the units of the image, not by people.
 
 mod bootstrap;
+mod console;
 mod firewall;
 mod identity;
 mod joined;
@@ -24,6 +25,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  sternpost device bootstrap\n  sternpost device bootstrap --once --usb /media/stick --out /tmp/try --network /tmp/try --kept /tmp/kept\n\nExit status with --once: 0 there is one in force, 1 there is none."
     )]
     Bootstrap(bootstrap::Arguments),
+    /// Show how the switch is on a screen, or line by line on a serial console, until it is stopped
+    #[command(
+        after_help = "Examples:\n  sternpost device console\n  sternpost device console --lines --run-directory /run/sternpost"
+    )]
+    Console(console::Arguments),
     /// Open the ports of the configured listeners and no other
     #[command(
         after_help = "Examples:\n  sternpost device firewall\n  sternpost device firewall --print\n  sternpost device firewall --base --print"
@@ -85,6 +91,7 @@ impl DeviceError {
 pub(crate) fn run(command: &Command) -> CommandResult {
     match command {
         Command::Bootstrap(arguments) => bootstrap::run(arguments),
+        Command::Console(arguments) => console::run(arguments),
         Command::Firewall(arguments) => firewall::run(arguments),
         Command::Resolver(arguments) => resolver::run(arguments),
     }

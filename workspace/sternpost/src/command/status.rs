@@ -27,31 +27,35 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When the supervisor does not answer. A QMGR or store that does not is shown as such.
 pub(crate) fn run(arguments: &Arguments) -> CommandResult {
-    let which = &arguments.which;
-    let (running, qmgr, store) = ask::on_loop(async {
-        let running = ask::supervisor(which).await?;
-        let (qmgr, store) = tokio::join!(ask::qmgr(which, Question::Status), store_status(which));
-        Ok((running, qmgr, store))
-    })?;
-    let part = |result: Result<Value, AskError>| match result {
-        Ok(value) => value,
-        Err(error) => json!({ "error": output::chain(&error) }),
-    };
-    let (store, qmgr) = (part(store.map(|status| store_value(&status))), part(qmgr));
-    let status = json!({
-        "roles": running.processes.iter().map(role).collect::<Vec<_>>(),
-        "listeners": running.listening.iter().map(listener).collect::<Vec<_>>(),
-        "listeners_failed": running.failed.iter().map(failed_listener).collect::<Vec<_>>(),
-        "values": values(&store, &qmgr),
-        "qmgr": qmgr,
-        "store": store,
-    });
+    let status = ask::on_loop(look(&arguments.which))?;
     if arguments.json {
         output::print_json(&status);
     } else {
         output::print(&text(&status));
     }
     Ok(exit_code(is_well(&status)))
+}
+
+/// What runs, where it listens, and how QMGR and the store are. A QMGR or store that does not answer has an `error`.
+///
+/// # Errors
+/// When the supervisor does not answer.
+pub(crate) async fn look(which: &Which) -> Result<Value, AskError> {
+    let running = ask::supervisor(which).await?;
+    let (qmgr, store) = tokio::join!(ask::qmgr(which, Question::Status), store_status(which));
+    let part = |result: Result<Value, AskError>| match result {
+        Ok(value) => value,
+        Err(error) => json!({ "error": output::chain(&error) }),
+    };
+    let (store, qmgr) = (part(store.map(|status| store_value(&status))), part(qmgr));
+    Ok(json!({
+        "roles": running.processes.iter().map(role).collect::<Vec<_>>(),
+        "listeners": running.listening.iter().map(listener).collect::<Vec<_>>(),
+        "listeners_failed": running.failed.iter().map(failed_listener).collect::<Vec<_>>(),
+        "values": values(&store, &qmgr),
+        "qmgr": qmgr,
+        "store": store,
+    }))
 }
 
 /// Whether nobody needs to look: every part answers, the whole configuration is in force, and there is room.

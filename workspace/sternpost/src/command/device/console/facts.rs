@@ -1,0 +1,84 @@
+//! What the console knows: answers of the switch, and files. Anything may be absent at any time, or not of the form
+//! that is expected; then it is not there.
+
+use super::super::identity;
+use super::super::place;
+use super::super::state::{STATE_FILE, State};
+use super::Arguments;
+use crate::ask::{self, AskError, Which};
+use crate::command::status;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// Far more than any of the files has.
+const OCTETS_MAX: u64 = 1 << 20;
+/// The switch answers in milliseconds, or not at all.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+/// A look at everything.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// The bootstrap, if `device bootstrap` has said a word.
+    pub(super) device: Option<State>,
+    /// `sternpost status`, if the supervisor answers.
+    pub(super) status: Option<Value>,
+    /// The self test's values, and how long ago it was done.
+    pub(super) self_test: Option<(Value, Duration)>,
+    /// When the boot was found good, in seconds since the kernel's start.
+    pub(super) good_at_s: Option<f64>,
+    /// Addresses with the lengths of their prefixes, by interface; without the loopback's and the links' own.
+    pub(super) addresses: BTreeMap<String, Vec<String>>,
+    /// The serial number, where this process may read it.
+    pub(super) serial: Option<String>,
+}
+
+impl Facts {
+    pub(super) fn gather(arguments: &Arguments) -> Self {
+        let device = json(&arguments.device_directory.join(STATE_FILE));
+        let device: Option<State> = device.and_then(|state| serde_json::from_value(state).ok());
+        let serial = device.as_ref().and_then(|state| state.serial.clone());
+        Self {
+            status: status_of(&Which::in_run_directory(arguments.run_directory.clone())),
+            self_test: json(&arguments.self_test).map(|profile| (profile, age(&arguments.self_test))),
+            good_at_s: json(&arguments.good).map(|good| good["since_kernel_start_s"].as_f64().unwrap_or(0.0)),
+            addresses: addresses(),
+            serial: serial.or_else(|| identity::serial(Path::new(identity::SERIAL_FILE)).ok()),
+            device,
+        }
+    }
+}
+
+fn json(path: &Path) -> Option<Value> {
+    serde_json::from_str(&place::read_text(path, OCTETS_MAX).ok()??).ok()
+}
+
+fn age(path: &Path) -> Duration {
+    let changed = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    changed.ok().and_then(|changed| SystemTime::now().duration_since(changed).ok()).unwrap_or_default()
+}
+
+fn status_of(which: &Which) -> Option<Value> {
+    let looking = async {
+        let silent = Err(AskError::Silent { who: "the switch" });
+        tokio::time::timeout(ANSWER_MAX, status::look(which)).await.unwrap_or(silent)
+    };
+    ask::on_loop(looking).ok()
+}
+
+fn addresses() -> BTreeMap<String, Vec<String>> {
+    let mut by_interface: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for interface in if_addrs::get_if_addrs().unwrap_or_default() {
+        if interface.is_loopback() || interface.is_link_local() {
+            continue;
+        }
+        let prefix = match &interface.addr {
+            if_addrs::IfAddr::V4(four) => four.prefixlen,
+            if_addrs::IfAddr::V6(six) => six.prefixlen,
+        };
+        let address = format!("{}/{prefix}", interface.ip());
+        by_interface.entry(interface.name).or_default().push(address);
+    }
+    by_interface
+}

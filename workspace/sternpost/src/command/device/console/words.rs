@@ -1,0 +1,374 @@
+//! What the console says, made of facts and of what it has said before. No I/O and no clock.
+
+use super::facts::Facts;
+use crate::output::printable;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Columns that every terminal has.
+const COLUMNS: usize = 79;
+/// Where the values of the status begin.
+const LABEL_COLUMNS: usize = 15;
+/// What is missing for less than this is on its way.
+const WAIT_MIN: Duration = Duration::from_secs(2);
+/// Between two words about what is missing, when the words change all the time.
+const WAIT_INTERVAL_MIN: Duration = Duration::from_secs(10);
+/// Problems that are told at a look: the rest is for `sternpost status`.
+const PROBLEMS_MAX: usize = 8;
+
+/// What was said already: each milestone is said once.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    self_test: bool,
+    generation: u64,
+    listeners: BTreeSet<String>,
+    good: bool,
+    problems: BTreeSet<String>,
+    missing_since: Option<Duration>,
+    waiting: Option<(String, Duration)>,
+    last: Duration,
+}
+
+impl Told {
+    /// The milestones that were reached since the last look, each with seconds since the kernel's start.
+    pub(super) fn milestones(&mut self, facts: &Facts, now: Duration) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some((profile, age)) = &facts.self_test
+            && !std::mem::replace(&mut self.self_test, true)
+        {
+            let words = format!("self test: {}", self_test(profile, true));
+            lines.push(self.line(now.saturating_sub(*age), &words));
+        }
+        if let Some(configuration) = Configuration::of(facts)
+            && configuration.generation != self.generation
+        {
+            self.generation = configuration.generation;
+            let words =
+                format!("configured: generation {} {}", configuration.generation, configuration.source);
+            lines.push(self.line(now, &words));
+        }
+        let listeners: BTreeSet<_> = listeners(facts).collect();
+        for listener in listeners.difference(&self.listeners.clone()) {
+            lines.push(self.line(now, &format!("listening: {listener}")));
+        }
+        // One that is closed and opened again is told again. A supervisor that is away for a moment closes nothing.
+        if facts.status.is_some() {
+            self.listeners = listeners;
+        }
+        if let Some(seconds) = facts.good_at_s
+            && !std::mem::replace(&mut self.good, true)
+        {
+            lines.push(self.line(Duration::try_from_secs_f64(seconds).unwrap_or(now), "boot is good"));
+        }
+        lines.extend(self.waiting(facts, now));
+        for problem in problems(facts).into_iter().take(PROBLEMS_MAX) {
+            if self.problems.insert(problem.clone()) {
+                lines.push(self.line(now, &format!("problem: {problem}")));
+            }
+        }
+        lines
+    }
+
+    fn waiting(&mut self, facts: &Facts, now: Duration) -> Option<String> {
+        let Some(missing) = missing(facts) else {
+            (self.missing_since, self.waiting) = (None, None);
+            return None;
+        };
+        let since = *self.missing_since.get_or_insert(now);
+        let is_due = match &self.waiting {
+            // The word of `device bootstrap` is final; other things may be on their way.
+            None => missing.is_final || now.saturating_sub(since) >= WAIT_MIN,
+            Some((said, at)) => *said != missing.words && now.saturating_sub(*at) >= WAIT_INTERVAL_MIN,
+        };
+        if !is_due {
+            return None;
+        }
+        let line = self.line(now, &format!("waiting: {}", missing.words));
+        self.waiting = Some((missing.words, now));
+        Some(line)
+    }
+
+    /// A line for a point in time, which is never before that of the line above.
+    fn line(&mut self, at: Duration, words: &str) -> String {
+        self.last = self.last.max(at);
+        format!("sternpost: {:.2} s: {}", self.last.as_secs_f64(), printable(words))
+    }
+}
+
+struct Configuration {
+    generation: u64,
+    source: String,
+}
+
+impl Configuration {
+    fn of(facts: &Facts) -> Option<Self> {
+        let qmgr = &facts.status.as_ref()?["qmgr"];
+        let generation = qmgr["configuration"]["generation"].as_u64().filter(|number| *number > 0)?;
+        let directory = qmgr["directory"].as_str().unwrap_or("unknown");
+        let source = if qmgr["directory_connected"] == true {
+            format!("from the directory ({directory})")
+        } else {
+            format!("from the last known good configuration (the directory: {directory})")
+        };
+        Some(Self { generation, source })
+    }
+}
+
+struct Missing {
+    words: String,
+    is_final: bool,
+}
+
+/// What the switch waits for, if it waits for somebody to do something.
+fn missing(facts: &Facts) -> Option<Missing> {
+    if let Some(state) = &facts.device
+        && state.source.is_none()
+    {
+        let problems = state.problems.iter().chain(&state.needs).map(String::as_str).collect::<Vec<_>>();
+        return Some(Missing { words: problems.join("; "), is_final: true });
+    }
+    let status = facts.status.as_ref()?;
+    let qmgr = &status["qmgr"];
+    if qmgr["configuration"]["generation"].as_u64() != Some(0) {
+        return None;
+    }
+    let unusable: Vec<_> = configuration_problems(&qmgr["configuration"]["unusable"]).collect();
+    let why = if unusable.is_empty() {
+        qmgr["directory"].as_str().unwrap_or("no word from it").to_owned()
+    } else {
+        unusable.join("; ")
+    };
+    let node = facts.device.as_ref().and_then(|state| state.node.as_deref()).unwrap_or("this node");
+    let words = format!(
+        "no configuration from the directory for the node {node} yet: {why}; look at the directory and at the way there; it is asked again and again"
+    );
+    Some(Missing { words, is_final: false })
+}
+
+/// `batches of 524,288 octets by dsync, at most 8 channel processes`, with the reasons if they are wanted.
+fn self_test(profile: &Value, with_reasons: bool) -> String {
+    let values = &profile["values"];
+    let reason = |name: &str| match values[name]["reason"].as_str() {
+        Some(reason) if with_reasons => format!(" ({reason})"),
+        _ => String::new(),
+    };
+    let number = |name: &str| values[name]["value"].as_u64().map_or_else(|| "?".to_owned(), thousands);
+    format!(
+        "batches of {} octets{}, written by {}{}, at most {} channel processes{}",
+        number("batch_octets"),
+        reason("batch_octets"),
+        values["method"]["value"].as_str().unwrap_or("?"),
+        reason("method"),
+        number("channel_processes_max"),
+        reason("channel_processes_max"),
+    )
+}
+
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn listeners(facts: &Facts) -> impl Iterator<Item = String> {
+    let listeners = facts.status.as_ref().and_then(|status| status["listeners"].as_array());
+    listeners.into_iter().flatten().filter_map(|listener| {
+        Some(format!("{} on {}", listener["name"].as_str()?, listener["address"].as_str()?))
+    })
+}
+
+fn configuration_problems(problems: &Value) -> impl Iterator<Item = String> {
+    problems.as_array().into_iter().flatten().map(|problem| {
+        let word = |key: &str| problem[key].as_str().unwrap_or_default();
+        let attribute = problem["attribute"].as_str().map(|name| format!("{name} ")).unwrap_or_default();
+        format!("{}: {attribute}{}. {}", word("dn"), word("reason"), word("what_to_do"))
+    })
+}
+
+/// What somebody must look at, the most urgent first.
+fn problems(facts: &Facts) -> Vec<String> {
+    let mut problems: Vec<String> = Vec::new();
+    if let Some(state) = facts.device.as_ref().filter(|state| state.source.is_some()) {
+        problems.extend(state.problems.iter().cloned());
+    }
+    let Some(status) = &facts.status else { return problems };
+    if status["store"]["full"] == true {
+        problems.push(
+            "the queue is full: new mail is refused until there is room; look which peer is away".to_owned(),
+        );
+    }
+    if status["store"]["write_errors"].as_u64().is_some_and(|count| count > 0) {
+        problems.push("the disk has refused writes: replace it soon".to_owned());
+    }
+    for failed in status["listeners_failed"].as_array().into_iter().flatten() {
+        let word = |key: &str| failed[key].as_str().unwrap_or_default();
+        problems.push(format!("the listener {} cannot listen: {}", word("name"), word("why")));
+    }
+    let configuration = &status["qmgr"]["configuration"];
+    if let Some(reason) = configuration["held"]["reason"].as_str() {
+        problems
+            .push(format!("a change of the directory is held: {reason}; correct it there, or confirm it"));
+    }
+    problems.extend(configuration_problems(&configuration["unusable"]));
+    problems.extend(configuration_problems(&configuration["problems"]));
+    problems
+}
+
+/// The state in one word, and why.
+fn state(facts: &Facts) -> (&'static str, String) {
+    let told = |word, why: &str| (word, why.to_owned());
+    if let Some(missing) = missing(facts) {
+        let why = if missing.is_final { "for a bootstrap" } else { "for its configuration" };
+        return told("WAITING", why);
+    }
+    let Some(status) = &facts.status else {
+        return if facts.good_at_s.is_some() {
+            told("STOPPED", "the switch does not answer")
+        } else {
+            told("STARTING", "the switch does not run yet")
+        };
+    };
+    if !status["store"]["error"].is_null() || !status["qmgr"]["error"].is_null() {
+        return told("STARTING", "store or queue manager do not answer yet");
+    }
+    if listeners(facts).next().is_none() {
+        return told("STARTING", "nobody listens for mail yet");
+    }
+    match (problems(facts).len(), facts.good_at_s) {
+        (0, None) => told("STARTING", "the health check is under way"),
+        (0, Some(_)) => told("RUNNING", "all is well"),
+        (1, _) => told("RUNNING", "one problem, see below"),
+        (count, _) => ("RUNNING", format!("{count} problems, the first below")),
+    }
+}
+
+/// The status, a line for each thing.
+pub(super) fn status(facts: &Facts) -> Vec<String> {
+    let mut lines = vec![format!("Sternpost {}", env!("CARGO_PKG_VERSION"))];
+    let mut line = |label: &str, value: &str| {
+        // On a screen a long value goes on in the next lines, below its beginning.
+        for (at, piece) in wrapped(&printable(value), COLUMNS - LABEL_COLUMNS).into_iter().enumerate() {
+            let label = if at == 0 { label } else { "" };
+            lines.push(format!("{label:LABEL_COLUMNS$}{piece}").trim_end().to_owned());
+        }
+    };
+    let (word, why) = state(facts);
+    line("State", &format!("{word}: {why}"));
+    let device = facts.device.as_ref();
+    line("Node", device.and_then(|state| state.node.as_deref()).unwrap_or("not known yet"));
+    line("Serial number", facts.serial.as_deref().unwrap_or("none"));
+    if let Some(source) = device.and_then(|state| state.source.as_deref()) {
+        line("Bootstrap", source);
+    }
+    let mut label = "Addresses";
+    for (interface, addresses) in &facts.addresses {
+        line(label, &format!("{interface} {}", addresses.join(" ")));
+        label = "";
+    }
+    if facts.addresses.is_empty() {
+        line(label, "none");
+    }
+    if let Some(status) = &facts.status {
+        let directory = status["qmgr"]["directory"].as_str().unwrap_or("not known");
+        line("Directory", directory);
+        match Configuration::of(facts) {
+            Some(Configuration { generation, source }) => {
+                let source = source.split(" (").next().unwrap_or_default();
+                line("Configuration", &format!("generation {generation} {source}"));
+            }
+            None => line("Configuration", "none in force"),
+        }
+        let listeners: Vec<_> = listeners(facts).collect();
+        line(
+            "Listening",
+            if listeners.is_empty() { "nowhere".to_owned() } else { listeners.join(", ") }.as_str(),
+        );
+    }
+    if let Some((profile, _)) = &facts.self_test {
+        line("Self test", &self_test(profile, false));
+    }
+    if let Some(status) = &facts.status {
+        let number = |part: &str, key: &str| status[part][key].as_u64().map(thousands);
+        if let Some(messages) = number("store", "messages") {
+            let waiting =
+                status["qmgr"]["scheduler"]["waiting"].as_u64().map_or_else(|| "?".to_owned(), thousands);
+            let free = number("store", "segments_free").unwrap_or_default();
+            let all = number("store", "segments").unwrap_or_default();
+            let value =
+                format!("{messages} messages, {waiting} lists waiting, {free} of {all} segments free");
+            line(QUEUE, &value);
+        }
+    }
+    if let Some(missing) = missing(facts) {
+        line("Waiting", &missing.words);
+    }
+    if let Some(problem) = problems(facts).first() {
+        line("Problem", problem);
+    }
+    lines
+}
+
+/// The label of a line that changes all the time.
+const QUEUE: &str = "Queue";
+
+/// Whether somebody should see it again: the counts of the queue alone are no news.
+pub(super) fn differ(new: &[String], old: &[String]) -> bool {
+    let lasting = |lines: &[String]| -> Vec<String> {
+        lines.iter().filter(|line| !line.starts_with(QUEUE)).cloned().collect()
+    };
+    lasting(new) != lasting(old)
+}
+
+/// A status block between other lines.
+pub(super) fn block(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("| {line}\n")).collect()
+}
+
+/// A whole screen: from the upper left corner, each line cleared behind its end, and all below.
+pub(super) fn screen(lines: &[String]) -> String {
+    let mut out = String::from("\u{1b}[H");
+    for line in lines {
+        out.extend(line.chars().take(COLUMNS));
+        out.push_str("\u{1b}[K\n");
+    }
+    out.push_str("\u{1b}[J");
+    out
+}
+
+/// Pieces of at most so many characters, cut between words where that is possible.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    for word in text.split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        loop {
+            let last = pieces.last_mut().expect("there is one piece at least");
+            let used = last.chars().count();
+            let gap = usize::from(used > 0);
+            if used + gap + word.len() <= columns {
+                if gap == 1 {
+                    last.push(' ');
+                }
+                last.extend(&word);
+                break;
+            }
+            if used > 0 {
+                pieces.push(String::new());
+            } else {
+                last.extend(word.drain(..columns));
+                pieces.push(String::new());
+            }
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+#[path = "words_tests.rs"]
+mod tests;

@@ -1,0 +1,203 @@
+//! The console's words for each stage of a boot, and for what can go wrong.
+
+use super::super::super::state::State;
+use super::*;
+use serde_json::json;
+
+fn at(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+/// A device with its bootstrap, whose switch has got this far.
+fn facts(status: Value) -> Facts {
+    Facts {
+        device: Some(State {
+            source: Some("USB stick".into()),
+            node: Some("SP-0001".into()),
+            serial: Some("SP-0001".into()),
+            directory: vec!["ldaps://192.0.2.20".into()],
+            ..State::default()
+        }),
+        status: Some(status),
+        serial: Some("SP-0001".into()),
+        addresses: [("eth0".to_owned(), vec!["192.0.2.10/24".to_owned()])].into(),
+        ..Facts::default()
+    }
+}
+
+fn running() -> Value {
+    json!({
+        "listeners": [{"name": "inbound", "address": "0.0.0.0:25"}],
+        "qmgr": {
+            "configuration": {"generation": 1, "problems": [], "unusable": [], "held": null},
+            "directory": "ldaps://192.0.2.20: 12 entries", "directory_connected": true,
+            "scheduler": {"waiting": 3},
+        },
+        "store": {"messages": 1234, "full": false, "write_errors": 0, "segments": 64, "segments_free": 60},
+    })
+}
+
+fn without_configuration(directory: &str) -> Value {
+    json!({
+        "listeners": [],
+        "qmgr": {
+            "configuration": {"generation": 0, "problems": null, "unusable": [], "held": null},
+            "directory": directory, "directory_connected": false,
+        },
+        "store": {"messages": 0, "full": false},
+    })
+}
+
+fn profile() -> Value {
+    json!({"values": {
+        "method": {"value": "dsync", "reason": "faster here"},
+        "batch_octets": {"value": 524_288, "reason": "10 ms of the disk"},
+        "channel_processes_max": {"value": 8, "reason": "2 cores"},
+    }})
+}
+
+#[test]
+fn each_milestone_is_said_once_with_seconds_that_never_go_back() {
+    let mut told = Told::default();
+    let mut facts = Facts { self_test: Some((profile(), at(1.5))), ..Facts::default() };
+    let self_test = "sternpost: 8.50 s: self test: batches of 524,288 octets (10 ms of the disk), written by dsync (faster here), at most 8 channel processes (2 cores)";
+    assert_eq!(told.milestones(&facts, at(10.0)), [self_test]);
+    assert!(told.milestones(&facts, at(10.1)).is_empty());
+    facts.status = Some(running());
+    let lines = told.milestones(&facts, at(11.0));
+    let wanted = [
+        "sternpost: 11.00 s: configured: generation 1 from the directory (ldaps://192.0.2.20: 12 entries)",
+        "sternpost: 11.00 s: listening: inbound on 0.0.0.0:25",
+    ];
+    assert_eq!(lines, wanted);
+    facts.good_at_s = Some(10.9);
+    assert_eq!(told.milestones(&facts, at(12.0)), ["sternpost: 11.00 s: boot is good"]);
+    // A switch that is started again is not configured for the first time, and nobody stopped listening.
+    facts.status = None;
+    assert!(told.milestones(&facts, at(13.0)).is_empty());
+    facts.status = Some(running());
+    assert!(told.milestones(&facts, at(14.0)).is_empty());
+}
+
+#[test]
+fn a_configuration_of_an_earlier_day_is_called_so() {
+    let mut status = running();
+    status["qmgr"]["directory_connected"] = json!(false);
+    status["qmgr"]["directory"] = json!("ldaps://192.0.2.20: cannot connect");
+    let lines = Told::default().milestones(&facts(status), at(9.0));
+    let wanted = "sternpost: 9.00 s: configured: generation 1 from the last known good configuration (the directory: ldaps://192.0.2.20: cannot connect)";
+    assert_eq!(lines[0], wanted);
+}
+
+#[test]
+fn what_is_missing_is_said_when_it_stays_missing() {
+    let mut told = Told::default();
+    let refused = facts(without_configuration("ldap://10.0.2.2:389: cannot connect: refused"));
+    assert!(told.milestones(&refused, at(5.0)).is_empty());
+    let lines = told.milestones(&refused, at(7.0));
+    assert_eq!(lines.len(), 1);
+    assert!(
+        lines[0].starts_with(
+            "sternpost: 7.00 s: waiting: no configuration from the directory for the node SP-0001"
+        ),
+        "{lines:?}"
+    );
+    assert!(lines[0].contains("10.0.2.2"));
+    // Other words for the same thing come at their time.
+    let silent = facts(without_configuration("ldap://10.0.2.2:389: silent"));
+    assert!(told.milestones(&silent, at(8.0)).is_empty());
+    assert!(told.milestones(&silent, at(17.0))[0].contains("silent"));
+    assert!(told.milestones(&silent, at(40.0)).is_empty());
+}
+
+#[test]
+fn without_a_bootstrap_the_ways_to_give_one_are_said_at_once() {
+    let mut facts = Facts::default();
+    let state = State { needs: vec!["there is none".into(), "put a stick in".into()], ..State::default() };
+    facts.device = Some(State { problems: vec!["USB stick:3: x".into()], ..state });
+    let lines = Told::default().milestones(&facts, at(6.0));
+    assert_eq!(lines, ["sternpost: 6.00 s: waiting: USB stick:3: x; there is none; put a stick in"]);
+    assert!(status(&facts).contains(&"State          WAITING: for a bootstrap".to_owned()));
+}
+
+#[test]
+fn a_problem_is_said_once_with_what_to_do() {
+    let mut status = running();
+    status["qmgr"]["configuration"]["problems"] = json!([{"dn": "cn=in", "attribute": "sternpostAddress", "reason": "is no address", "what_to_do": "Write one."}]);
+    status["listeners_failed"] = json!([{"name": "in", "why": "192.0.2.1:25: in use"}]);
+    let facts = facts(status);
+    let mut told = Told::default();
+    let lines: Vec<_> =
+        told.milestones(&facts, at(9.0)).into_iter().filter(|line| line.contains("problem")).collect();
+    let wanted = [
+        "sternpost: 9.00 s: problem: the listener in cannot listen: 192.0.2.1:25: in use",
+        "sternpost: 9.00 s: problem: cn=in: sternpostAddress is no address. Write one.",
+    ];
+    assert_eq!(lines, wanted);
+    assert!(told.milestones(&facts, at(10.0)).is_empty());
+}
+
+#[test]
+fn the_status_can_be_read_out_on_the_telephone() {
+    let mut facts = facts(running());
+    facts.self_test = Some((profile(), at(1.0)));
+    facts.good_at_s = Some(12.0);
+    let wanted = [
+        &format!("Sternpost {}", env!("CARGO_PKG_VERSION")),
+        "State          RUNNING: all is well",
+        "Node           SP-0001",
+        "Serial number  SP-0001",
+        "Bootstrap      USB stick",
+        "Addresses      eth0 192.0.2.10/24",
+        "Directory      ldaps://192.0.2.20: 12 entries",
+        "Configuration  generation 1 from the directory",
+        "Listening      inbound on 0.0.0.0:25",
+        "Self test      batches of 524,288 octets, written by dsync, at most 8 channel",
+        "               processes",
+        "Queue          1,234 messages, 3 lists waiting, 60 of 64 segments free",
+    ];
+    assert_eq!(status(&facts), wanted);
+    facts.status = None;
+    assert!(status(&facts).contains(&"State          STOPPED: the switch does not answer".to_owned()));
+}
+
+#[test]
+fn the_counts_of_the_queue_are_no_news() {
+    let before = status(&facts(running()));
+    let mut more = running();
+    more["store"]["messages"] = json!(1235);
+    assert!(!differ(&status(&facts(more)), &before));
+    let mut full = running();
+    full["store"]["full"] = json!(true);
+    assert!(differ(&status(&facts(full)), &before));
+}
+
+#[test]
+fn answers_of_any_form_are_survived() {
+    for odd in [
+        json!(null),
+        json!([]),
+        json!({"qmgr": 7, "store": "x", "listeners": {"a": 1}}),
+        json!({"listeners": [1, {}]}),
+    ] {
+        let facts = Facts { self_test: Some((odd.clone(), at(99.0))), status: Some(odd), ..Facts::default() };
+        let lines = Told::default().milestones(&facts, at(1.0));
+        assert!(lines[0].starts_with("sternpost: 0.00 s: self test: batches of ? octets"), "{lines:?}");
+        assert!(!status(&facts).is_empty());
+    }
+}
+
+#[test]
+fn what_came_from_outside_does_not_drive_the_terminal() {
+    let mut status = running();
+    status["qmgr"]["directory"] = json!("x\u{1b}[2J\ny");
+    let facts = facts(status);
+    let said = Told::default().milestones(&facts, at(1.0)).concat() + &super::status(&facts).concat();
+    assert!(!said.contains('\u{1b}') && !said.contains('\n'), "{said:?}");
+}
+
+#[test]
+fn a_long_word_is_cut_and_others_are_kept_whole() {
+    assert_eq!(wrapped("ab cd efghijkl m", 5), ["ab cd", "efghi", "jkl m"]);
+    assert_eq!(wrapped("", 5), [""]);
+}
