@@ -39,6 +39,12 @@ pub fn since_kernel_start() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// The wall clock as it stands; it may be set at any time.
+#[must_use]
+pub fn wall_now() -> UnixMillis {
+    UnixMillis(wall())
+}
+
 fn wall() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

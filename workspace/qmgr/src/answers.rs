@@ -1,6 +1,7 @@
 //! What QMGR tells operators, as JSON.
 
 use crate::generations::NULL_HOPS;
+use crate::lived::Clocks;
 use crate::manager::{Manager, Tree};
 use serde_json::{Value, json};
 use sternpost_link::qmgr::Question;
@@ -20,7 +21,7 @@ pub(crate) fn answer(manager: &mut Manager, question: &Question) -> Result<Value
                 "configuration": in_force.configuration,
                 "problems": in_force.problems,
             })),
-            None => Err("no configuration is in force yet".to_owned()),
+            None => Err(none_in_force(manager)),
         },
         Question::Why { message } => why(manager, *message),
         Question::ConfirmConfiguration => {
@@ -31,6 +32,19 @@ pub(crate) fn answer(manager: &mut Manager, question: &Question) -> Result<Value
             }
         }
     }
+}
+
+/// Why nothing is in force: what there is of the directory, and what was wrong with what came.
+fn none_in_force(manager: &Manager) -> String {
+    let since = manager.clocks.name(manager.directory_since);
+    let mut why = format!("no configuration is in force yet; {} (since {since})", manager.directory);
+    if let Some(first) = manager.generations.unusable.first() {
+        why.push_str(&format!("; what came cannot be used: {first}"));
+        if manager.generations.unusable.len() > 1 {
+            why.push_str(&format!(" (and {} more)", manager.generations.unusable.len() - 1));
+        }
+    }
+    why
 }
 
 fn status(manager: &Manager) -> Value {
@@ -44,6 +58,7 @@ fn status(manager: &Manager) -> Value {
         "configuration": {
             "generation": generations.generation,
             "problems": generations.in_force.as_ref().map(|in_force| &in_force.problems),
+            "none_in_force": generations.in_force.is_none().then(|| none_in_force(manager)),
             "unusable": generations.unusable,
             "held": generations.held.as_ref().map(|held| json!({
                 "reason": held.reason,
@@ -52,16 +67,17 @@ fn status(manager: &Manager) -> Value {
         },
         "directory": manager.directory,
         "directory_connected": manager.directory_is_connected,
+        "directory_since": manager.clocks.name(manager.directory_since),
         "mlists_in_progress": manager.processes.holders_count(),
         "channel_processes_max": generations.maxchans().map(|(value, from)| json!({
             "value": value,
             "from": from.name(),
         })),
-        "scheduler": scheduler(&manager.scheduler.status()),
+        "scheduler": scheduler(&manager.scheduler.status(), &manager.clocks),
     })
 }
 
-fn scheduler(status: &Status) -> Value {
+fn scheduler(status: &Status, clocks: &Clocks) -> Value {
     let counts = &status.counts;
     json!({
         "waiting": counts.waiting,
@@ -70,11 +86,13 @@ fn scheduler(status: &Status) -> Value {
         "awaiting_outcome": counts.awaiting_outcome,
         "processes": status.processes,
         "processes_max": status.processes_max,
-        "channels": status.channels.iter().map(channel).collect::<Vec<_>>(),
+        "channels": status.channels.iter().map(|one| channel(one, clocks)).collect::<Vec<_>>(),
     })
 }
 
-fn channel(channel: &ChannelStatus) -> Value {
+fn channel(channel: &ChannelStatus, clocks: &Clocks) -> Value {
+    // The switch's own probes are no mail of anybody's.
+    let peers = channel.peers.iter().filter(|peer| *peer.name != *NULL_HOPS);
     json!({
         "name": *channel.name,
         "is_configured": channel.is_configured,
@@ -87,13 +105,12 @@ fn channel(channel: &ChannelStatus) -> Value {
         "processes_starting": channel.processes_starting,
         "processes_draining": channel.processes_draining,
         "failures": channel.failures,
-        "start_held_off_until_ms": channel.start_held_off_until.map(|at| at.0),
-        // The switch's own probes are no mail of anybody's.
-        "peers": channel.peers.iter().filter(|peer| *peer.name != *NULL_HOPS).map(peer).collect::<Vec<_>>(),
+        "start_held_off_until": channel.start_held_off_until.map(|at| clocks.name(at)),
+        "peers": peers.map(|one| peer(one, clocks)).collect::<Vec<_>>(),
     })
 }
 
-fn peer(peer: &PeerStatus) -> Value {
+fn peer(peer: &PeerStatus, clocks: &Clocks) -> Value {
     json!({
         "name": *peer.name,
         "is_configured": peer.is_configured,
@@ -102,8 +119,8 @@ fn peer(peer: &PeerStatus) -> Value {
         "in_progress": peer.in_progress,
         "slots_max": peer.slots_max,
         "errors": peer.errors,
-        "delayed_until_ms": peer.delayed_until.map(|at| at.0),
-        "oldest_accepted_at_ms": peer.oldest_accepted_at.map(|at| at.0),
+        "delayed_until": peer.delayed_until.map(|at| clocks.name(at)),
+        "oldest_accepted_at": peer.oldest_accepted_at.map(|at| clocks.name(at)),
     })
 }
 
@@ -117,7 +134,7 @@ fn why(manager: &Manager, id: MessageId) -> Result<Value, String> {
                 json!({
                     "mlist": mlist.to_string(),
                     "reason": waiting.reason.to_string(),
-                    "until_ms": waiting.until.map(|at| at.0),
+                    "until": waiting.until.map(|at| manager.clocks.name(at)),
                 })
             })
         })

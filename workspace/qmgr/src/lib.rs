@@ -8,11 +8,13 @@
 mod answers;
 mod departures;
 mod generations;
+mod lived;
 mod manager;
 mod messages;
 mod processes;
 
 use crate::generations::Generations;
+use crate::lived::Clocks;
 use crate::manager::{Manager, send};
 use std::cell::RefCell;
 use std::io;
@@ -88,8 +90,8 @@ async fn drive(options: Options) -> Result<(), QmgrError> {
     let mut generations =
         Generations::new(options.node, &options.state_directory, options.channel_processes_measured);
     generations.load_last_known_good();
-    let shared =
-        Shared { manager: Rc::new(RefCell::new(Manager::new(generations))), changed: Rc::new(Notify::new()) };
+    let manager = Manager::new(generations, Clocks::new(&options.state_directory));
+    let shared = Shared { manager: Rc::new(RefCell::new(manager)), changed: Rc::new(Notify::new()) };
     let listener = Listener::new(options.listening).map_err(QmgrError::Listen)?;
     spawn_local(keep_time(shared.clone()));
     spawn_local(keep_store(shared.clone(), options.run_directory.join("store.sock")));
@@ -103,7 +105,7 @@ async fn keep_time(shared: Shared) {
         let wait = {
             let mut manager = shared.manager.borrow_mut();
             manager.tell_deliverable();
-            Duration::from_millis(manager.wake_at().since_ms(manager.clock.now()))
+            Duration::from_millis(manager.wake_at().since_ms(manager.clocks.now()))
         };
         tokio::select! {
             () = shared.changed.notified() => {
@@ -114,7 +116,7 @@ async fn keep_time(shared: Shared) {
         }
         let is_due = {
             let manager = shared.manager.borrow();
-            manager.wake_at() <= manager.clock.now()
+            manager.wake_at() <= manager.clocks.now()
         };
         if is_due {
             shared.manager.borrow_mut().wake();
@@ -218,8 +220,7 @@ async fn serve(shared: Shared, link: Rc<Link>) {
         Role::Channel => manager.channel_lost(&hello),
         Role::SmtpServer => manager.server_lost(&link),
         Role::Directory => {
-            manager.directory = "the directory process is being restarted".to_owned();
-            manager.directory_is_connected = false;
+            manager.directory_says(false, "the directory process is being restarted".to_owned());
         }
         Role::Operator | Role::Supervisor | Role::Store | Role::Qmgr => {}
     });
@@ -243,8 +244,7 @@ fn take(manager: &mut Manager, hello: &Hello, frame: ToQmgr, attached: Option<Ow
         },
         (Role::Directory, ToQmgr::DirectoryStatus { connected, text }) => {
             tracing::info!(event = "directory.status", connected, text, "the directory");
-            manager.directory = text;
-            manager.directory_is_connected = connected;
+            manager.directory_says(connected, text);
         }
         (Role::Operator, ToQmgr::Ask(question)) => {
             let sent = answers::answer(manager, &question).and_then(|value| {

@@ -8,6 +8,7 @@ mod tree;
 
 use crate::departures::Departures;
 use crate::generations::Generations;
+use crate::lived::Clocks;
 use crate::messages::Messages;
 use crate::processes::{Holder, Process, Processes};
 use rustc_hash::FxHashMap;
@@ -18,7 +19,6 @@ use sternpost_link::store::ToStore;
 use sternpost_link::supervisor::{FromSupervisor, ToSupervisor};
 use sternpost_link::{Hello, PROTOCOL_VERSION, Role};
 use sternpost_message::{MlistId, NullHop, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, UnixMillis};
-use sternpost_platform::clock::Clock;
 use sternpost_platform::link::Link;
 use sternpost_platform::memory;
 use sternpost_scheduler::{Action, Event, ProcessId, Scheduler};
@@ -50,7 +50,8 @@ pub(crate) enum Tree {
 /// Everything that QMGR knows.
 #[derive(Debug)]
 pub(crate) struct Manager {
-    pub(crate) clock: Clock,
+    /// All instants here and in the scheduler are of lived time.
+    pub(crate) clocks: Clocks,
     pub(crate) scheduler: Scheduler,
     pub(crate) tree: Tree,
     pub(crate) generations: Generations,
@@ -58,9 +59,11 @@ pub(crate) struct Manager {
     pub(crate) processes: Processes,
     /// The null hop that each Mlist of a probe goes to.
     probes: FxHashMap<MlistId, NullHop>,
+    /// How it stands with the directory, in words, and since when.
     pub(crate) directory: String,
     /// Whether changes arrive from it.
     pub(crate) directory_is_connected: bool,
+    pub(crate) directory_since: UnixMillis,
     store: Option<Rc<Link>>,
     supervisor: Option<Rc<Link>>,
     servers: Vec<Rc<Link>>,
@@ -78,9 +81,10 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    pub(crate) fn new(generations: Generations) -> Self {
+    pub(crate) fn new(generations: Generations, clocks: Clocks) -> Self {
         Self {
-            clock: Clock::default(),
+            directory_since: clocks.now(),
+            clocks,
             scheduler: Scheduler::new(),
             tree: Tree::Waiting,
             generations,
@@ -114,6 +118,14 @@ impl Manager {
         }
     }
 
+    pub(crate) fn directory_says(&mut self, connected: bool, text: String) {
+        self.directory_is_connected = connected;
+        if self.directory != text {
+            self.directory = text;
+            self.directory_since = self.clocks.now();
+        }
+    }
+
     pub(crate) fn supervisor_connected(&mut self, link: Rc<Link>) {
         send(&link, &ToSupervisor::Hello(Self::hello()));
         self.supervisor = Some(link);
@@ -123,7 +135,7 @@ impl Manager {
     pub(crate) fn supervisor_said(&mut self, frame: FromSupervisor) {
         match frame {
             FromSupervisor::Running { processes, .. } => {
-                let now = self.clock.now();
+                let now = self.clocks.now();
                 for running in processes.iter().filter(|running| running.role == Role::Channel) {
                     let process = ProcessId(running.process);
                     if self.processes.get(process).is_none() {
@@ -223,7 +235,7 @@ impl Manager {
     /// Gives the scheduler an event and does what follows.
     pub(crate) fn apply(&mut self, event: Event) {
         let mut actions = Vec::new();
-        self.scheduler.apply(self.clock.now(), event, &mut actions);
+        self.scheduler.apply(self.clocks.now(), event, &mut actions);
         for action in actions {
             self.perform(action);
         }
@@ -241,7 +253,7 @@ impl Manager {
                     supervisor,
                     &ToSupervisor::StartChannel { process: number, channel: channel.clone(), kind, capacity },
                 );
-                let attach_by = self.clock.now().plus_ms(START_TIMEOUT_MS);
+                let attach_by = self.clocks.now().plus_ms(START_TIMEOUT_MS);
                 self.processes.insert(process, Process::new(channel, 0, attach_by, true));
             }
             Action::Assign { process, mlist, peer, recipients, attempts, .. } => {
@@ -279,7 +291,8 @@ impl Manager {
 
     /// What is due by time alone.
     pub(crate) fn wake(&mut self) {
-        let now = self.clock.now();
+        self.look_at_the_clock();
+        let now = self.clocks.now();
         let late: Vec<_> =
             self.processes.unattached().filter(|(_, by)| *by <= now).map(|(process, _)| process).collect();
         for process in late {
@@ -330,7 +343,7 @@ impl Manager {
         let scheduler = self.scheduler.wake_at().map_or(u64::MAX, |at| at.0);
         let attach = self.processes.unattached().map(|(_, by)| by.0).min().unwrap_or(u64::MAX);
         let ping = PING_INTERVAL.saturating_sub(self.last_ping.elapsed());
-        let ping = self.clock.now().plus_ms(u64::try_from(ping.as_millis()).unwrap_or(u64::MAX) + 1);
+        let ping = self.clocks.now().plus_ms(u64::try_from(ping.as_millis()).unwrap_or(u64::MAX) + 1);
         UnixMillis(scheduler.min(attach).min(ping.0))
     }
 
@@ -338,7 +351,7 @@ impl Manager {
     /// control of intake needs the magnitude, not the count. Mail that would not leave within a second (a dead or slow
     /// next hop) is not counted, so that it never slows intake.
     pub(crate) fn tell_deliverable(&mut self) {
-        let now = self.clock.now();
+        let now = self.clocks.now();
         let waiting = if self.tree == Tree::Going { self.scheduler.counts().runnable as u64 } else { 0 };
         let leaving = if waiting <= self.departures.per_second(now) { waiting } else { 0 };
         if leaving.checked_ilog2() != self.deliverable_said.checked_ilog2()

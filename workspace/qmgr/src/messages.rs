@@ -12,6 +12,7 @@ use sternpost_message::{
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) id: MessageId,
+    /// In lived time.
     pub(crate) accepted_at: UnixMillis,
     pub(crate) precedence: Precedence,
     /// The pending recipients of each route, ascending; empty when all are of route 0.
@@ -19,7 +20,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    pub(crate) fn of(facts: &MessageFacts) -> Self {
+    pub(crate) fn of(facts: &MessageFacts, accepted_at: UnixMillis) -> Self {
         let is_plain = matches!(&facts.mlists[..], [only] if only.route == RouteIndex(0));
         let mut recipients: Vec<_> = if is_plain {
             Vec::new()
@@ -33,7 +34,7 @@ impl Message {
         recipients.sort_unstable_by_key(|(range, _)| range.first);
         Self {
             id: facts.id,
-            accepted_at: facts.accepted_at,
+            accepted_at,
             precedence: facts.precedence,
             recipients: recipients.into_boxed_slice(),
         }
@@ -88,8 +89,13 @@ impl Messages {
         self.0 = FxHashMap::default();
     }
 
-    pub(crate) fn insert(&mut self, facts: &MessageFacts) {
-        self.0.insert(facts.sequence, Message::of(facts));
+    pub(crate) fn insert(&mut self, facts: &MessageFacts, accepted_at: UnixMillis) {
+        self.0.insert(facts.sequence, Message::of(facts, accepted_at));
+    }
+
+    /// The first of them, if there is one.
+    pub(crate) fn oldest(&self) -> Option<MessageSequence> {
+        self.0.keys().min().copied()
     }
 
     pub(crate) fn get(&self, message: MessageSequence) -> Option<&Message> {
@@ -174,7 +180,7 @@ mod tests {
     #[test]
     fn an_outcome_over_several_routes_settles_each_ones_share() {
         let mut messages = Messages::default();
-        messages.insert(&facts(&[&[range(0, 2), range(5, 1)], &[range(2, 3)]]));
+        messages.insert(&facts(&[&[range(0, 2), range(5, 1)], &[range(2, 3)]]), UnixMillis(1));
         let mut out = Vec::new();
         messages.consequences(MessageSequence(7), range(1, 5), Effect::Worked, &mut out);
         let settled: Vec<_> = out
@@ -192,7 +198,7 @@ mod tests {
     #[test]
     fn a_failure_settles_the_route_and_owes_a_report() {
         let mut messages = Messages::default();
-        messages.insert(&facts(&[&[range(0, 1)]]));
+        messages.insert(&facts(&[&[range(0, 1)]]), UnixMillis(1));
         let mut out = Vec::new();
         messages.consequences(MessageSequence(7), range(0, 1), Effect::Failed, &mut out);
         assert!(matches!(

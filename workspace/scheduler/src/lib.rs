@@ -36,6 +36,7 @@ mod attempt;
 mod backoff;
 mod decide;
 mod event;
+mod lived;
 mod peer;
 mod process;
 mod ranges;
@@ -50,6 +51,7 @@ use rustc_hash::FxHashMap;
 use sternpost_message::{MlistId, UnixMillis};
 
 pub use event::{Action, ChannelLimits, Event, Limits, MlistSpec, PeerLimits, ProcessId, StopReason};
+pub use lived::{JUMP_MS_MIN, JUMPS_COUNT_MAX, Jump, LivedTime};
 pub use status::{ChannelStatus, Counts, PeerStatus, Reason, Status, Waiting};
 
 use peer::{Peer, PeerIndex};

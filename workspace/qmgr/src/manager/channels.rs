@@ -17,7 +17,7 @@ impl Manager {
     pub(crate) fn channel_connected(&mut self, hello: &Hello, link: &Rc<Link>) {
         let process = ProcessId(hello.process);
         if self.processes.get(process).is_none() {
-            let attach_by = self.clock.now().plus_ms(ATTACH_TIMEOUT_MS);
+            let attach_by = self.clocks.now().plus_ms(ATTACH_TIMEOUT_MS);
             self.processes.insert(process, Process::new(hello.channel.clone(), hello.pid, attach_by, false));
             self.apply(Event::ProcessStarted { process, channel: hello.channel.clone() });
         }

@@ -25,6 +25,9 @@ use sternpost_message::{
 use sternpost_platform::link::Link;
 use sternpost_scheduler::{Event, MlistSpec, Scheduler};
 
+/// Nothing is given up so soon after QMGR has begun, unless it is given up sooner after its acceptance.
+const NOTHING_EXPIRES_MS: u64 = 3_600_000;
+
 impl Manager {
     pub(crate) fn store_connected(&mut self, link: Rc<Link>) {
         send(&link, &ToStore::Hello(Self::hello()));
@@ -63,6 +66,7 @@ impl Manager {
             StreamFrame::Message(facts) => self.message(&facts),
             StreamFrame::SnapshotEnd => {
                 self.tree = Tree::Recounting;
+                self.clocks.forget_before(self.messages.oldest().unwrap_or(MessageSequence(u64::MAX)));
                 let token = self.mark_last;
                 self.processes.begin_recount(|link| send(link, &FromQmgr::Recount { token }));
                 self.mark_if_counted();
@@ -147,8 +151,21 @@ impl Manager {
         }
     }
 
+    /// A wall clock that was set has changed what stamps mean: the tree is built anew from the store's.
+    pub(super) fn look_at_the_clock(&mut self) {
+        if self.clocks.observe()
+            && self.tree != Tree::Waiting
+            && let Some(store) = &self.store
+        {
+            send(store, &ToStore::Subscribe);
+            self.tree = Tree::Snapshot;
+        }
+    }
+
     pub(super) fn message(&mut self, facts: &MessageFacts) {
-        self.messages.insert(facts);
+        self.look_at_the_clock();
+        let accepted_at = self.clocks.accepted(facts.sequence, facts.accepted_at);
+        self.messages.insert(facts, accepted_at);
         for mlist in &facts.mlists {
             let hop = NullHop::of_peer(&mlist.peer);
             // One name stands for all null hops: the scheduler keeps every name that it has heard.
@@ -157,7 +174,7 @@ impl Manager {
             if let Some(mut spec) = spec {
                 if let Some(hop) = hop {
                     self.probes.insert(spec.id, hop);
-                    spec.expires_at = facts.accepted_at.plus_ms(NullHop::EXPIRES_AFTER_MS);
+                    spec.expires_at = accepted_at.plus_ms(NullHop::EXPIRES_AFTER_MS);
                     spec.delay_report_at = None;
                 }
                 spec.attempts = mlist.attempts;
@@ -203,6 +220,11 @@ impl Manager {
         let known = self.messages.get(message)?;
         let qmgr = self.generations.configuration().map(|configuration| &configuration.qmgr);
         let after_s = |seconds: u32| known.accepted_at.plus_ms(u64::from(seconds) * 1_000);
+        // A clock that was wrong when the device began may be set before anything is given up by it, and what has waited
+        // through a long outage gets one more chance.
+        let not_before = |seconds: u32| {
+            self.clocks.started().plus_ms((u64::from(seconds) * 1_000).min(NOTHING_EXPIRES_MS))
+        };
         let is_report = matches!(route, ROUTE_FAILURE_REPORT | ROUTE_DELAY_REPORT);
         Some(MlistSpec {
             id: MlistId { message, route },
@@ -213,7 +235,7 @@ impl Manager {
             accepted_at: known.accepted_at,
             // A report that is owed never expires.
             expires_at: match qmgr {
-                Some(qmgr) if !is_report => after_s(qmgr.expire_after_s),
+                Some(qmgr) if !is_report => after_s(qmgr.expire_after_s).max(not_before(qmgr.expire_after_s)),
                 _ => UnixMillis(u64::MAX),
             },
             delay_report_at: qmgr
@@ -240,7 +262,7 @@ impl Manager {
         match consequence {
             Consequence::Settled { mlist, recipients, worked } => {
                 if worked {
-                    self.departures.count(self.clock.now());
+                    self.departures.count(self.clocks.now());
                 }
                 self.processes.outcome(mlist, recipients);
                 self.apply(Event::Settled { mlist, recipients: vec![recipients], worked });
