@@ -1,10 +1,11 @@
 //! What a process gives up: its user, its capabilities, resources beyond its limits, and the system calls that it does
 //! not need.
 //!
-//! Three steps, each for good. [`confine`] has the parent's child take its user and limits and drop every capability
+//! Four steps, each for good. [`confine`] has the parent's child take its user and limits and drop every capability
 //! before its program begins. [`renounce`] has a process do the last of that for itself, whoever started it.
-//! [`Filter::install`] closes the door behind what a role has set up. Not here: who may do what (`image/roles.toml`).
+//! [`keep_to`] leaves it some places of the file system. [`Filter::install`] closes the door behind what a role has set up. Not here: who may do what (`image/roles.toml`).
 
+use landlock::{Access, RulesetAttr, RulesetCreatedAttr};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
@@ -12,6 +13,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// A user and its only group.
@@ -122,6 +124,45 @@ pub fn lacks_for_users() -> io::Result<Vec<&'static str>> {
         ("CAP_KILL", CapabilitySet::KILL),
     ];
     Ok(needed.into_iter().filter(|(_, one)| !held.contains(*one)).map(|(name, _)| name).collect())
+}
+
+/// Places of the file system that are left to a process, with all that is below them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// To read.
+    pub reads: Vec<PathBuf>,
+    /// To read and to write.
+    pub writes: Vec<PathBuf>,
+}
+
+/// Why a process could not be kept to its places.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel does not keep this process to its places")]
+pub struct KeepError(#[source] landlock::RulesetError);
+
+/// From here on this process opens no file but those of `places`, runs none, binds no TCP port, connects to no abstract
+/// socket and signals no process of another sandbox (Landlock). Descriptors that are open stay usable. To be called while the
+/// process has one thread. A place that is not there yet never becomes one.
+///
+/// What the kernel knows of this is enforced; false when it knows nothing of it at all.
+///
+/// # Errors
+/// When a kernel that knows Landlock refuses.
+pub fn keep_to(places: &Places) -> Result<bool, KeepError> {
+    let abi = landlock::ABI::V6;
+    let execute = landlock::AccessFs::Execute;
+    let read = landlock::AccessFs::from_read(abi) & !execute;
+    let write = landlock::AccessFs::from_all(abi) & !execute;
+    let status = landlock::Ruleset::default()
+        .handle_access(landlock::AccessFs::from_all(abi))
+        .and_then(|rules| rules.handle_access(landlock::AccessNet::BindTcp))
+        .and_then(|rules| rules.scope(landlock::Scope::from_all(abi)))
+        .and_then(landlock::Ruleset::create)
+        .and_then(|rules| rules.add_rules(landlock::path_beneath_rules(&places.reads, read)))
+        .and_then(|rules| rules.add_rules(landlock::path_beneath_rules(&places.writes, write)))
+        .and_then(landlock::RulesetCreated::restrict_self)
+        .map_err(KeepError)?;
+    Ok(status.ruleset != landlock::RulesetStatus::NotEnforced)
 }
 
 /// What one argument of a call must be.

@@ -16,7 +16,7 @@ use sternpost_channels::smtp_server::ListenerSocket;
 use sternpost_config::ChannelKind;
 use sternpost_platform::disk::DiskBackend;
 use sternpost_platform::process;
-use sternpost_platform::sandbox::{self, Filter, FilterError};
+use sternpost_platform::sandbox::{self, Filter, FilterError, KeepError};
 
 /// A role and what it is given.
 #[derive(Debug, clap::Subcommand)]
@@ -187,6 +187,9 @@ pub(crate) enum RoleError {
     /// The kernel would not take the filter.
     #[error("this role cannot run without its filter of system calls")]
     Filter(#[from] FilterError),
+    /// The kernel knows Landlock and refused.
+    #[error("this role cannot be kept to its places")]
+    Keep(#[from] KeepError),
     /// A descriptor that the supervisor should have left open.
     #[error("descriptor {number} was not inherited")]
     Inherited {
@@ -221,8 +224,8 @@ pub(crate) fn run(role: Role) -> Result<(), RoleError> {
         Role::Qmgr(arguments) => qmgr(arguments),
         Role::Directory(arguments) => {
             begin(&arguments.tie, "directory")?;
-            close_door("directory")?;
             let mut source = Bootstrap::read(&arguments.bootstrap)?.source;
+            close_door("directory", &directory::places(&source))?;
             if let Source::Directory(directory) = &mut source {
                 directory.node = arguments.node;
             }
@@ -233,7 +236,7 @@ pub(crate) fn run(role: Role) -> Result<(), RoleError> {
         Role::Channel(arguments) => channel(arguments),
         Role::Trial(tie) => {
             begin(&tie, "trial")?;
-            close_door("smtp")
+            close_door("smtp", &[])
         }
     }
 }
@@ -266,9 +269,12 @@ fn filter(role: &str) -> Result<Filter, RoleError> {
     Ok(Roles::of_this_build().filter(role)?)
 }
 
-/// From here on this process makes no system call that its role has no use for. The store, which opens its log first,
-/// does it by itself.
-fn close_door(role: &str) -> Result<(), RoleError> {
+/// From here on this process makes no system call that its role has no use for, and opens nothing but its places; `words`
+/// say what those of the table stand for. The store, which opens its log first and then nothing, does it by itself.
+fn close_door(role: &str, words: &[(&str, Vec<PathBuf>)]) -> Result<(), RoleError> {
+    if !sandbox::keep_to(&Roles::of_this_build().places(role, words)?)? {
+        tracing::debug!(event = "sandbox.no-landlock", "this kernel does not keep a process to its places");
+    }
     Ok(filter(role)?.install()?)
 }
 
@@ -313,7 +319,7 @@ fn store(arguments: Store) -> Result<(), RoleError> {
 fn qmgr(arguments: Qmgr) -> Result<(), RoleError> {
     let listening = inherited(arguments.listen_fd)?;
     begin(&arguments.tie, "qmgr")?;
-    close_door("qmgr")?;
+    close_door("qmgr", &[("<state>/qmgr", vec![arguments.state.clone()])])?;
     sternpost_qmgr::run(sternpost_qmgr::Options {
         listening,
         run_directory: arguments.tie.run_directory,
@@ -337,7 +343,7 @@ fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {
         .map(|(number, listeners)| Ok(ListenerSocket { socket: inherited(number)?, listeners }))
         .collect::<Result<Vec<_>, RoleError>>()?;
     begin(&arguments.tie, "smtp-server")?;
-    close_door("smtp-server")?;
+    close_door("smtp-server", &[])?;
     let run_directory = arguments.tie.run_directory;
     sternpost_channels::smtp_server::run(sternpost_channels::smtp_server::Options {
         run_directory,
@@ -348,11 +354,14 @@ fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {
 
 fn channel(arguments: Channel) -> Result<(), RoleError> {
     begin(&arguments.tie, &arguments.name)?;
-    close_door(match arguments.kind {
-        ChannelKind::Smtp => "smtp",
-        ChannelKind::Lmtp => "lmtp",
-        ChannelKind::Housekeeper => "housekeeper",
-    })?;
+    close_door(
+        match arguments.kind {
+            ChannelKind::Smtp => "smtp",
+            ChannelKind::Lmtp => "lmtp",
+            ChannelKind::Housekeeper => "housekeeper",
+        },
+        &[],
+    )?;
     let options = sternpost_channels::ChannelOptions {
         run_directory: arguments.tie.run_directory,
         channel: arguments.name,

@@ -5,8 +5,9 @@
 
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::LazyLock;
-use sternpost_platform::sandbox::{Condition, Filter, FilterError, Identity, Limits, Rule, Test};
+use sternpost_platform::sandbox::{Condition, Filter, FilterError, Identity, Limits, Places, Rule, Test};
 
 const TEXT: &str = include_str!("../../../image/roles.toml");
 
@@ -227,6 +228,27 @@ impl Roles {
         Some(Limits { open_files, locked_octets, data_octets })
     }
 
+    /// The places of the file system that a role may open, with what the words of the table stand for.
+    ///
+    /// # Errors
+    /// `Wrong` for a role that is not in the table, and for a word that stands for nothing.
+    pub(crate) fn places(&self, role: &str, words: &[(&str, Vec<PathBuf>)]) -> Result<Places, RolesError> {
+        let wrong = |what: String| RolesError::Wrong { name: role.to_owned(), what };
+        let known = self.roles.get(role).ok_or_else(|| wrong("there is no such role".to_owned()))?;
+        let paths = |places: &[String]| {
+            let mut paths = Vec::new();
+            for place in places {
+                match words.iter().find(|(word, _)| word == place) {
+                    Some((_, meant)) => paths.extend_from_slice(meant),
+                    None if place.starts_with('/') => paths.push(place.into()),
+                    None => return Err(wrong(format!("{place} stands for nothing"))),
+                }
+            }
+            Ok(paths)
+        };
+        Ok(Places { reads: paths(&known.reads)?, writes: paths(&known.writes)? })
+    }
+
     /// The filter of a role's system calls.
     ///
     /// # Errors
@@ -294,6 +316,7 @@ mod tests {
     enum End {
         Works,
         /// With ENOSYS.
+        /// Or with EACCES, by Landlock.
         IsRefused,
         /// By SIGSYS.
         Kills,
@@ -308,13 +331,15 @@ mod tests {
             "chown" => std::os::unix::fs::chown("/proc/self/cwd", None, None),
             "chroot" => std::os::unix::fs::chroot("/"),
             "ring" => sternpost_platform::disk::open_log_disk(
-                &std::env::current_dir().unwrap().join("log"),
+                &std::env::current_dir().unwrap().join("qmgr/log"),
                 sternpost_platform::disk::DiskBackend::IoUring,
                 0,
             )
             .map(drop)
             .map_err(std::io::Error::other),
-            "open" => std::fs::File::open("/etc/hostname").map(drop),
+            "open" => std::fs::File::open("/etc/passwd").map(drop),
+            "write" => std::fs::write("qmgr/file", "text"),
+            "write elsewhere" => std::fs::write("file", "text"),
             "signal" => Ok(rustix::process::kill_process(
                 rustix::process::getppid().unwrap(),
                 rustix::process::Signal::CONT,
@@ -338,10 +363,19 @@ mod tests {
     fn end_after(attempt_of_role: &str) -> ! {
         let (role, what) = attempt_of_role.split_once(' ').unwrap();
         sternpost_platform::sandbox::renounce().unwrap();
+        if role != "store" {
+            let words = [
+                ("<state>/qmgr", vec!["qmgr".into()]),
+                ("<configuration>", vec![]),
+                ("<name-servers>", vec![]),
+            ];
+            let places = Roles::of_this_build().places(role, &words).unwrap();
+            sternpost_platform::sandbox::keep_to(&places).unwrap();
+        }
         Roles::of_this_build().filter(role).unwrap().install().unwrap();
         std::process::exit(match attempt(what) {
             Ok(()) => 10,
-            Err(error) if error.raw_os_error() == Some(38) => 11,
+            Err(error) if matches!(error.raw_os_error(), Some(38 | 13)) => 11,
             Err(error) => {
                 eprintln!("{attempt_of_role}: {error:?}");
                 12
@@ -353,6 +387,7 @@ mod tests {
     fn end_of(role: &str, what: &str) -> End {
         use std::os::unix::process::ExitStatusExt;
         let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("qmgr")).unwrap();
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -381,7 +416,7 @@ mod tests {
             return assert_eq!(end_of("store", "open"), End::Works);
         }
         // Each attempt, the roles for which it works, and how it ends for the others.
-        let rows: [(&str, &[&str], End); 12] = [
+        let rows: [(&str, &[&str], End); 14] = [
             ("exec", &[], End::Kills),
             ("chown", &[], End::Kills),
             ("chroot", &[], End::Kills),
@@ -390,7 +425,9 @@ mod tests {
             ("listen", &[], End::IsRefused),
             ("udp", &["directory", "smtp", "lmtp"], End::IsRefused),
             ("tcp", &["directory", "smtp", "lmtp"], End::IsRefused),
-            ("open", &["qmgr", "directory"], End::IsRefused),
+            ("open", &["directory"], End::IsRefused),
+            ("write", &["qmgr"], End::IsRefused),
+            ("write elsewhere", &[], End::IsRefused),
             ("thread", &["directory"], End::IsRefused),
             ("link", &all, End::IsRefused),
             ("memory", &all, End::IsRefused),
@@ -465,6 +502,36 @@ mod tests {
         let rules = overlay("udev/rules.d/90-sternpost.rules");
         let owner = format!("OWNER=\"{}\", GROUP=\"{group}\", MODE=\"0600\"", user("store"));
         assert!(rules.contains(&owner), "{rules}");
+    }
+
+    #[test]
+    fn the_table_in_architecture_md_is_the_table() {
+        let roles = Roles::of_this_build();
+        let mut table =
+            "| role | user | capabilities | system calls | limits |\n|---|---|---|---|---|\n".to_owned();
+        let or = |words: Vec<&str>, none: &str| {
+            if words.is_empty() { none.to_owned() } else { words.join(", ") }
+        };
+        for (name, role) in &roles.roles {
+            let capabilities = role.capabilities.iter().map(|name| name.trim_start_matches("CAP_")).collect();
+            let LimitsTable { open_files, locked_octets, data_octets } = role.limits;
+            let mut limits = format!("{open_files} descriptors");
+            for (octets, what) in [(locked_octets, "locked"), (data_octets.unwrap_or(0), "of data")] {
+                if octets > 0 {
+                    limits.push_str(&format!(", {} MiB {what}", octets >> 20));
+                }
+            }
+            table.push_str(&format!(
+                "| `{name}` | `{}` {} | {} | {} | {limits} |\n",
+                role.user,
+                roles.identity(name).unwrap().uid,
+                or(capabilities, "none"),
+                or(role.calls.iter().map(String::as_str).collect(), "its unit's"),
+            ));
+        }
+        let path = format!("{}/../../ARCHITECTURE.md", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains(&table), "ARCHITECTURE.md should have this table:\n{table}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use sternpost_config::Entry;
-use sternpost_directory::{DirectoryStatus, Handover};
+use sternpost_directory::{Bind, DirectoryStatus, Handover};
 use sternpost_link::qmgr::ToQmgr;
 use sternpost_link::{DATAGRAM_OCTETS_MAX, FrameError, Hello, PROTOCOL_VERSION, Role};
 use sternpost_message::Diagnostic;
@@ -20,6 +20,31 @@ use tokio::sync::mpsc;
 
 /// Between two attempts to reach QMGR.
 const RECONNECT: Duration = Duration::from_millis(100);
+
+/// What the words of the role's places stand for: the folders of the files that the configuration's source names, and the
+/// one in which the system keeps its name servers. Links are followed once, now.
+pub(super) fn places(source: &Source) -> [(&'static str, Vec<PathBuf>); 2] {
+    let files = match source {
+        Source::Tables(path) => vec![path],
+        Source::Directory(directory) => {
+            let own: [Option<&PathBuf>; 2] = match &directory.bind {
+                Bind::Simple { password_file, .. } => [Some(password_file), None],
+                Bind::External { certificate, key } => [Some(certificate), Some(key)],
+            };
+            own.into_iter().flatten().chain(&directory.trust_anchor).collect()
+        }
+    };
+    let folder = |path: &Path| path.parent().map(Path::to_owned);
+    let folders = files.into_iter().flat_map(|file| {
+        let real = file.canonicalize().ok();
+        folder(file).into_iter().chain(real.as_deref().and_then(folder))
+    });
+    let resolver = Path::new("/etc/resolv.conf").canonicalize().ok();
+    [
+        ("<configuration>", folders.collect()),
+        ("<name-servers>", resolver.as_deref().and_then(folder).into_iter().collect()),
+    ]
+}
 
 /// Watches the source of the configuration for ever.
 ///
