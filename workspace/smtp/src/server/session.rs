@@ -520,7 +520,7 @@ impl ServerSession {
     fn answer(&mut self, answer: Answer) {
         let Some(asked) = self.question.take() else { return };
         if matches!(asked, Asked::EndOfContent) {
-            return self.answer_end_of_content(answer);
+            return self.answer_end_of_content(&answer);
         }
         let words = match answer {
             Answer::Reject(reply) => return self.reject(&asked, &reply),
@@ -555,10 +555,10 @@ impl ServerSession {
     }
 
     /// The message was accepted or refused by the driver: that is said in any case, also on the way down.
-    fn answer_end_of_content(&mut self, answer: Answer) {
+    fn answer_end_of_content(&mut self, answer: &Answer) {
         let is_shutting_down = std::mem::take(&mut self.is_shutting_down);
         for _ in 0..self.replies_due {
-            match &answer {
+            match answer {
                 Answer::Accept => self.accept(replies::MESSAGE_ACCEPTED, None),
                 Answer::AcceptText(text) => self.accept(replies::MESSAGE_ACCEPTED, Some(text)),
                 Answer::Reject(reply) => self.say_rejection(reply),
