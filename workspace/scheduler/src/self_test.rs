@@ -31,8 +31,9 @@ pub struct CommitTime {
     pub method: WriteMethod,
     /// Octets of the batch.
     pub batch_octets: u32,
-    /// The median.
-    pub median: Duration,
+    /// What it takes where nothing else is in the way: the lowest tenth, as a median would measure what else the
+    /// processors do.
+    pub time: Duration,
 }
 
 /// What the self test has found out about the machine.
@@ -44,7 +45,7 @@ pub struct Measured<'a> {
     pub cpus_count: u32,
     /// Memory of the machine.
     pub memory_octets: u64,
-    /// From the wish for a process to its end, when it has nothing to do. The median.
+    /// From the wish for a process to its end, when it has nothing to do. The lowest tenth.
     pub process_start: Duration,
 }
 
@@ -100,7 +101,7 @@ pub fn derive(measured: &Measured<'_>) -> Option<Values> {
         .commits
         .iter()
         .filter(|commit| commit.method == method.value)
-        .map(|commit| (commit.batch_octets, commit.median))
+        .map(|commit| (commit.batch_octets, commit.time))
         .collect();
     curve.sort_unstable();
     let (_, smallest) = *curve.first()?;
@@ -111,16 +112,16 @@ pub fn derive(measured: &Measured<'_>) -> Option<Values> {
 
 /// The ring if it takes clearly less time over the batches that both have written, else the plain call.
 fn method(commits: &[CommitTime]) -> Option<Derived<WriteMethod>> {
-    let median = |method, octets| {
+    let time = |method, octets| {
         let found = commits.iter().find(|commit| commit.method == method && commit.batch_octets == octets);
-        found.map(|commit| commit.median)
+        found.map(|commit| commit.time)
     };
     let pairs: Vec<(u32, Duration, Duration)> = commits
         .iter()
         .filter(|commit| commit.method == WriteMethod::IoUring)
         .filter_map(|ring| {
-            let plain = median(WriteMethod::Dsync, ring.batch_octets)?;
-            Some((ring.batch_octets, ring.median, plain))
+            let plain = time(WriteMethod::Dsync, ring.batch_octets)?;
+            Some((ring.batch_octets, ring.time, plain))
         })
         .collect();
     let Some((octets, ring, plain)) = pairs.iter().min_by_key(|(octets, ..)| *octets) else {
@@ -148,10 +149,10 @@ fn batch(curve: &[(u32, Duration)], smallest: Duration) -> Derived<u32> {
     let time_max = BATCH_TIME_MAX.max(smallest.saturating_mul(3) / 2);
     let mut fits = BATCH_OCTETS_MIN;
     let mut before: Option<(u32, Duration)> = None;
-    for &(octets, median) in curve {
-        if median > time_max {
-            if let Some((octets_before, median_before)) = before {
-                let share = seconds(time_max - median_before) / seconds(median - median_before);
+    for &(octets, time) in curve {
+        if time > time_max {
+            if let Some((octets_before, time_before)) = before {
+                let share = seconds(time_max - time_before) / seconds(time - time_before);
                 let more = f64::from(octets - octets_before) * share;
                 #[expect(
                     clippy::cast_possible_truncation,
@@ -164,7 +165,7 @@ fn batch(curve: &[(u32, Duration)], smallest: Duration) -> Derived<u32> {
             break;
         }
         fits = octets;
-        before = Some((octets, median));
+        before = Some((octets, time));
     }
     // Whole pages of the log, sixteen at a time, so that noise does not show.
     let value = (fits / (64 << 10) * (64 << 10)).clamp(BATCH_OCTETS_MIN, BATCH_OCTETS_MAX);
@@ -288,7 +289,7 @@ mod tests {
         let commit = |batch_octets| CommitTime {
             method,
             batch_octets,
-            median: Duration::from_secs_f64(time(batch_octets)),
+            time: Duration::from_secs_f64(time(batch_octets)),
         };
         SIZES.into_iter().map(commit).collect()
     }
@@ -405,16 +406,16 @@ mod tests {
     #[test]
     fn nothing_follows_from_nothing_and_no_figure_panics() {
         assert_eq!(derive(&machine(&[])), None);
-        for median in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX / 4] {
+        for time in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX / 4] {
             for batch_octets in [0, 1, u32::MAX] {
-                let commit = |method| CommitTime { method, batch_octets, median };
+                let commit = |method| CommitTime { method, batch_octets, time };
                 let commits =
                     [commit(WriteMethod::IoUring), commit(WriteMethod::Dsync), commit(WriteMethod::Dsync)];
                 let measured = Measured {
                     commits: &commits,
                     cpus_count: 0,
                     memory_octets: u64::MAX,
-                    process_start: median,
+                    process_start: time,
                 };
                 let values = derive(&measured).unwrap();
                 assert!((BATCH_OCTETS_MIN..=BATCH_OCTETS_MAX).contains(&values.batch_octets.value));

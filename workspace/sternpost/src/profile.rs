@@ -52,7 +52,7 @@ pub(crate) struct Profile {
 pub(crate) struct Machine {
     pub(crate) cpus_count: u32,
     pub(crate) memory_octets: u64,
-    /// From the wish for a process to its end when it has nothing to do: median of several, microseconds.
+    /// From the wish for a process to its end when it has nothing to do: the least of several, microseconds.
     pub(crate) process_start_us: f64,
 }
 
@@ -64,6 +64,8 @@ pub(crate) struct Commit {
     pub(crate) batch_octets: u32,
     /// How many were measured.
     pub(crate) count: u32,
+    /// Microseconds. The values follow from the lowest tenth.
+    pub(crate) p10_us: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     /// Batches a second, one after the other.
@@ -299,6 +301,7 @@ mod tests {
                 method: "dsync".into(),
                 batch_octets: 4_096,
                 count: 64,
+                p10_us: 300.0,
                 p50_us: 312.5,
                 p99_us: 900.0,
                 per_s: 3_000.0,

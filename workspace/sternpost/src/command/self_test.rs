@@ -112,7 +112,7 @@ fn test(queue: &Queue, budget: &Budget) -> Result<Tested, CommandError> {
                 measure::Method::Dsync => WriteMethod::Dsync,
                 measure::Method::Fdatasync | measure::Method::Unsynced => return None,
             };
-            Some(CommitTime { method, batch_octets: series.batch_octets, median: series.median })
+            Some(CommitTime { method, batch_octets: series.batch_octets, time: series.tenth })
         })
         .collect();
     let values = derive(&Measured {
@@ -160,6 +160,7 @@ fn text(profile: &Profile, queue: &Queue) -> String {
             vec![
                 commit.method.clone(),
                 format!("{} KiB", commit.batch_octets >> 10),
+                format!("{:.3} ms", commit.p10_us / 1e3),
                 format!("{:.3} ms", commit.p50_us / 1e3),
                 format!("{:.3} ms", commit.p99_us / 1e3),
                 format!("{:.0}/s", commit.per_s),
@@ -169,7 +170,10 @@ fn text(profile: &Profile, queue: &Queue) -> String {
         })
         .collect();
     let mut out = format!("Durable writes in {} {}\n\n", profile.place, profile.queue.display());
-    out.push_str(&output::table(&["METHOD", "BATCH", "P50", "P99", "RATE", "CONTENT", "COUNT"], &rows));
+    out.push_str(&output::table(
+        &["METHOD", "BATCH", "P10", "P50", "P99", "RATE", "CONTENT", "COUNT"],
+        &rows,
+    ));
     if let Some(read) = profile.content.read_octets_per_s {
         out.push_str(&format!("\ncontent is read at {:.1} MiB/s", read / 1_048_576.0));
     }

@@ -4,9 +4,10 @@ use crate::command::role_trial;
 use crate::profile::{Commit, Content};
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
+use sternpost_platform::disk::DiskOpenError;
 pub(super) use sternpost_platform::disk::trial::Method;
 use sternpost_platform::disk::trial::{TrialDisk, TrialPlace, WriteCache, fill, pattern};
-use sternpost_queue::{AlignedBuffer, DiskError};
+use sternpost_queue::{AlignedBuffer, DiskError, PAGE_OCTETS};
 
 /// Time for the whole, and for its parts.
 pub(super) struct Budget {
@@ -49,6 +50,8 @@ const SERIES_COUNT_MIN: usize = 3;
 pub(super) struct Measurements {
     pub(super) series: Vec<Series>,
     read_octets_per_s: Option<f64>,
+    /// What a flush adds to the smallest write, at the least.
+    flush: Option<Duration>,
     pub(super) cpus_count: u32,
     pub(super) memory_octets: u64,
     pub(super) process_start: Duration,
@@ -60,7 +63,9 @@ pub(super) struct Series {
     pub(super) method: Method,
     pub(super) batch_octets: u32,
     count: usize,
-    pub(super) median: Duration,
+    least: Duration,
+    pub(super) tenth: Duration,
+    median: Duration,
     p99: Duration,
     per_s: f64,
 }
@@ -76,6 +81,9 @@ pub(super) enum MeasureError {
     /// The device.
     #[error("the device refuses the trial")]
     Disk(#[from] DiskError),
+    /// The device once more, for another way of writing.
+    #[error("the device cannot be opened again")]
+    Open(#[source] DiskOpenError),
     /// A process.
     #[error("a process of this program cannot be started")]
     Start(#[from] io::Error),
@@ -96,7 +104,7 @@ pub(super) fn all(mut place: TrialPlace, budget: &Budget) -> Result<Measurements
     let largest = budget.sizes.iter().copied().max().unwrap_or_default();
     let mut buffer = pattern(usize::try_from(largest).unwrap_or(usize::MAX));
     let mut disks: Vec<(Method, TrialDisk)> = Vec::new();
-    for method in [Method::IoUring, Method::Dsync, Method::Fdatasync, Method::Unsynced] {
+    for method in [Method::IoUring, Method::Dsync, Method::Fdatasync] {
         match place.disk(method) {
             Ok(mut disk) => {
                 disk.register(&buffer);
@@ -111,20 +119,19 @@ pub(super) fn all(mut place: TrialPlace, budget: &Budget) -> Result<Measurements
     }
     let sizes: Vec<u32> =
         budget.sizes.iter().copied().filter(|octets| u64::from(*octets) <= place.octets()).collect();
-    let smallest = sizes.first().copied();
     let mut measured = Vec::new();
+    let mut flush = None;
     for octets in sizes {
-        for (method, disk) in &mut disks {
-            // What a flush adds is told by the smallest write.
-            let is_wanted = *method != Method::Unsynced || Some(octets) == smallest;
-            if is_wanted && Instant::now() < deadline {
-                meter.show(&format!("writing {} KiB by {}", octets >> 10, name(*method)));
-                fill(&mut buffer, usize::try_from(octets).unwrap_or(usize::MAX));
-                let (back, one) = series(*method, disk, buffer, budget, deadline)?;
-                buffer = back;
-                measured.push(one);
-            }
+        if Instant::now() < deadline {
+            meter.show(&format!("writing batches of {} KiB", octets >> 10));
+            fill(&mut buffer, usize::try_from(octets).unwrap_or(usize::MAX));
+            buffer = round(&mut disks, buffer, budget, deadline, &mut measured)?;
         }
+    }
+    if Instant::now() < deadline {
+        meter.show("asking for a flush");
+        fill(&mut buffer, PAGE_OCTETS);
+        flush = Some(flush_time(&place, buffer, budget, deadline, &mut measured)?);
     }
     for (_, disk) in &disks {
         remarks.extend(disk.remarks());
@@ -137,10 +144,10 @@ pub(super) fn all(mut place: TrialPlace, budget: &Budget) -> Result<Measurements
         remarks.push("The disk is so slow that not everything was measured in time.".to_owned());
         None
     };
-    meter.clear();
     Ok(Measurements {
         series: measured,
         read_octets_per_s,
+        flush,
         cpus_count: std::thread::available_parallelism()
             .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         memory_octets: memory_octets(),
@@ -149,35 +156,79 @@ pub(super) fn all(mut place: TrialPlace, budget: &Budget) -> Result<Measurements
     })
 }
 
-fn series(
-    method: Method,
-    disk: &mut TrialDisk,
+/// Writes one size of batch by every method in turn, so that whatever else the machine does meets all of them.
+fn round(
+    disks: &mut [(Method, TrialDisk)],
     mut buffer: AlignedBuffer,
     budget: &Budget,
     deadline: Instant,
-) -> Result<(AlignedBuffer, Series), DiskError> {
+    measured: &mut Vec<Series>,
+) -> Result<AlignedBuffer, DiskError> {
     let batch_octets = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
-    // The first write wakes the device and the writer's thread.
-    buffer = disk.write(buffer)?.0;
+    let time_max = budget.series * u32::try_from(disks.len()).unwrap_or(u32::MAX);
     let began = Instant::now();
-    let mut times = Vec::new();
-    while times.len() < budget.series_count_max
-        && (times.len() < SERIES_COUNT_MIN || began.elapsed() < budget.series)
-        && (times.is_empty() || Instant::now() < deadline)
-    {
-        let (back, time) = disk.write(buffer)?;
-        buffer = back;
-        times.push(time);
+    let mut times = vec![Vec::new(); disks.len()];
+    for turn in 0..=budget.series_count_max {
+        let is_over = Instant::now() >= deadline || (turn > SERIES_COUNT_MIN && began.elapsed() >= time_max);
+        if turn > 1 && is_over {
+            break;
+        }
+        for ((_, disk), times) in disks.iter_mut().zip(&mut times) {
+            let (back, time) = disk.write(buffer)?;
+            buffer = back;
+            // The first write wakes the device and the writer's thread.
+            if turn > 0 {
+                times.push(time);
+            }
+        }
     }
-    let all: Duration = times.iter().sum();
-    times.sort_unstable();
-    let at = |share: usize| times[(times.len() - 1) * share / 100];
-    let count = u64::try_from(times.len()).unwrap_or(u64::MAX);
-    let (count, per_s) = (times.len(), per_second(count, all));
-    Ok((buffer, Series { method, batch_octets, count, median: at(50), p99: at(99), per_s }))
+    for ((method, _), mut times) in disks.iter().zip(times) {
+        let all: Duration = times.iter().sum();
+        let (count, per_s) = (times.len(), per_second(times.len() as u64, all));
+        let mut at = |percent| quantile(&mut times, percent);
+        measured.push(Series {
+            method: *method,
+            batch_octets,
+            count,
+            least: at(0),
+            tenth: at(10),
+            median: at(50),
+            p99: at(99),
+            per_s,
+        });
+    }
+    Ok(buffer)
 }
 
-/// The median of several starts of this program, from the wish to the end.
+/// What a flush adds to the smallest write: both in turn, and of both the least, which nothing else has delayed. A
+/// write without one joins what was measured.
+fn flush_time(
+    place: &TrialPlace,
+    buffer: AlignedBuffer,
+    budget: &Budget,
+    deadline: Instant,
+    measured: &mut Vec<Series>,
+) -> Result<Duration, MeasureError> {
+    let disk = |method| place.disk(method).map(|disk| (method, disk)).map_err(MeasureError::Open);
+    let mut both = [disk(Method::Fdatasync)?, disk(Method::Unsynced)?];
+    let mut pair = Vec::new();
+    round(&mut both, buffer, budget, deadline, &mut pair)?;
+    let least = |method| {
+        let found = pair.iter().find(|series: &&Series| series.method == method);
+        found.map(|series| series.least).unwrap_or_default()
+    };
+    let flush = least(Method::Fdatasync).saturating_sub(least(Method::Unsynced));
+    measured.extend(pair.into_iter().filter(|series| series.method == Method::Unsynced));
+    Ok(flush)
+}
+
+/// Of no times, none.
+fn quantile(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort_unstable();
+    times.get(times.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default()
+}
+
+/// The least of several starts of this program, from the wish to the end.
 fn process_start(count: usize, deadline: Instant) -> io::Result<Duration> {
     let mut times = Vec::new();
     while times.len() < count && (times.is_empty() || Instant::now() < deadline) {
@@ -185,8 +236,7 @@ fn process_start(count: usize, deadline: Instant) -> io::Result<Duration> {
         role_trial::start_and_wait()?;
         times.push(began.elapsed());
     }
-    times.sort_unstable();
-    Ok(times[times.len() / 2])
+    Ok(quantile(&mut times, 0))
 }
 
 /// What the system has in all; 0 where it does not say.
@@ -224,6 +274,7 @@ impl Measurements {
             method: name(series.method).to_owned(),
             batch_octets: series.batch_octets,
             count: u32::try_from(series.count).unwrap_or(u32::MAX),
+            p10_us: microseconds(series.tenth),
             p50_us: microseconds(series.median),
             p99_us: microseconds(series.p99),
             per_s: (series.per_s * 10.0).round() / 10.0,
@@ -244,10 +295,6 @@ impl Measurements {
     /// What the time of a flush says about the cache behind it, where that can be told. A cache that keeps its content
     /// without power answers at once too, so this is a question and no verdict.
     pub(super) fn flush_remark(&self, cache: Option<WriteCache>) -> Option<String> {
-        let smallest = |method| {
-            let mut of_method = self.series.iter().filter(|series| series.method == method);
-            of_method.next().map(|series| series.median)
-        };
         match cache {
             None => None,
             Some(WriteCache::WriteThrough) => Some(
@@ -256,8 +303,7 @@ impl Measurements {
                     .to_owned(),
             ),
             Some(WriteCache::WriteBack) => {
-                let (synced, written) = (smallest(Method::Fdatasync)?, smallest(Method::Unsynced)?);
-                let flush = synced.saturating_sub(written);
+                let flush = self.flush?;
                 (flush < FLUSH_TIME_MIN).then(|| {
                     format!(
                         "The device answers a flush in {:.0} µs, faster than a medium can. Either its cache survives the \
@@ -294,22 +340,22 @@ impl Meter {
     }
 }
 
+impl Drop for Meter {
+    /// An error begins a line of its own.
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn with(fdatasync_us: u64, unsynced_us: u64) -> Measurements {
-        let series = |method, us| Series {
-            method,
-            batch_octets: 4_096,
-            count: 64,
-            median: Duration::from_micros(us),
-            p99: Duration::from_micros(us),
-            per_s: 1.0,
-        };
+    fn with(flush_us: u64) -> Measurements {
         Measurements {
-            series: vec![series(Method::Fdatasync, fdatasync_us), series(Method::Unsynced, unsynced_us)],
+            series: Vec::new(),
             read_octets_per_s: None,
+            flush: Some(Duration::from_micros(flush_us)),
             cpus_count: 1,
             memory_octets: 0,
             process_start: Duration::ZERO,
@@ -319,32 +365,36 @@ mod tests {
 
     #[test]
     fn a_flush_that_costs_nothing_is_asked_about_and_an_honest_one_is_not() {
-        let remark = with(25, 20).flush_remark(Some(WriteCache::WriteBack)).unwrap();
+        let remark = with(5).flush_remark(Some(WriteCache::WriteBack)).unwrap();
         assert!(
             remark.starts_with("The device answers a flush in 5 µs, faster than a medium can."),
             "{remark}"
         );
-        assert_eq!(with(400, 20).flush_remark(Some(WriteCache::WriteBack)), None);
-        // An emulated machine takes long for the way to the device alone.
-        assert_eq!(with(900, 700).flush_remark(Some(WriteCache::WriteBack)), None);
-        assert_eq!(with(25, 20).flush_remark(None), None, "nothing says whether a flush is needed");
-        let through = with(25, 20).flush_remark(Some(WriteCache::WriteThrough)).unwrap();
+        // Solid-state drives take hundreds, and on an emulated machine the way to the device alone takes longer.
+        assert_eq!(with(90).flush_remark(Some(WriteCache::WriteBack)), None);
+        assert_eq!(with(5).flush_remark(None), None, "nothing says whether a flush is needed");
+        let through = with(5).flush_remark(Some(WriteCache::WriteThrough)).unwrap();
         assert!(through.starts_with("The device says that it has no volatile write cache"));
     }
 
     #[test]
-    fn a_series_has_its_median_and_its_rate() {
+    fn every_method_has_its_quantiles_and_its_rate() {
         let folder = tempfile::tempdir().unwrap();
         let mut place = TrialPlace::open(&folder.path().join("log"), None).unwrap();
         place.prepare(Duration::from_secs(2)).unwrap();
-        let mut disk = place.disk(Method::Dsync).unwrap();
+        let methods = [Method::Dsync, Method::Fdatasync];
+        let mut disks: Vec<_> = methods.map(|method| (method, place.disk(method).unwrap())).into();
         let deadline = Instant::now() + Duration::from_secs(20);
-        let (buffer, series) =
-            series(Method::Dsync, &mut disk, pattern(4_096), &Budget::BOOT, deadline).unwrap();
-        assert!((SERIES_COUNT_MIN..=Budget::BOOT.series_count_max).contains(&series.count));
-        assert!(series.median > Duration::ZERO && series.median <= series.p99 && series.per_s > 0.0);
-        // Past the deadline one write is enough.
-        let late = super::series(Method::Dsync, &mut disk, buffer, &Budget::BOOT, Instant::now()).unwrap().1;
-        assert_eq!((late.count, late.batch_octets), (1, 4_096));
+        let mut measured = Vec::new();
+        let buffer = round(&mut disks, pattern(4_096), &Budget::BOOT, deadline, &mut measured).unwrap();
+        assert_eq!(measured.iter().map(|series| series.method).collect::<Vec<_>>(), methods);
+        for series in &measured {
+            assert!((SERIES_COUNT_MIN..=Budget::BOOT.series_count_max).contains(&series.count));
+            assert!(series.tenth > Duration::ZERO && series.tenth <= series.median);
+            assert!(series.median <= series.p99 && series.per_s > 0.0);
+        }
+        // Past the deadline one write each is enough.
+        round(&mut disks, buffer, &Budget::BOOT, Instant::now(), &mut measured).unwrap();
+        assert_eq!((measured.len(), measured[3].count, measured[3].batch_octets), (4, 1, 4_096));
     }
 }
