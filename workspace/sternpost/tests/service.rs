@@ -141,6 +141,69 @@ fn sockets_that_were_open_before_are_used_and_the_others_serve_nobody() {
     assert!(!home.path().join("r/listeners.json").exists());
 }
 
+/// A journal entry: `NAME=value` lines, and `NAME`, its length in eight octets, the value.
+fn fields(mut octets: &[u8]) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    while let Some(end) = octets.iter().position(|octet| *octet == b'\n') {
+        let line = String::from_utf8(octets[..end].to_vec()).unwrap();
+        octets = &octets[end + 1..];
+        if let Some((name, value)) = line.split_once('=') {
+            fields.push((name.to_owned(), value.to_owned()));
+            continue;
+        }
+        let (length, rest) = octets.split_first_chunk::<8>().unwrap();
+        let (value, rest) = rest.split_at(usize::try_from(u64::from_le_bytes(*length)).unwrap());
+        fields.push((line, String::from_utf8(value.to_vec()).unwrap()));
+        octets = &rest[1..];
+    }
+    fields
+}
+
+#[test]
+fn events_of_every_role_come_into_the_journal_with_their_fields() {
+    let home = home(&["127.0.0.1:0".to_owned()]);
+    let journal = UnixDatagram::bind(home.path().join("socket")).unwrap();
+    journal.set_read_timeout(Some(PATIENCE)).unwrap();
+    // A place of its own for the journal's socket, and a stderr of which the service manager says that it is the journal.
+    let line =
+        "mount -t tmpfs none /run; mkdir -p /run/systemd/journal; mount --bind \"$1\" /run/systemd/journal
+        export JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2)
+        exec \"$0\" run --bootstrap \"$1/boot.toml\"";
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["--mount", "sh", "-ec", line]).arg(program()).arg(home.path());
+    let mut running = Running(command.stderr(log(home.path())).spawn().unwrap());
+    let wanted = [
+        ("sternpost-supervisor", "listening"),
+        ("sternpost-qmgr", "a new configuration is in force"),
+        ("sternpost-store", "making a new log"),
+    ];
+    let mut missing: Vec<_> = wanted.into();
+    let mut entries = Vec::new();
+    while !missing.is_empty() {
+        let mut buffer = [0; 65_536];
+        let octets = journal
+            .recv(&mut buffer)
+            .unwrap_or_else(|error| panic!("{error}: {missing:?} not in {entries:?}"));
+        let entry = fields(&buffer[..octets]);
+        let value = |name: &str| {
+            entry.iter().find(|(field, _)| field == name).map_or("", |(_, value)| value.as_str())
+        };
+        missing.retain(|(role, message)| (value("SYSLOG_IDENTIFIER"), value("MESSAGE")) != (*role, *message));
+        if value("MESSAGE") == "a new configuration is in force" {
+            assert_eq!(
+                (value("EVENT"), value("GENERATION"), value("PRIORITY")),
+                ("configuration.in-force", "1", "5")
+            );
+        }
+        entries.push(entry);
+    }
+    assert_eq!(fs::read_to_string(home.path().join("stderr")).unwrap(), "", "nothing is said twice");
+    running.terminate();
+}
+
 #[test]
 fn one_socket_for_every_address_serves_the_listener_of_one_address_alone() {
     let socket = TcpListener::bind("0.0.0.0:0").unwrap();
