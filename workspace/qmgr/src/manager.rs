@@ -59,11 +59,12 @@ pub(crate) struct Manager {
     pub(crate) processes: Processes,
     /// The null hop that each Mlist of a probe goes to.
     probes: FxHashMap<MlistId, NullHop>,
-    /// How it stands with the directory, in words, and since when.
+    /// How it stands with the directory, in words.
     pub(crate) directory: String,
+    /// Since when, in lived time.
+    pub(crate) directory_since: UnixMillis,
     /// Whether changes arrive from it.
     pub(crate) directory_is_connected: bool,
-    pub(crate) directory_since: UnixMillis,
     store: Option<Rc<Link>>,
     supervisor: Option<Rc<Link>>,
     servers: Vec<Rc<Link>>,
