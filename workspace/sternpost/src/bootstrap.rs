@@ -19,6 +19,7 @@
 //! Relative paths start at the folder of the file. A file without `[tables]` and `[directory]` is enough for what only
 //! looks at the machine ([`Machine`]). Not here: the configuration itself (`sternpost-config`).
 
+use crate::command::device::identity;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -383,19 +384,11 @@ impl Reading<'_> {
     }
 }
 
-/// What the firmware says when the maker of a board wrote no serial number into it.
-const NO_SERIALS: [&str; 6] =
-    ["", "0", "none", "not specified", "system serial number", "to be filled by o.e.m."];
-
-/// The SMBIOS serial number if this process may read it, else the host name.
+/// The SMBIOS serial number if there is one and this process may read it, else the host name.
 fn machine_identity() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let serial = read("/sys/class/dmi/id/product_serial");
-    if NO_SERIALS.contains(&serial.to_ascii_lowercase().as_str()) {
-        read("/proc/sys/kernel/hostname")
-    } else {
-        serial
-    }
+    identity::serial(Path::new(identity::SERIAL_FILE)).unwrap_or_else(|_| {
+        std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+    })
 }
 
 #[cfg(test)]

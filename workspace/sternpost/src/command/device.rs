@@ -3,7 +3,7 @@
 mod bootstrap;
 mod console;
 mod firewall;
-mod identity;
+pub(crate) mod identity;
 mod joined;
 mod network;
 mod networkd;

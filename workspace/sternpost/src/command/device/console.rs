@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use sternpost_platform::clock::since_kernel_start;
 use words::Told;
 
-/// Between two looks until the boot is good: milestones are told when they are reached.
+/// Between two looks for a console of lines until the boot is good: milestones are told when they are reached.
 const LOOK_AGAIN_AT_BOOT: Duration = Duration::from_millis(250);
 /// Between two looks later.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -59,7 +59,8 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     loop {
         let facts = Facts::gather(arguments);
         console.show(&facts, since_kernel_start());
-        let pause = if facts.good_at_s.is_some() { LOOK_AGAIN } else { LOOK_AGAIN_AT_BOOT };
+        let tells_boot = facts.good_at_s.is_none() && !console.is_screen;
+        let pause = if tells_boot { LOOK_AGAIN_AT_BOOT } else { LOOK_AGAIN };
         match enters.recv_timeout(pause) {
             Ok(()) => console.redraw(),
             Err(RecvTimeoutError::Timeout) => {}
