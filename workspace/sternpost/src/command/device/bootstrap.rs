@@ -33,8 +33,11 @@ const SECRETS: &str = "directory";
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks at the stick at the start, when one may just be appearing.
 const LOOK_AGAIN_SOON: Duration = Duration::from_millis(50);
-/// Where the kernel shows what is on a USB.
+/// Between a stick's appearance on the bus and its mount.
+const MOUNT_MAX: Duration = Duration::from_secs(3);
+/// Where the kernel shows what is on a USB, and on PCI.
 const USB_DEVICES: &str = "/sys/bus/usb/devices";
+const PCI_DEVICES: &str = "/sys/bus/pci/devices";
 
 /// Where things are.
 #[derive(Debug, clap::Args)]
@@ -124,13 +127,40 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     }
 }
 
-/// A stick that was in when the machine was switched on takes a moment to appear. Machines without USB do not wait.
+/// A stick that was in when the machine was switched on takes a moment to appear, and one that is on the bus already takes
+/// another until it is mounted. Machines without USB do not wait.
 fn wait_for_stick(arguments: &Arguments) {
-    let has_usb = std::fs::read_dir(USB_DEVICES).is_ok_and(|mut devices| devices.next().is_some());
-    let deadline = Instant::now() + Duration::from_millis(arguments.usb_wait_ms);
-    while has_usb && Instant::now() < deadline && !arguments.usb.join(FILE_NAME).exists() {
+    let started = Instant::now();
+    let most = Duration::from_millis(arguments.usb_wait_ms);
+    if most.is_zero() || !has_usb() {
+        return;
+    }
+    while !arguments.usb.join(FILE_NAME).exists() {
+        let waited = started.elapsed();
+        if waited >= most && (waited >= most + MOUNT_MAX || !has_usb_storage()) {
+            return;
+        }
         std::thread::sleep(LOOK_AGAIN_SOON);
     }
+}
+
+/// Whether the machine has a controller for USB, with or without a driver by now.
+fn has_usb() -> bool {
+    any_device(PCI_DEVICES, "class", "0x0c03")
+        || std::fs::read_dir(USB_DEVICES).is_ok_and(|mut all| all.next().is_some())
+}
+
+/// Whether there is mass storage on a USB.
+fn has_usb_storage() -> bool {
+    any_device(USB_DEVICES, "bInterfaceClass", "08")
+}
+
+/// Whether an attribute of a device of this bus begins so.
+fn any_device(bus: &str, attribute: &str, begin: &str) -> bool {
+    let begins = |entry: std::fs::DirEntry| {
+        std::fs::read_to_string(entry.path().join(attribute)).is_ok_and(|text| text.starts_with(begin))
+    };
+    std::fs::read_dir(bus).is_ok_and(|devices| devices.flatten().any(begins))
 }
 
 fn tell(state: &State) {

@@ -12,6 +12,8 @@ const COLUMNS: usize = 79;
 const LABEL_COLUMNS: usize = 15;
 /// What is missing for less than this is on its way.
 const WAIT_MIN: Duration = Duration::from_secs(2);
+/// As `WAIT_MIN`, while the directory is connected: its entries are on their way.
+const ENTRIES_WAIT_MIN: Duration = Duration::from_secs(15);
 /// Between two words about what is missing, when the words change all the time.
 const WAIT_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// Problems that are told at a look: the rest is for `sternpost status`.
@@ -77,8 +79,7 @@ impl Told {
         };
         let since = *self.missing_since.get_or_insert(now);
         let is_due = match &self.waiting {
-            // The word of `device bootstrap` is final; other things may be on their way.
-            None => missing.is_final || now.saturating_sub(since) >= WAIT_MIN,
+            None => missing.wait_min.is_none_or(|least| now.saturating_sub(since) >= least),
             Some((said, at)) => *said != missing.words && now.saturating_sub(*at) >= WAIT_INTERVAL_MIN,
         };
         if !is_due {
@@ -117,7 +118,8 @@ impl Configuration {
 
 struct Missing {
     words: String,
-    is_final: bool,
+    /// How long it may be missing before it is worth a word; none when nobody but a person will bring it.
+    wait_min: Option<Duration>,
 }
 
 /// What the switch waits for, if it waits for somebody to do something.
@@ -126,7 +128,7 @@ fn missing(facts: &Facts) -> Option<Missing> {
         && state.source.is_none()
     {
         let problems = state.problems.iter().chain(&state.needs).map(String::as_str).collect::<Vec<_>>();
-        return Some(Missing { words: problems.join("; "), is_final: true });
+        return Some(Missing { words: problems.join("; "), wait_min: None });
     }
     let status = facts.status.as_ref()?;
     let qmgr = &status["qmgr"];
@@ -143,7 +145,8 @@ fn missing(facts: &Facts) -> Option<Missing> {
     let words = format!(
         "no configuration from the directory for the node {node} yet: {why}; look at the directory and at the way there; it is asked again and again"
     );
-    Some(Missing { words, is_final: false })
+    let is_on_its_way = qmgr["directory_connected"] == true && unusable.is_empty();
+    Some(Missing { words, wait_min: Some(if is_on_its_way { ENTRIES_WAIT_MIN } else { WAIT_MIN }) })
 }
 
 /// `batches of 524,288 octets by dsync, at most 8 channel processes`, with the reasons if they are wanted.
@@ -225,7 +228,7 @@ fn problems(facts: &Facts) -> Vec<String> {
 fn state(facts: &Facts) -> (&'static str, String) {
     let told = |word, why: &str| (word, why.to_owned());
     if let Some(missing) = missing(facts) {
-        let why = if missing.is_final { "for a bootstrap" } else { "for its configuration" };
+        let why = if missing.wait_min.is_none() { "for a bootstrap" } else { "for its configuration" };
         return told("WAITING", why);
     }
     let Some(status) = &facts.status else {
@@ -263,7 +266,8 @@ pub(super) fn status(facts: &Facts) -> Vec<String> {
     line("State", &format!("{word}: {why}"));
     let device = facts.device.as_ref();
     line("Node", device.and_then(|state| state.node.as_deref()).unwrap_or("not known yet"));
-    line("Serial number", facts.serial.as_deref().unwrap_or("none"));
+    let unknown = if device.is_some() { "none" } else { "not known yet" };
+    line("Serial number", facts.serial.as_deref().unwrap_or(unknown));
     if let Some(source) = device.and_then(|state| state.source.as_deref()) {
         line("Bootstrap", source);
     }

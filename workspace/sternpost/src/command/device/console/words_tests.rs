@@ -111,6 +111,21 @@ fn what_is_missing_is_said_when_it_stays_missing() {
 }
 
 #[test]
+fn entries_that_are_on_their_way_are_not_waited_for_at_once() {
+    let mut told = Told::default();
+    let mut status = without_configuration("ldap://10.0.2.2:389: connected");
+    status["qmgr"]["directory_connected"] = json!(true);
+    let mut facts = facts(status);
+    assert!(told.milestones(&facts, at(5.0)).is_empty() && told.milestones(&facts, at(15.0)).is_empty());
+    // The directory has answered, and has no entry for this node: that is for a person.
+    if let Some(status) = &mut facts.status {
+        status["qmgr"]["configuration"]["unusable"] = json!([{"dn": "ou=s", "attribute": null, "reason": "has no node SP-0001", "what_to_do": "Add it."}]);
+    }
+    let lines = told.milestones(&facts, at(16.0));
+    assert!(lines[0].contains("waiting: ") && lines[0].contains("has no node SP-0001. Add it."), "{lines:?}");
+}
+
+#[test]
 fn without_a_bootstrap_the_ways_to_give_one_are_said_at_once() {
     let mut facts = Facts::default();
     let state = State { needs: vec!["there is none".into(), "put a stick in".into()], ..State::default() };
