@@ -4,7 +4,7 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo test check bench bench-peer fuzz check-buildroot release-image image run clean
+.PHONY: all demo test hw-test check bench bench-peer fuzz check-buildroot release-image image run clean
 
 all: check test                 ## what a change must pass
 
@@ -13,6 +13,9 @@ demo:                           ## the switch at work while its processes are ki
 
 test:                           ## everything that CI runs
 	.ci/test
+
+hw-test:                        ## boots the image in QEMU for everything in hw-tests/; consoles in target/hw-tests/
+	.ci/test packages build-image hw
 
 check:                          ## format, lints, documentation
 	.ci/test format clippy docs image

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What stays when the test is over.
-const KEPT: [&str; 2] = ["log", "txt"];
+const KEPT: [&str; 3] = ["log", "txt", "json"];
 
 /// A folder.
 #[derive(Debug)]

@@ -10,10 +10,12 @@
 #![forbid(unsafe_code)]
 
 pub mod console;
+pub mod device;
 pub mod folder;
 pub mod image;
 pub mod power_cut;
 pub mod qmp;
+pub mod recording;
 pub mod site;
 pub mod sparse;
 pub mod vm;

@@ -9,7 +9,7 @@ use sternpost_config::{DomainPattern, ExampleParameters, example_tree};
 use sternpost_directory::testing::{BASE_DN, SWITCH_DN, Slapd};
 use sternpost_load::matching::{Tally, tally};
 use sternpost_load::sending::{self, Sending};
-use sternpost_load::sink::{Protocol, Sink, SinkOptions};
+use sternpost_load::sink::{Protocol, Sink, SinkError, SinkOptions};
 use sternpost_load::source::{Report, Retry, SourceOptions};
 use tempfile::TempDir;
 
@@ -35,6 +35,7 @@ pub struct Site {
     pub smtp: Sink,
     /// The message store for [`LMTP_DOMAIN`].
     pub lmtp: Sink,
+    lmtp_address: SocketAddr,
     _folder: TempDir,
 }
 
@@ -50,9 +51,8 @@ impl Site {
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("sp").tempdir().expect("a folder for slapd can be made");
         let slapd = Slapd::start(folder.path(), true);
-        let lmtp = SinkOptions { protocol: Protocol::Lmtp, ..SinkOptions::default() };
         let smtp = Sink::start(SinkOptions::default()).expect("loopback has free ports");
-        let lmtp = Sink::start(lmtp).expect("loopback has free ports");
+        let lmtp = lmtp_sink(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("loopback has free ports");
         let domains = |text: &str| vec![text.parse::<DomainPattern>().expect("the domain of a test is one")];
         let parameters = ExampleParameters {
             node: SERIAL_NUMBER.to_owned(),
@@ -64,7 +64,8 @@ impl Site {
             lmtp_domains: domains(LMTP_DOMAIN),
         };
         slapd.add_ldif(&example_tree(BASE_DN, &parameters));
-        let site = Self { slapd, smtp, lmtp, _folder: folder };
+        let lmtp_address = lmtp.address();
+        let site = Self { slapd, smtp, lmtp, lmtp_address, _folder: folder };
         site.replace(&listener_dn(), &[("sternpostClientNetworks", "10.0.2.0/24")]);
         site.replace(&shared_dn("qmgr"), &[("sternpostRetryStepS", "1"), ("sternpostRetryMaxS", "5")]);
         site
@@ -84,6 +85,20 @@ impl Site {
              bind = {{ simple = {{ dn = \"{SWITCH_DN}\", password = \"{password}\" }} }}\n\n\
              [directory.timings]\nwhoami_interval_ms = 1000\nwhoami_timeout_ms = 5000\nretry_ms_min = 200\nretry_ms_max = 2000\n"
         )
+    }
+
+    /// The message store goes: what is for it waits. What it had received is forgotten.
+    pub fn stop_lmtp(&mut self) {
+        // The old one frees its port when it is dropped; this one is at a port that nobody was told.
+        self.lmtp = lmtp_sink(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("loopback has free ports");
+    }
+
+    /// The message store is back at its old port.
+    ///
+    /// # Panics
+    /// When somebody else has taken the port meanwhile.
+    pub fn start_lmtp(&mut self) {
+        self.lmtp = lmtp_sink(self.lmtp_address).expect("the port of the message store is still free");
     }
 
     /// Replaces attributes of an entry, each by one value.
@@ -133,6 +148,10 @@ impl Site {
     pub fn arrived_count(&self) -> u64 {
         self.smtp.counts().distinct + self.lmtp.counts().distinct
     }
+}
+
+fn lmtp_sink(listen: SocketAddr) -> Result<Sink, SinkError> {
+    Sink::start(SinkOptions { protocol: Protocol::Lmtp, listen, ..SinkOptions::default() })
 }
 
 /// Messages of 4 KiB in turn for either next hop, each for a recipient of its own.

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// The accelerator, if not TCG.
 const ACCELERATOR_VARIABLE: &str = "STERNPOST_HW_ACCEL";
+/// Further words for the kernel's command line, for whoever looks for a fault: `systemd.log_target=console` and the like.
+const KERNEL_WORDS_VARIABLE: &str = "STERNPOST_HW_KERNEL_WORDS";
 
 /// Longer than any boot on a machine that has other work too.
 pub const BOOT_MAX: Duration = Duration::from_secs(180);
@@ -29,6 +31,10 @@ const LIFE_MAX: Duration = Duration::from_secs(20 * 60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Time for one greeting: user-mode networking takes connections for ports at which nobody listens yet.
 const GREETING_MAX: Duration = Duration::from_secs(2);
+/// A guest that answers a SYN does so within this.
+const ANSWER_TO_SYN_MAX: Duration = Duration::from_secs(1);
+/// A guest tells of its memory once a second.
+const MEMORY_TOLD_MAX: Duration = Duration::from_secs(30);
 /// Lines of the console that a failed test shows.
 const LINES_SHOWN: usize = 60;
 
@@ -64,16 +70,14 @@ pub struct VmOptions {
     pub requests_per_s_max: Option<u64>,
     /// Where the kernel comes from.
     pub start: Start,
-    /// Further words on the kernel's command line.
-    pub kernel_words: String,
     /// Memory in MiB.
     pub memory_mib: u32,
     /// SMBIOS serial number.
     pub serial_number: String,
     /// The site's bootstrap.
     pub bootstrap: Option<Credential>,
-    /// Ports of the guest that the host reaches, each by a port of its own.
-    pub ports: Vec<u16>,
+    /// The host's loopback port that leads to port 25 of the guest; 0 takes a free one.
+    pub smtp_port: u16,
     /// What the battery-backed clock says at first (UTC, `2031-01-31T00:00:00`), if not the host's time.
     pub clock: Option<String>,
     /// USB sticks that are there from the beginning.
@@ -89,11 +93,10 @@ impl VmOptions {
             write_log: None,
             requests_per_s_max: None,
             start: Start::Kernel,
-            kernel_words: String::new(),
             memory_mib: 512,
             serial_number: "SP-0001".to_owned(),
             bootstrap: None,
-            ports: vec![25],
+            smtp_port: 0,
             clock: None,
             sticks: Vec::new(),
         }
@@ -119,6 +122,23 @@ impl Milestone {
     }
 }
 
+/// A guest's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// MemTotal.
+    pub total_octets: u64,
+    /// MemAvailable: what programs may still have, the kernel's caches included.
+    pub available_octets: u64,
+}
+
+impl Memory {
+    /// What is in use and cannot be had.
+    #[must_use]
+    pub const fn used_octets(&self) -> u64 {
+        self.total_octets.saturating_sub(self.available_octets)
+    }
+}
+
 /// A guest that was switched on.
 #[derive(Debug)]
 pub struct Vm {
@@ -126,8 +146,7 @@ pub struct Vm {
     process: Child,
     console: Console,
     qmp: Qmp,
-    /// Port of the guest, port of the host.
-    forwarded: Vec<(u16, u16)>,
+    smtp: SocketAddr,
     switched_on: Instant,
     _sockets: tempfile::TempDir,
 }
@@ -171,9 +190,12 @@ impl Vm {
             std::thread::sleep(LOOK_AGAIN);
         };
         let network = qmp.monitor("info usernet").expect("QEMU tells its networks");
-        let forwarded = forwarded_ports(&network);
+        let [(25, smtp_port)] = forwarded_ports(&network)[..] else {
+            panic!("{name}: not one port: {network}")
+        };
+        let smtp = SocketAddr::from((Ipv4Addr::LOCALHOST, smtp_port));
         let console = Console::follow(&console_path);
-        Self { name: name.to_owned(), process, console, qmp, forwarded, switched_on, _sockets: sockets }
+        Self { name: name.to_owned(), process, console, qmp, smtp, switched_on, _sockets: sockets }
     }
 
     /// What it prints.
@@ -182,12 +204,10 @@ impl Vm {
         &self.console
     }
 
-    /// The host's address for a port of the guest.
+    /// Where the host reaches port 25 of the guest.
     #[must_use]
-    pub fn address(&self, port: u16) -> SocketAddr {
-        let found = self.forwarded.iter().find(|(guest, _)| *guest == port);
-        let (_, host) = found.unwrap_or_else(|| panic!("{}: port {port} is not forwarded", self.name));
-        SocketAddr::from((Ipv4Addr::LOCALHOST, *host))
+    pub const fn smtp(&self) -> SocketAddr {
+        self.smtp
     }
 
     /// Waits for a line of the console.
@@ -258,10 +278,10 @@ impl Vm {
         );
     }
 
-    /// What a server at a port of the guest says first, if one answers in time.
+    /// What the server at port 25 says first, if one answers in time.
     #[must_use]
-    pub fn greeting(&self, port: u16) -> Option<String> {
-        let mut stream = TcpStream::connect(self.address(port)).ok()?;
+    pub fn greeting(&self) -> Option<String> {
+        let mut stream = TcpStream::connect(self.smtp).ok()?;
         stream.set_read_timeout(Some(GREETING_MAX)).ok()?;
         let mut text = [0; 512];
         let count = stream.read(&mut text).ok().filter(|&count| count > 0)?;
@@ -271,7 +291,7 @@ impl Vm {
     /// Waits until port 25 greets with 220, and gives the moment.
     pub fn wait_for_smtp(&mut self, limit: Duration) -> Instant {
         self.wait_until("greeting at port 25", limit, |vm| {
-            vm.greeting(25).is_some_and(|text| text.starts_with("220"))
+            vm.greeting().is_some_and(|text| text.starts_with("220"))
         });
         Instant::now()
     }
@@ -279,6 +299,55 @@ impl Vm {
     /// A command of QMP.
     pub fn qmp(&mut self, command: &str, arguments: &Value) -> Value {
         let answer = self.qmp.execute(command, arguments);
+        answer.unwrap_or_else(|error| self.fail(&error.to_string()))
+    }
+
+    /// The ports among these at which the guest takes connections. User-mode networking answers for every forwarded
+    /// port itself; whether the guest did too is in its table of connections.
+    pub fn open_ports(&mut self, ports: &[u16]) -> Vec<u16> {
+        let before = forwarded_ports(&self.monitor("info usernet"));
+        for port in ports {
+            let said = self.monitor(&format!("hostfwd_add net0 tcp:127.0.0.1:0-:{port}"));
+            assert!(said.trim().is_empty(), "{}: port {port}: {said}", self.name);
+        }
+        let mut forwarded = forwarded_ports(&self.monitor("info usernet"));
+        forwarded.retain(|pair| !before.contains(pair));
+        let connections: Vec<_> = forwarded
+            .iter()
+            .filter_map(|(_, host)| TcpStream::connect((Ipv4Addr::LOCALHOST, *host)).ok())
+            .collect();
+        assert_eq!(connections.len(), ports.len(), "{}: user-mode networking takes them all", self.name);
+        let mut open = std::collections::BTreeSet::new();
+        let deadline = Instant::now() + ANSWER_TO_SYN_MAX;
+        while Instant::now() < deadline {
+            open.extend(established_ports(&self.monitor("info usernet")));
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        drop(connections);
+        for (_, host) in forwarded {
+            self.monitor(&format!("hostfwd_remove net0 tcp:127.0.0.1:{host}"));
+        }
+        open.into_iter().filter(|port| ports.contains(port)).collect()
+    }
+
+    /// The guest's memory as it says itself, by the balloon.
+    pub fn memory(&mut self) -> Memory {
+        let path = "/machine/peripheral/balloon";
+        let every_second = json!({ "path": path, "property": "guest-stats-polling-interval", "value": 1 });
+        self.qmp("qom-set", &every_second);
+        let mut memory = None;
+        self.wait_until("word of the guest about its memory", MEMORY_TOLD_MAX, |vm| {
+            let told = vm.qmp("qom-get", &json!({ "path": path, "property": "guest-stats" }));
+            let octets = |name: &str| told["stats"][name].as_u64().filter(|&octets| octets != u64::MAX);
+            let octets = octets("stat-total-memory").zip(octets("stat-available-memory"));
+            memory = octets.map(|(total_octets, available_octets)| Memory { total_octets, available_octets });
+            told["last-update"].as_u64().is_some_and(|update| update > 0) && memory.is_some()
+        });
+        memory.expect("the wait ends when it is known")
+    }
+
+    fn monitor(&mut self, line: &str) -> String {
+        let answer = self.qmp.monitor(line);
         answer.unwrap_or_else(|error| self.fail(&error.to_string()))
     }
 
@@ -363,7 +432,8 @@ fn arguments(image: &Image, folder: &Folder, name: &str, options: &VmOptions) ->
     add(&["-smbios", &format!("type=1,serial={}", options.serial_number)]);
     match options.start {
         Start::Kernel => {
-            let words = format!("{} {}", image.command_line(), options.kernel_words);
+            let further = std::env::var(KERNEL_WORDS_VARIABLE).unwrap_or_default();
+            let words = format!("{} {further}", image.command_line());
             add(&[
                 "-kernel",
                 &image.kernel().to_string_lossy(),
@@ -398,9 +468,7 @@ fn arguments(image: &Image, folder: &Folder, name: &str, options: &VmOptions) ->
     if let Some(clock) = &options.clock {
         add(&["-rtc", &format!("base={clock}")]);
     }
-    let forwards: String =
-        options.ports.iter().map(|port| format!(",hostfwd=tcp:127.0.0.1:0-:{port}")).collect();
-    add(&["-netdev", &format!("user,id=net0{forwards}")]);
+    add(&["-netdev", &format!("user,id=net0,hostfwd=tcp:127.0.0.1:{}-:25", options.smtp_port)]);
     add(&["-device", "virtio-net-pci,netdev=net0,id=nic0,romfile="]);
     add(&["-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,id=balloon"]);
     add(&["-device", "i6300esb", "-watchdog-action", "reset", "-device", "qemu-xhci,id=usb"]);
@@ -452,15 +520,30 @@ fn forwarded_ports(text: &str) -> Vec<(u16, u16)> {
     text.lines().filter_map(ports).collect()
 }
 
+/// Ports of the guest with a connection that the guest has taken, from `info usernet`.
+fn established_ports(text: &str) -> Vec<u16> {
+    let port = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        match words[..] {
+            ["TCP[ESTABLISHED]", _, _, _, _, guest, ..] => guest.parse().ok(),
+            _ => None,
+        }
+    };
+    text.lines().filter_map(port).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_forwarded_ports_are_read_from_qemus_table() {
+    fn forwarded_and_open_ports_are_read_from_qemus_table() {
         let text = "Hub -1 (net0):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  \
                     TCP[HOST_FORWARD]  12       127.0.0.1 41235       10.0.2.15    25     0     0\n  \
-                    TCP[HOST_FORWARD]  13       127.0.0.1 33333       10.0.2.15    22     0     0\n";
+                    TCP[HOST_FORWARD]  13       127.0.0.1 33333       10.0.2.15    22     0     0\n  \
+                    TCP[SYN_SENT]      14       127.0.0.1 33333       10.0.2.15    22     0     0\n  \
+                    TCP[ESTABLISHED]   15       127.0.0.1 41235       10.0.2.15    25     0     0\n";
         assert_eq!(forwarded_ports(text), [(25, 41235), (22, 33333)]);
+        assert_eq!(established_ports(text), [25]);
     }
 }
