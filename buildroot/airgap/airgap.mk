@@ -54,6 +54,7 @@ $(eval $(call sternpost-host-tool,ZSTD,zstd))
 # Meson goes through a translator, for Buildroot's options are those of a newer systemd; Python is there for the scripts that
 # meson runs.
 $(eval $(call sternpost-host-tool,MESON))
+override HOST_MESON_DEPENDENCIES := host-ninja host-python3
 override HOST_MESON_INSTALL_CMDS = mkdir -p $(HOST_DIR)/bin && \
 	ln -sf $(STERNPOST_AIRGAP)/host/python3 $(HOST_DIR)/bin/python3 && \
 	ln -sf $(STERNPOST_AIRGAP_DIR)meson-translated $(HOST_DIR)/bin/meson
