@@ -4,11 +4,14 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo test hw-test check bench bench-peer fuzz check-buildroot release-image image run clean
+.PHONY: all demo demo-host test hw-test check bench bench-peer fuzz check-buildroot release-image image run clean
 
 all: check test                 ## what a change must pass
 
-demo:                           ## the switch at work while its processes are killed: target/demo/report.json
+demo:                           ## the appliance in QEMU, from the factory through a power cut: target/hw-tests/demo/report.json
+	.ci/packages image && image/build && $(CARGO) run --quiet -p sternpost-hw-tests --bin appliance-demo
+
+demo-host:                      ## the switch on this host while its processes are killed: target/demo/report.json
 	.ci/packages && $(BUILD) && $(LOAD) demo
 
 test:                           ## everything that CI runs
