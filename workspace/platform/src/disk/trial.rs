@@ -26,9 +26,9 @@ const PREPARE_STEP_OCTETS: usize = 256 << 10;
 /// How a trial writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// As the log with [`DiskBackend::IoUring`].
+    /// As the log with [`super::DiskBackend::IoUring`].
     IoUring,
-    /// As the log with [`DiskBackend::Dsync`].
+    /// As the log with [`super::DiskBackend::Dsync`].
     Dsync,
     /// A write, then `fdatasync`: how a program without either would do it.
     Fdatasync,
