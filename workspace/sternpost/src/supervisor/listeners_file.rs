@@ -11,6 +11,10 @@ use sternpost_link::supervisor::ListeningSocket;
 /// Its name in the run directory.
 pub(crate) const LISTENERS_FILE: &str = "listeners.json";
 
+/// Stands beside it from a change until somebody has begun to look: a change while the rules of the one before are still
+/// being made is not missed.
+pub(crate) const CHANGED_FILE: &str = "listeners.changed";
+
 /// What stands in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +49,8 @@ pub(crate) fn write(run_directory: &Path, sockets: &[ListeningSocket]) -> io::Re
     let mut file = File::create(&new)?;
     file.set_permissions(Permissions::from_mode(0o644))?;
     file.write_all(&serde_json::to_vec_pretty(&listeners)?)?;
-    std::fs::rename(new, run_directory.join(LISTENERS_FILE))
+    std::fs::rename(new, run_directory.join(LISTENERS_FILE))?;
+    File::create(run_directory.join(CHANGED_FILE)).map(drop)
 }
 
 #[cfg(test)]
@@ -68,6 +73,7 @@ mod tests {
         assert_eq!(read().listeners, [wanted]);
         write(folder.path(), &[]).unwrap();
         assert_eq!(read(), Listeners::default());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert!(folder.path().join(CHANGED_FILE).exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left beside it");
     }
 }

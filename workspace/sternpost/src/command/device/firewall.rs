@@ -7,7 +7,7 @@
 
 use super::place;
 use super::{CommandResult, DeviceError};
-use crate::supervisor::listeners_file::{LISTENERS_FILE, Listeners};
+use crate::supervisor::listeners_file::{CHANGED_FILE, LISTENERS_FILE, Listeners};
 use crate::{logging, output};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
 /// # Errors
 /// `Read`, `Listeners`, `Filter`: what was in force stays.
 pub(crate) fn run(arguments: &Arguments) -> CommandResult {
+    if !arguments.base && !arguments.print {
+        forget_change(arguments)?;
+    }
     let open = if arguments.base { BTreeSet::new() } else { listening(arguments)? };
     let rules = rules(&open);
     if arguments.print {
@@ -52,6 +55,17 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     let open: Vec<_> = open.iter().map(ToString::to_string).collect();
     tracing::info!(event = "device.firewall", open = open.join(" "), "the packet filter is in force");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes the mark of a change away before the listeners are read: one that comes later leaves a new mark.
+fn forget_change(arguments: &Arguments) -> Result<(), DeviceError> {
+    let path = arguments.run_directory.join(CHANGED_FILE);
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(DeviceError::Read { path, source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where the switch listens.
