@@ -66,7 +66,7 @@ pub struct VmOptions {
     pub disk: PathBuf,
     /// Where the drive writes down what it is told (`write_log`).
     pub write_log: Option<PathBuf>,
-    /// Requests a second that the drive carries out at most.
+    /// Requests a second that the drive carries out at most; one counts for each 4 KiB that it speaks of.
     pub requests_per_s_max: Option<u64>,
     /// Where the kernel comes from.
     pub start: Start,
@@ -493,7 +493,7 @@ fn drive(options: &VmOptions, add: &mut impl FnMut(&[&str])) {
         top = json!({ "driver": "blklogwrites", "file": top, "log": log });
     }
     if let Some(requests_per_s) = options.requests_per_s_max {
-        let limits = json!({ "iops-total": requests_per_s });
+        let limits = json!({ "iops-total": requests_per_s, "iops-size": 4096 });
         let group = json!({ "qom-type": "throttle-group", "id": "brake", "limits": limits });
         add(&["-object", &group.to_string()]);
         top = json!({ "driver": "throttle", "throttle-group": "brake", "file": top });

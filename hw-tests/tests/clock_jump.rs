@@ -19,7 +19,8 @@ fn waiting_mail_survives_a_clock_that_is_years_ahead_or_behind() {
     };
     let mut sent = vec![send(&device, vm.smtp())];
     vm.quit();
-    for (name, clock) in [("ahead", "2041-06-01T12:00:00"), ("behind", "2001-01-01T00:00:00")] {
+    // systemd itself sets a clock back that is more than 15 years ahead of its making.
+    for (name, clock) in [("ahead", "2036-06-01T12:00:00"), ("behind", "2001-01-01T00:00:00")] {
         let options = VmOptions { clock: Some(clock.to_owned()), ..device.options() };
         let mut vm = device.boot_with(name, &options);
         vm.milestone("boot is good", BOOT_MAX);
