@@ -97,6 +97,22 @@ impl Console {
         }
     }
 
+    /// The table of the self test: the lines from its heading to the empty one behind it. Empty while it is not whole.
+    #[must_use]
+    pub fn self_test_table(&self) -> Vec<String> {
+        let lines = self.shared.lines();
+        let mut framed = lines.iter().filter_map(|line| line.text.strip_prefix('|')).map(str::trim);
+        let heading = framed.by_ref().find(|line| line.starts_with("DURABLE WRITE"));
+        let mut table: Vec<String> = heading.into_iter().map(str::to_owned).collect();
+        for line in framed {
+            if line.is_empty() {
+                return table;
+            }
+            table.push(line.to_owned());
+        }
+        Vec::new()
+    }
+
     /// The last lines, for a message.
     #[must_use]
     pub fn end(&self, count: usize) -> String {
@@ -194,5 +210,14 @@ mod tests {
         assert!(console.find(0, patience, &is("two")).is_some());
         assert!(console.find(1, soon(), &is("one")).is_none());
         assert_eq!(console.end(1), "two");
+        file.write_all(
+            b"| State\n| DURABLE WRITE  BATCH\n| dsync  4 KiB\nsomebody else\n| method dsync: x\n",
+        )
+        .unwrap();
+        assert!(console.find(0, patience, &is("| method dsync: x")).is_some());
+        assert!(console.self_test_table().is_empty(), "its end has not come");
+        file.write_all(b"| \n| Sternpost\n").unwrap();
+        assert!(console.find(0, patience, &is("| Sternpost")).is_some());
+        assert_eq!(console.self_test_table(), ["DURABLE WRITE  BATCH", "dsync  4 KiB", "method dsync: x"]);
     }
 }

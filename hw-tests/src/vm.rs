@@ -244,6 +244,16 @@ impl Vm {
         Milestone { seconds, words: words.to_owned(), at: line.at }
     }
 
+    /// Waits for the table of the self test, and gives its lines.
+    pub fn self_test_table(&mut self, limit: Duration) -> Vec<String> {
+        let mut table = Vec::new();
+        self.wait_until("table of the self test on the console", limit, |vm| {
+            table = vm.console.self_test_table();
+            !table.is_empty()
+        });
+        table
+    }
+
     /// All milestones so far.
     #[must_use]
     pub fn milestones(&self) -> Vec<Milestone> {

@@ -7,8 +7,8 @@ use sternpost_hw_tests::vm::BOOT_MAX;
 use sternpost_load::sending;
 use sternpost_load::source::SourceOptions;
 
-/// The smallest drive on which the image leaves some room for a queue.
-const DRIVE_OCTETS: u64 = 1 << 30;
+/// Little more than what image, state partition and the smallest queue take (`image/overlay/usr/lib/repart.d`).
+const DRIVE_OCTETS: u64 = 1100 << 20;
 /// Larger than what the queue of such a drive can hold.
 const MESSAGES_MAX: u64 = 4000;
 const FILL_MAX: Duration = Duration::from_secs(600);

@@ -42,7 +42,10 @@ fn main() -> ExitCode {
     let options = VmOptions { write_log: Some(writes.clone()), ..device.options() };
     let mut vm = device.boot_with("first-boot", &options);
     let first_boot = follow_boot(&mut vm, &device);
-    say("1000 messages to an SMTP and an LMTP hop, 40 a second, three priorities");
+    say(&format!(
+        "{MESSAGES} messages to an SMTP and an LMTP hop, {RATE_PER_S} a second, {} priorities",
+        PRIORITIES.len()
+    ));
     let smtp_port = vm.smtp().port();
     let sending = sending::start(SourceOptions {
         sessions_count: 6,
@@ -94,6 +97,9 @@ fn follow_boot(vm: &mut Vm, device: &Device) -> Boot {
         kernel_start = reached.kernel_start();
         say(&format!("{:>7.2} s  {}", reached.seconds, reached.words));
         milestones.push((name.to_owned(), reached.seconds));
+        if name == "self test" {
+            vm.self_test_table(BOOT_MAX).iter().for_each(|line| say(&format!("           {line}")));
+        }
     }
     let mut add = |name: &str| {
         let seconds = kernel_start.elapsed().as_secs_f64();

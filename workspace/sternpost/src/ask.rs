@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 use sternpost_link::qmgr::{FromQmgr, Question, ToQmgr};
-use sternpost_link::store::{FromStore, ToStore};
+use sternpost_link::store::{FromStore, StoreStatus, ToStore};
 use sternpost_link::supervisor::{FailedListener, FromSupervisor, ListeningSocket, Running, ToSupervisor};
 use sternpost_link::{DATAGRAM_OCTETS_MAX, DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
 use sternpost_platform::link::Link;
@@ -259,6 +259,19 @@ fn read_json(attached: Option<OwnedFd>) -> io::Result<serde_json::Value> {
 /// See [`AskError`].
 pub(crate) fn store(which: &Which) -> Result<Asking, AskError> {
     Asking::connect(which, STORE_SOCKET, "the store", ToStore::Hello)
+}
+
+/// How the store is.
+///
+/// # Errors
+/// See [`AskError`].
+pub(crate) async fn store_status(which: &Which) -> Result<StoreStatus, AskError> {
+    store(which)?
+        .store_answer(&ToStore::Status, |frame| match frame {
+            FromStore::Status(status) => Some(status),
+            _ => None,
+        })
+        .await
 }
 
 impl Asking {

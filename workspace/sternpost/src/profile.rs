@@ -4,6 +4,7 @@
 //! Not here: measuring (`command/self_test`), the arithmetic (`scheduler::self_test`).
 
 use crate::bootstrap::SelfTest;
+use crate::output;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -268,6 +269,27 @@ impl Profile {
         let surplus = kept.len().saturating_sub(HISTORY_COUNT_MAX);
         kept.iter().take(surplus).try_for_each(fs::remove_file).map_err(failed)
     }
+}
+
+/// Where it stands why there is no new profile at `profile`, in words.
+pub(crate) fn failure_beside(profile: &Path) -> PathBuf {
+    profile.with_extension("failure")
+}
+
+/// Says beside `profile` why there is no new one, or with `None` that there is nothing to say.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn tell_failure(profile: &Path, why: Option<&dyn std::error::Error>) -> Result<(), ProfileError> {
+    let path = failure_beside(profile);
+    let told = match why {
+        Some(error) => fs::write(&path, format!("{}\n", output::chain(error))),
+        None => match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        },
+    };
+    told.map_err(|source| ProfileError::Io { path, action: "written", source })
 }
 
 /// What the self test chose for the log at `queue`, if there is a profile that can be used. One that cannot is said.

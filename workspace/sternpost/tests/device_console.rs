@@ -12,6 +12,9 @@ use switch::{Switch, program, wait_for};
 const TABLES: &str = "[node]\nname = \"n\"\nhostname = \"n.example\"\n[[listener]]\nname = \"inbound\"\n\
                       addresses = [\"127.0.0.1:0\"]\n";
 
+const PROFILE: &str = r#"{"values": {"method": {"value": "dsync", "reason": "it is faster"},
+    "batch_octets": {"value": 4096, "reason": "so it is"}, "channel_processes_max": {"value": 2, "reason": "few"}}}"#;
+
 /// A console whose output is collected. Ended when it is dropped.
 struct Console {
     child: Child,
@@ -61,10 +64,10 @@ fn a_console_of_lines_says_each_milestone_once_and_the_status_behind_it() {
     let configured = console.wait_for("configured: generation 1 from the directory");
     assert!(configured.starts_with("sternpost: ") && configured.contains(" s: configured: "), "{configured}");
     console.wait_for(&format!(" s: listening: inbound on {}", switch.address()));
-    let values = r#"{"values": {"method": {"value": "dsync", "reason": "r"}, "batch_octets": {"value": 4096, "reason": "r"},
-                     "channel_processes_max": {"value": 2, "reason": "r"}}}"#;
-    fs::write(switch.home().join("profile.json"), values).unwrap();
+    fs::write(switch.home().join("profile.json"), PROFILE).unwrap();
     console.wait_for("self test: batches of 4,096 octets");
+    console.wait_for("| DURABLE WRITE");
+    console.wait_for("| batch_octets 4,096: so it is");
     fs::write(switch.home().join("good"), r#"{"since_kernel_start_s": 12.31}"#).unwrap();
     console.wait_for(" s: boot is good");
     console.wait_for("| State          RUNNING: all is well");
@@ -75,6 +78,7 @@ fn a_console_of_lines_says_each_milestone_once_and_the_status_behind_it() {
 fn a_screen_is_drawn_on_change_and_when_enter_is_pressed() {
     use std::io::Write;
     let switch = Switch::start(TABLES);
+    fs::write(switch.home().join("profile.json"), PROFILE).unwrap();
     let mut console = Console::start(&switch, "--screen");
     console.wait_for("State          STARTING: the health check is under way");
     let screens = |console: &Console| console.said().matches("\u{1b}[H").count();

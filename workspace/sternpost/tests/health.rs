@@ -5,7 +5,7 @@ mod switch;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
 use std::time::{Duration, Instant};
 use switch::client::Client;
@@ -43,16 +43,16 @@ fn tables() -> String {
     Site::new().peer("mta", "smtp", nobody(), &["smtp.test"]).tables()
 }
 
+/// A peer behind each kind of channel.
+fn tables_of_both(smtp: SocketAddr, lmtp: SocketAddr) -> String {
+    let site = Site::new().peer("mta", "smtp", smtp, &["smtp.test"]);
+    site.peer("box", "lmtp", lmtp, &["lmtp.test"]).tables()
+}
+
 #[test]
 fn a_probe_passes_through_every_kind_of_channel_and_leaves_nothing_behind() {
     let (smtp, lmtp) = (sink(), lmtp_sink());
-    let site = Site::new().peer("mta", "smtp", smtp.address(), &["smtp.test"]).peer(
-        "box",
-        "lmtp",
-        lmtp.address(),
-        &["lmtp.test"],
-    );
-    let switch = Switch::start(&site.tables());
+    let switch = Switch::start(&tables_of_both(smtp.address(), lmtp.address()));
     let good = switch.home().join("good");
     let boot = format!("--boot={}", good.display());
     let (health, code) = health(&switch, &["--wait", "30", &boot]);
@@ -196,13 +196,7 @@ fn a_queue_that_is_full_because_peers_are_down_does_not_make_the_switch_bad() {
 #[test]
 fn a_hundred_looks_under_load_harm_nothing() {
     let (smtp, lmtp) = (sink(), lmtp_sink());
-    let site = Site::new().peer("mta", "smtp", smtp.address(), &["smtp.test"]).peer(
-        "box",
-        "lmtp",
-        lmtp.address(),
-        &["lmtp.test"],
-    );
-    let switch = Switch::start(&site.tables());
+    let switch = Switch::start(&tables_of_both(smtp.address(), lmtp.address()));
     let sending = start(sternpost_load::source::SourceOptions {
         sessions_count: 8,
         messages_count: 1_000_000,

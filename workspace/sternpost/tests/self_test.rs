@@ -112,6 +112,22 @@ fn the_self_test_refuses_a_device_that_holds_something_else() {
     assert!(octets.iter().all(|octet| *octet == 0));
 }
 
+#[test]
+fn a_self_test_that_cannot_be_done_leaves_word_until_one_can() {
+    let home = new_home();
+    let boot = home.path().join("boot.toml");
+    fs::write(&boot, "[queue]\npath = \"away/log\"\n[self_test]\nprofile = \"profile.json\"\n")
+        .expect("the folder of a test can be written");
+    let boot = boot.to_string_lossy();
+    assert_eq!(self_test(&["--boot", "--bootstrap", &boot]).status.code(), Some(1));
+    let word = home.path().join("profile.failure");
+    let said = fs::read_to_string(&word).expect("it left word");
+    assert!(said.contains("nothing can be measured: "), "{said}");
+    fs::create_dir(home.path().join("away")).expect("the folder of a test can be written");
+    json(&self_test(&["--boot", "--json", "--bootstrap", &boot]));
+    assert!(!word.exists());
+}
+
 /// A bootstrap with a profile, and further lines of `[queue]`.
 fn write_bootstrap(home: &Path, queue_lines: &str) {
     let text = format!(

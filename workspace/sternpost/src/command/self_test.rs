@@ -52,7 +52,11 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
         (None, path) => (Queue::at(absolute(path.as_deref().unwrap_or(Path::new("")))?), SelfTest::default()),
     };
     let budget = if arguments.boot { Budget::BOOT } else { Budget::ON_REQUEST };
-    let Tested { mut profile, is_in_use } = test(&queue, &budget)?;
+    let tested = test(&queue, &budget);
+    if let Some(path) = &files.profile {
+        profile::tell_failure(path, tested.as_ref().err().map(|error| error as _))?;
+    }
+    let Tested { mut profile, is_in_use } = tested?;
     if let Some(path) = &arguments.profile {
         profile.write(path)?;
     }

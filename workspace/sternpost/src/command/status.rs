@@ -6,7 +6,7 @@ use crate::output;
 use serde_json::{Value, json};
 use sternpost_link::Role;
 use sternpost_link::qmgr::Question;
-use sternpost_link::store::{FromStore, StoreStatus, ToStore};
+use sternpost_link::store::StoreStatus;
 use sternpost_link::supervisor::{FailedListener, ListeningSocket, Running};
 
 /// Which switch, and how it is printed.
@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
 /// When the supervisor does not answer.
 pub(crate) async fn look(which: &Which) -> Result<Value, AskError> {
     let running = ask::supervisor(which).await?;
-    let (qmgr, store) = tokio::join!(ask::qmgr(which, Question::Status), store_status(which));
+    let (qmgr, store) = tokio::join!(ask::qmgr(which, Question::Status), ask::store_status(which));
     let part = |result: Result<Value, AskError>| match result {
         Ok(value) => value,
         Err(error) => json!({ "error": output::chain(&error) }),
@@ -67,15 +67,6 @@ fn is_well(status: &Value) -> bool {
         && configuration["unusable"].as_array().is_none_or(Vec::is_empty)
         && status["store"]["full"] == false
         && status["listeners_failed"].as_array().is_none_or(Vec::is_empty)
-}
-
-async fn store_status(which: &Which) -> Result<StoreStatus, AskError> {
-    ask::store(which)?
-        .store_answer(&ToStore::Status, |frame| match frame {
-            FromStore::Status(status) => Some(status),
-            _ => None,
-        })
-        .await
 }
 
 /// A channel process is named by its channel, in `role` too.

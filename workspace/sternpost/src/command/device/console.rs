@@ -95,6 +95,7 @@ fn enters() -> mpsc::Receiver<()> {
 struct Console {
     is_screen: bool,
     told: Told,
+    has_shown_table: bool,
     /// Milestones, the newest last.
     lines: Vec<String>,
     /// What is on the screen, or the last block.
@@ -108,7 +109,14 @@ impl Console {
         let number = terminal.to_str().and_then(|path| path.strip_prefix("/dev/tty"));
         let is_virtual = number.is_some_and(|number| number.parse::<u8>().is_ok());
         let is_screen = arguments.screen || (is_virtual && !arguments.lines);
-        Self { is_screen, told: Told::default(), lines: Vec::new(), shown: Vec::new(), shown_at: None }
+        Self {
+            is_screen,
+            told: Told::default(),
+            has_shown_table: false,
+            lines: Vec::new(),
+            shown: Vec::new(),
+            shown_at: None,
+        }
     }
 
     fn redraw(&mut self) {
@@ -134,6 +142,11 @@ impl Console {
             for line in lines {
                 text.push_str(&line);
                 text.push('\n');
+            }
+            if let Some((profile, _)) = &facts.self_test
+                && !std::mem::replace(&mut self.has_shown_table, true)
+            {
+                text.push_str(&words::block(&words::self_test_table(profile)));
             }
             let block = words::status(facts);
             let is_due = self.shown_at.is_none_or(|at| at.elapsed() >= BLOCK_INTERVAL_MIN);

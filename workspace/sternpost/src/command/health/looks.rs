@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use sternpost_config::Configuration;
 use sternpost_link::qmgr::Question;
-use sternpost_link::store::{FromStore, StoreStatus, ToStore};
+use sternpost_link::store::StoreStatus;
 use sternpost_link::supervisor::{FailedListener, ListeningSocket};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -70,7 +70,7 @@ async fn configuration(which: &Which, findings: &mut Vec<Finding>) -> Option<Con
 }
 
 async fn queue(which: &Which) -> Finding {
-    let (store, qmgr) = tokio::join!(store_status(which), ask::qmgr(which, Question::Status));
+    let (store, qmgr) = tokio::join!(ask::store_status(which), ask::qmgr(which, Question::Status));
     match (store, qmgr) {
         (Err(error), _) | (_, Err(error)) => Finding::of_error(QUEUE, &error),
         (Ok(store), Ok(qmgr)) => recovered(&store, &qmgr),
@@ -93,15 +93,6 @@ fn recovered(store: &StoreStatus, qmgr: &Value) -> Finding {
     // A device whose peers are down fills up and is none the worse for it.
     let full = if store.is_full { "; full: new mail gets 452 until some has left" } else { "" };
     Finding::good(QUEUE, format!("recovered, {messages}{full}"))
-}
-
-async fn store_status(which: &Which) -> Result<StoreStatus, AskError> {
-    ask::store(which)?
-        .store_answer(&ToStore::Status, |frame| match frame {
-            FromStore::Status(status) => Some(status),
-            _ => None,
-        })
-        .await
 }
 
 async fn listeners(

@@ -7,6 +7,7 @@ use super::super::state::{STATE_FILE, State};
 use super::Arguments;
 use crate::ask::{self, AskError, Which};
 use crate::command::status;
+use crate::profile;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,8 +25,10 @@ pub(super) struct Facts {
     pub(super) device: Option<State>,
     /// `sternpost status`, if the supervisor answers.
     pub(super) status: Option<Value>,
-    /// The self test's values, and how long ago it was done.
+    /// The self test's profile, and how long ago it was done.
     pub(super) self_test: Option<(Value, Duration)>,
+    /// Why there is none, if the self test has said so.
+    pub(super) self_test_failure: Option<String>,
     /// When the boot was found good, in seconds since the kernel's start.
     pub(super) good_at_s: Option<f64>,
     /// Addresses with the lengths of their prefixes, by interface; without the loopback's and the links' own.
@@ -42,6 +45,9 @@ impl Facts {
         Self {
             status: status_of(&Which::in_run_directory(arguments.run_directory.clone())),
             self_test: json(&arguments.self_test).map(|profile| (profile, age(&arguments.self_test))),
+            self_test_failure: place::read_text(&profile::failure_beside(&arguments.self_test), OCTETS_MAX)
+                .ok()
+                .flatten(),
             good_at_s: json(&arguments.good).map(|good| good["since_kernel_start_s"].as_f64().unwrap_or(0.0)),
             addresses: addresses(),
             serial: serial.or_else(|| identity::serial(Path::new(identity::SERIAL_FILE)).ok()),

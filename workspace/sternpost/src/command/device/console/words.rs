@@ -1,7 +1,7 @@
 //! What the console says, made of facts and of what it has said before. No I/O and no clock.
 
 use super::facts::Facts;
-use crate::output::printable;
+use crate::output::{self, printable};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use std::time::Duration;
 const COLUMNS: usize = 79;
 /// Where the values of the status begin.
 const LABEL_COLUMNS: usize = 15;
+/// What a block has before each line.
+const FRAME_COLUMNS: usize = 2;
 /// What is missing for less than this is on its way.
 const WAIT_MIN: Duration = Duration::from_secs(2);
 /// As `WAIT_MIN`, while the directory is connected: its entries are on their way.
@@ -39,7 +41,7 @@ impl Told {
         if let Some((profile, age)) = &facts.self_test
             && !std::mem::replace(&mut self.self_test, true)
         {
-            let words = format!("self test: {}", self_test(profile, true));
+            let words = format!("self test: {}", self_test(profile));
             lines.push(self.line(now.saturating_sub(*age), &words));
         }
         if let Some(configuration) = Configuration::of(facts)
@@ -149,23 +151,52 @@ fn missing(facts: &Facts) -> Option<Missing> {
     Some(Missing { words, wait_min: Some(if is_on_its_way { ENTRIES_WAIT_MIN } else { WAIT_MIN }) })
 }
 
-/// `batches of 524,288 octets by dsync, at most 8 channel processes`, with the reasons if they are wanted.
-fn self_test(profile: &Value, with_reasons: bool) -> String {
+/// `batches of 524,288 octets, written by dsync, at most 8 channel processes`.
+fn self_test(profile: &Value) -> String {
     let values = &profile["values"];
-    let reason = |name: &str| match values[name]["reason"].as_str() {
-        Some(reason) if with_reasons => format!(" ({reason})"),
-        _ => String::new(),
-    };
     let number = |name: &str| values[name]["value"].as_u64().map_or_else(|| "?".to_owned(), thousands);
     format!(
-        "batches of {} octets{}, written by {}{}, at most {} channel processes{}",
+        "batches of {} octets, written by {}, at most {} channel processes",
         number("batch_octets"),
-        reason("batch_octets"),
         values["method"]["value"].as_str().unwrap_or("?"),
-        reason("method"),
         number("channel_processes_max"),
-        reason("channel_processes_max"),
     )
+}
+
+/// What the self test has measured, why each value is what it is, and an empty line.
+pub(super) fn self_test_table(profile: &Value) -> Vec<String> {
+    let rows: Vec<Vec<String>> = profile["commits"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|commit| {
+            let milliseconds = |key: &str| {
+                commit[key].as_f64().map_or_else(|| "?".to_owned(), |us| format!("{:.2} ms", us / 1e3))
+            };
+            vec![
+                commit["method"].as_str().unwrap_or("?").to_owned(),
+                commit["batch_octets"]
+                    .as_u64()
+                    .map_or_else(|| "?".to_owned(), |octets| format!("{} KiB", octets >> 10)),
+                milliseconds("p10_us"),
+                milliseconds("p50_us"),
+                milliseconds("p99_us"),
+                commit["per_s"].as_f64().map_or_else(|| "?".to_owned(), |rate| format!("{rate:.0}/s")),
+            ]
+        })
+        .collect();
+    let table = output::table(&["DURABLE WRITE", "BATCH", "P10", "P50", "P99", "RATE"], &rows);
+    let mut lines: Vec<String> = table.lines().map(printable).collect();
+    for name in ["method", "batch_octets", "channel_processes_max"] {
+        let value = &profile["values"][name];
+        let is =
+            value["value"].as_str().map(str::to_owned).or_else(|| value["value"].as_u64().map(thousands));
+        let reason = value["reason"].as_str().unwrap_or("it was not said why");
+        let words = format!("{name} {}: {reason}", is.as_deref().unwrap_or("?"));
+        lines.extend(wrapped(&printable(&words), COLUMNS - FRAME_COLUMNS));
+    }
+    lines.push(String::new());
+    lines
 }
 
 fn thousands(number: u64) -> String {
@@ -202,6 +233,12 @@ fn problems(facts: &Facts) -> Vec<String> {
         problems.extend(state.problems.iter().cloned());
     }
     let Some(status) = &facts.status else { return problems };
+    if facts.self_test.is_none() {
+        let why = facts.self_test_failure.as_deref().unwrap_or("it was stopped before its end").trim();
+        problems.push(format!(
+            "the self test has given no values, the built-in ones hold: {why}; look at the disk, and start the device again"
+        ));
+    }
     if status["store"]["full"] == true {
         problems.push(
             "the queue is full: new mail is refused until there is room; look which peer is away".to_owned(),
@@ -296,7 +333,7 @@ pub(super) fn status(facts: &Facts) -> Vec<String> {
         );
     }
     if let Some((profile, _)) = &facts.self_test {
-        line("Self test", &self_test(profile, false));
+        line("Self test", &self_test(profile));
     }
     if let Some(status) = &facts.status {
         let number = |part: &str, key: &str| status[part][key].as_u64().map(thousands);

@@ -19,6 +19,7 @@ fn facts(status: Value) -> Facts {
             ..State::default()
         }),
         status: Some(status),
+        self_test: Some((profile(), at(1.0))),
         serial: Some("SP-0001".into()),
         addresses: [("eth0".to_owned(), vec!["192.0.2.10/24".to_owned()])].into(),
         ..Facts::default()
@@ -49,18 +50,29 @@ fn without_configuration(directory: &str) -> Value {
 }
 
 fn profile() -> Value {
-    json!({"values": {
-        "method": {"value": "dsync", "reason": "faster here"},
-        "batch_octets": {"value": 524_288, "reason": "10 ms of the disk"},
-        "channel_processes_max": {"value": 8, "reason": "2 cores"},
-    }})
+    json!({
+        "commits": [
+            {"method": "dsync", "batch_octets": 4_096, "p10_us": 300.0, "p50_us": 312.5, "p99_us": 21_900.0, "per_s": 3_000.4},
+            {"method": "io_uring", "batch_octets": 1_048_576},
+        ],
+        "values": {
+            "method": {"value": "dsync", "reason": "faster here"},
+            "batch_octets": {"value": 524_288, "reason": "10 ms of the disk"},
+            "channel_processes_max": {"value": 8, "reason": "2 cores"},
+        },
+    })
+}
+
+/// What was told when the self test was.
+fn behind_the_self_test() -> Told {
+    Told { self_test: true, ..Told::default() }
 }
 
 #[test]
 fn each_milestone_is_said_once_with_seconds_that_never_go_back() {
     let mut told = Told::default();
     let mut facts = Facts { self_test: Some((profile(), at(1.5))), ..Facts::default() };
-    let self_test = "sternpost: 8.50 s: self test: batches of 524,288 octets (10 ms of the disk), written by dsync (faster here), at most 8 channel processes (2 cores)";
+    let self_test = "sternpost: 8.50 s: self test: batches of 524,288 octets, written by dsync, at most 8 channel processes";
     assert_eq!(told.milestones(&facts, at(10.0)), [self_test]);
     assert!(told.milestones(&facts, at(10.1)).is_empty());
     facts.status = Some(running());
@@ -84,14 +96,14 @@ fn a_configuration_of_an_earlier_day_is_called_so() {
     let mut status = running();
     status["qmgr"]["directory_connected"] = json!(false);
     status["qmgr"]["directory"] = json!("ldaps://192.0.2.20: cannot connect");
-    let lines = Told::default().milestones(&facts(status), at(9.0));
+    let lines = behind_the_self_test().milestones(&facts(status), at(9.0));
     let wanted = "sternpost: 9.00 s: configured: generation 1 from the last known good configuration (the directory: ldaps://192.0.2.20: cannot connect)";
     assert_eq!(lines[0], wanted);
 }
 
 #[test]
 fn what_is_missing_is_said_when_it_stays_missing() {
-    let mut told = Told::default();
+    let mut told = behind_the_self_test();
     let refused = facts(without_configuration("ldap://10.0.2.2:389: cannot connect: refused"));
     assert!(told.milestones(&refused, at(5.0)).is_empty());
     let lines = told.milestones(&refused, at(7.0));
@@ -112,7 +124,7 @@ fn what_is_missing_is_said_when_it_stays_missing() {
 
 #[test]
 fn entries_that_are_on_their_way_are_not_waited_for_at_once() {
-    let mut told = Told::default();
+    let mut told = behind_the_self_test();
     let mut status = without_configuration("ldap://10.0.2.2:389: connected");
     status["qmgr"]["directory_connected"] = json!(true);
     let mut facts = facts(status);
@@ -153,9 +165,33 @@ fn a_problem_is_said_once_with_what_to_do() {
 }
 
 #[test]
+fn the_self_test_shows_what_it_measured_and_why_it_chose() {
+    let wanted = [
+        "DURABLE WRITE  BATCH     P10      P50      P99       RATE",
+        "dsync          4 KiB     0.30 ms  0.31 ms  21.90 ms  3000/s",
+        "io_uring       1024 KiB  ?        ?        ?         ?",
+        "method dsync: faster here",
+        "batch_octets 524,288: 10 ms of the disk",
+        "channel_processes_max 8: 2 cores",
+        "",
+    ];
+    assert_eq!(self_test_table(&profile()), wanted);
+}
+
+#[test]
+fn a_self_test_that_gave_nothing_is_a_problem() {
+    let mut facts = facts(running());
+    facts.self_test = None;
+    facts.self_test_failure = Some("cannot test /dev/vdb: Input/output error\n".into());
+    let lines = Told::default().milestones(&facts, at(9.0));
+    let wanted = "sternpost: 9.00 s: problem: the self test has given no values, the built-in ones hold: cannot test /dev/vdb: Input/output error; look at the disk, and start the device again";
+    assert_eq!(lines.last().unwrap(), wanted);
+    assert!(status(&facts).contains(&"State          RUNNING: one problem, see below".to_owned()));
+}
+
+#[test]
 fn the_status_can_be_read_out_on_the_telephone() {
     let mut facts = facts(running());
-    facts.self_test = Some((profile(), at(1.0)));
     facts.good_at_s = Some(12.0);
     let wanted = [
         &format!("Sternpost {}", env!("CARGO_PKG_VERSION")),
