@@ -15,6 +15,7 @@ mod service;
 mod session;
 mod spawn;
 
+pub(crate) use listening::FOREIGN_ADDRESS;
 pub(crate) use paths::{QMGR_SOCKET, STORE_SOCKET, SUPERVISOR_SOCKET};
 
 use crate::bootstrap::{Bootstrap, BootstrapError};

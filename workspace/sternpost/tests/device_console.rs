@@ -68,6 +68,9 @@ fn a_console_of_lines_says_each_milestone_once_and_the_status_behind_it() {
     console.wait_for("self test: batches of 4,096 octets");
     console.wait_for("| DURABLE WRITE");
     console.wait_for("| batch_octets 4,096: so it is");
+    let lacking = r#"[{"what": "channel smtp", "says": "no probe passed", "since_kernel_start_s": 0.0}]"#;
+    fs::write(switch.home().join("good.lacking"), lacking).unwrap();
+    console.wait_for("problem: not good yet: channel smtp: no probe passed");
     fs::write(switch.home().join("good"), r#"{"since_kernel_start_s": 12.31}"#).unwrap();
     console.wait_for(" s: boot is good");
     console.wait_for("| State          RUNNING: all is well");

@@ -83,8 +83,14 @@ fn a_switch_whose_listener_has_no_port_is_not_good_until_it_has() {
     let taken = other.local_addr().expect("a listener has an address");
     let two = format!("addresses = [\"127.0.0.1:0\", \"{taken}\"]");
     let switch = Switch::start(&tables().replace("addresses = [\"127.0.0.1:0\"]", &two));
-    let (health, code) = health(&switch, &[]);
+    let good = switch.home().join("good");
+    let (lacking, boot) = (good.with_extension("lacking"), format!("--boot={}", good.display()));
+    let (health, code) = health(&switch, &[&boot]);
     assert_eq!((code, &health["good"]), (Some(1), &Value::Bool(false)), "{health}");
+    let said: Value = serde_json::from_slice(&fs::read(&lacking).expect("what is lacking was written"))
+        .expect("what is lacking is JSON");
+    assert_eq!(said[0]["what"], "listener inbound", "{said}");
+    assert!(said[0]["since_kernel_start_s"].as_f64().is_some_and(|seconds| seconds > 0.0), "{said}");
     let why = format!("does not listen: {taken}: ");
     let findings = health["findings"].as_array().expect("findings are a list");
     let failed = findings.iter().find(|finding| finding["good"] == false).expect("one of them is bad");
@@ -100,9 +106,10 @@ fn a_switch_whose_listener_has_no_port_is_not_good_until_it_has() {
         "{status}"
     );
     drop(other);
-    let output = switch.command(&["health", "--wait", "30"]);
+    let output = switch.command(&["health", "--wait", "30", &boot]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
     assert!(text(&output.stdout).ends_with("the switch is good\n"), "{}", text(&output.stdout));
+    assert!(good.exists() && !lacking.exists());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! peers are down, the directory is away or the queue is full of waiting mail does not make it bad.
 //! Not here: whether an operator should look at something (`status`).
 
+pub(crate) mod lacking;
 mod looks;
 mod null_hop;
 mod probe;
@@ -12,6 +13,7 @@ mod probe;
 use super::{CommandError, CommandResult};
 use crate::ask::{self, AskError, Which};
 use crate::output;
+use lacking::Since;
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -35,7 +37,8 @@ pub(crate) struct Arguments {
     /// Keep looking until the switch is good, for so long at most, and say what is missing whenever that changes
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
-    /// Write to FILE when the switch became good, for the console and for what waits for a good boot
+    /// Write to FILE when the switch became good, for the console and for what waits for a good boot, and until then
+    /// what is lacking to FILE.lacking
     #[arg(
         long,
         value_name = "FILE",
@@ -124,7 +127,7 @@ fn state(findings: &[Finding]) -> State {
 /// # Errors
 /// When the file of `--boot` cannot be written.
 pub(crate) fn run(arguments: &Arguments) -> CommandResult {
-    let findings = ask::on_loop(async { Ok(watch(arguments).await) })?;
+    let findings = ask::on_loop(async { Ok(watch(arguments).await) })??;
     let state = state(&findings);
     if arguments.json {
         output::print_json(&as_json(&findings));
@@ -132,7 +135,7 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
         output::print(&text(&findings));
     }
     if let (State::Good, Some(path)) = (state, &arguments.boot) {
-        write(path, &findings).map_err(|source| CommandError::Write { path: path.clone(), source })?;
+        tell_good(path, &findings).map_err(|source| CommandError::Write { path: path.clone(), source })?;
     }
     Ok(ExitCode::from(match state {
         State::Good => 0,
@@ -141,14 +144,24 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     }))
 }
 
-async fn watch(arguments: &Arguments) -> Vec<Finding> {
+/// The findings of the last look.
+///
+/// # Errors
+/// When what is lacking cannot be written.
+async fn watch(arguments: &Arguments) -> Result<Vec<Finding>, CommandError> {
     let deadline = Instant::now().checked_add(Duration::from_secs(arguments.wait));
-    let mut said = String::new();
+    let (mut said, mut since) = (String::new(), Since::default());
     loop {
+        let begin = clock::since_kernel_start();
         let findings = looks::all(&arguments.which).await;
         let is_over = deadline.is_some_and(|deadline| Instant::now() + LOOK_AGAIN > deadline);
+        if let (true, Some(good)) = (state(&findings) != State::Good, &arguments.boot) {
+            let path = lacking::beside(good);
+            let written = write(&path, &json!(since.lacking(&findings, begin)));
+            written.map_err(|source| CommandError::Write { path, source })?;
+        }
         if state(&findings) == State::Good || is_over {
-            return findings;
+            return Ok(findings);
         }
         let missing = missing(&findings);
         if said != missing {
@@ -197,8 +210,8 @@ fn text(findings: &[Finding]) -> String {
     format!("{table}\n{verdict}\n")
 }
 
-/// Writes when the switch was found good, in the place of an earlier word; whoever reads it never sees a part.
-fn write(path: &Path, findings: &[Finding]) -> io::Result<()> {
+/// Writes when the switch was found good, and that nothing is lacking any more.
+fn tell_good(path: &Path, findings: &[Finding]) -> io::Result<()> {
     let now = OffsetDateTime::from(SystemTime::now());
     let value = json!({
         "at": now.format(&Rfc3339).map_err(io::Error::other)?,
@@ -206,6 +219,15 @@ fn write(path: &Path, findings: &[Finding]) -> io::Result<()> {
         "good": true,
         "findings": findings.iter().map(Finding::json).collect::<Vec<_>>(),
     });
+    write(path, &value)?;
+    match std::fs::remove_file(lacking::beside(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Writes in the place of an earlier word; whoever reads it never sees a part.
+fn write(path: &Path, value: &Value) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = std::fs::File::create(&new)?;
     file.write_all(format!("{value:#}\n").as_bytes())?;
@@ -240,11 +262,12 @@ mod tests {
     }
 
     #[test]
-    fn the_word_of_a_good_boot_is_written_whole_and_replaced() {
+    fn the_word_of_a_good_boot_is_written_whole_and_replaced_and_nothing_is_lacking_any_more() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("good");
         for says in ["generation 1", "generation 2"] {
-            write(&path, &[Finding::good("configuration", says)]).unwrap();
+            std::fs::write(lacking::beside(&path), "[]").unwrap();
+            tell_good(&path, &[Finding::good("configuration", says)]).unwrap();
             let read: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
             assert_eq!((&read["good"], &read["findings"][0]["says"]), (&json!(true), &json!(says)));
             assert!(read["since_kernel_start_s"].as_f64().is_some_and(|seconds| seconds > 0.0), "{read}");

@@ -171,12 +171,18 @@ impl Listening {
     }
 }
 
+/// What a person can do about an address that is none of this machine's.
+pub(crate) const FOREIGN_ADDRESS: &str = "this machine does not have the address: correct the addresses of the listener, or give it to the machine (on a device: [network] of its bootstrap)";
+
 /// What a person can do about it, as the end of a sentence.
-fn what_to_do(error: &io::Error) -> &'static str {
+fn what_to_do(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE or root",
-        io::ErrorKind::AddrInUse => "; another program listens there, see ss -ltnp",
-        _ => "",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE or root".to_owned(),
+        io::ErrorKind::AddrInUse => {
+            "; another listener or program has the port (on a host: see ss -ltnp)".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => format!("; {FOREIGN_ADDRESS}"),
+        _ => String::new(),
     }
 }
 
@@ -258,7 +264,15 @@ mod tests {
     fn a_port_that_needs_a_privilege_is_reported_with_the_privilege() {
         let said = what_to_do(&io::Error::from(io::ErrorKind::PermissionDenied));
         assert!(said.contains("CAP_NET_BIND_SERVICE"), "{said}");
-        assert_eq!(what_to_do(&io::Error::from(io::ErrorKind::AddrNotAvailable)), "");
+        assert_eq!(what_to_do(&io::Error::from(io::ErrorKind::OutOfMemory)), "");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_address_that_the_machine_does_not_have_is_said_to_be_so() {
+        let mut listening = Listening::default();
+        // RFC 5737: nobody's.
+        let change = listening.set(vec![("in".into(), "192.0.2.99:0".parse().unwrap())]);
+        assert!(change.failures[0].1.contains("this machine does not have the address"), "{change:?}");
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -270,7 +284,7 @@ mod tests {
         assert!(change.changed && listening.has_failures());
         assert_eq!(change.failures.len(), 1);
         assert!(change.failures[0].1.starts_with(&taken.to_string()), "{change:?}");
-        assert!(change.failures[0].1.ends_with("another program listens there, see ss -ltnp"), "{change:?}");
+        assert!(change.failures[0].1.ends_with("has the port (on a host: see ss -ltnp)"), "{change:?}");
         assert_eq!(listening.retry(), Change::default());
         drop(other);
         assert!(listening.retry().changed && !listening.has_failures());

@@ -111,7 +111,10 @@ async fn listeners(
         findings.push(match (socket, failure) {
             (Some(socket), _) => match greeting(reachable(socket.bound)).await {
                 Ok(line) => greeted(what, socket.bound, &line),
-                Err(error) => Finding::bad(what, format!("{} does not greet: {error}", socket.bound)),
+                Err(error) => {
+                    let remedy = foreign_address(socket.bound.ip(), own_addresses().as_deref());
+                    Finding::bad(what, format!("{} does not greet: {error}{remedy}", socket.bound))
+                }
             },
             (None, Some(failed)) => Finding::bad(what, format!("does not listen: {}", failed.why)),
             (None, None) => Finding::bad(what, format!("does not listen on {address} yet")),
@@ -135,6 +138,21 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
         SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
     if bound.ip().is_unspecified() { SocketAddr::new(loopback, bound.port()) } else { bound }
+}
+
+/// The addresses of this machine's interfaces; none when the kernel does not say.
+fn own_addresses() -> Option<Vec<IpAddr>> {
+    Some(if_addrs::get_if_addrs().ok()?.iter().map(if_addrs::Interface::ip).collect())
+}
+
+/// What to do when a listener's address is none of this machine's, as the end of a sentence. A socket for every
+/// address, which the service manager has opened, serves such a listener without a word.
+fn foreign_address(address: IpAddr, own: Option<&[IpAddr]>) -> String {
+    let is_own = |own: &[IpAddr]| address.is_unspecified() || address.is_loopback() || own.contains(&address);
+    if own.is_none_or(is_own) {
+        return String::new();
+    }
+    format!("; {}", crate::supervisor::FOREIGN_ADDRESS)
 }
 
 /// The first line that a listener says; then it is left in order.
@@ -176,6 +194,18 @@ mod tests {
         assert_eq!(state("220 mx.example.org ESMTP"), State::Good);
         assert_eq!(state("421 4.3.2 too many connections, try again later"), State::Good);
         assert_eq!((state(""), state("SSH-2.0"), state("554 no")), (State::Bad, State::Bad, State::Bad));
+    }
+
+    #[test]
+    fn a_listener_on_an_address_of_another_machine_says_where_to_correct_it() {
+        let own: &[IpAddr] = &["192.0.2.10".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+        let remedy = |address: &str, own| foreign_address(address.parse().unwrap(), own);
+        for address in ["192.0.2.10", "127.0.0.2", "0.0.0.0", "::", "::1"] {
+            assert_eq!(remedy(address, Some(own)), "", "{address}");
+        }
+        let said = remedy("192.0.2.99", Some(own));
+        assert!(said.starts_with("; this machine does not have the address: "), "{said}");
+        assert_eq!(remedy("192.0.2.99", None), "");
     }
 
     #[test]

@@ -6,12 +6,14 @@ use super::super::place;
 use super::super::state::{STATE_FILE, State};
 use super::Arguments;
 use crate::ask::{self, AskError, Which};
+use crate::command::health::lacking::{self, Lacking};
 use crate::command::status;
 use crate::profile;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+use sternpost_platform::clock::since_kernel_start;
 
 /// Far more than any of the files has.
 const OCTETS_MAX: u64 = 1 << 20;
@@ -31,6 +33,8 @@ pub(super) struct Facts {
     pub(super) self_test_failure: Option<String>,
     /// When the boot was found good, in seconds since the kernel's start.
     pub(super) good_at_s: Option<f64>,
+    /// What the health check does not find good, and for how long.
+    pub(super) lacking: Vec<(Lacking, Duration)>,
     /// Addresses with the lengths of their prefixes, by interface; without the loopback's and the links' own.
     pub(super) addresses: BTreeMap<String, Vec<String>>,
     /// The serial number, where this process may read it.
@@ -49,6 +53,7 @@ impl Facts {
                 .ok()
                 .flatten(),
             good_at_s: json(&arguments.good).map(|good| good["since_kernel_start_s"].as_f64().unwrap_or(0.0)),
+            lacking: lacking(&arguments.good),
             addresses: addresses(),
             serial: serial.or_else(|| identity::serial(Path::new(identity::SERIAL_FILE)).ok()),
             device,
@@ -58,6 +63,17 @@ impl Facts {
 
 fn json(path: &Path) -> Option<Value> {
     serde_json::from_str(&place::read_text(path, OCTETS_MAX).ok()??).ok()
+}
+
+fn lacking(good: &Path) -> Vec<(Lacking, Duration)> {
+    let parts: Vec<Lacking> =
+        json(&lacking::beside(good)).and_then(|parts| serde_json::from_value(parts).ok()).unwrap_or_default();
+    let now = since_kernel_start();
+    let with_age = |part: Lacking| {
+        let since = Duration::try_from_secs_f64(part.since_kernel_start_s).unwrap_or(now);
+        (part, now.saturating_sub(since))
+    };
+    parts.into_iter().map(with_age).collect()
 }
 
 fn age(path: &Path) -> Duration {

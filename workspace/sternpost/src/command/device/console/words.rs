@@ -18,6 +18,8 @@ const WAIT_MIN: Duration = Duration::from_secs(2);
 const ENTRIES_WAIT_MIN: Duration = Duration::from_secs(15);
 /// Between two words about what is missing, when the words change all the time.
 const WAIT_INTERVAL_MIN: Duration = Duration::from_secs(10);
+/// What is not good for less than this may be on its way; a slow device takes a few seconds for each part.
+const LACKING_MIN: Duration = Duration::from_secs(15);
 /// Problems that are told at a look: the rest is for `sternpost status`.
 const PROBLEMS_MAX: usize = 8;
 
@@ -258,7 +260,25 @@ fn problems(facts: &Facts) -> Vec<String> {
     }
     problems.extend(configuration_problems(&configuration["unusable"]));
     problems.extend(configuration_problems(&configuration["problems"]));
+    problems.extend(not_good(facts));
     problems
+}
+
+/// What keeps the health check from finding the switch good, but for what is said already.
+fn not_good(facts: &Facts) -> impl Iterator<Item = String> {
+    let is_expected = facts.good_at_s.is_none() && missing(facts).is_none();
+    let failed = facts.status.as_ref().and_then(|status| status["listeners_failed"].as_array());
+    let is_said = move |says: &str| {
+        failed
+            .into_iter()
+            .flatten()
+            .any(|failed| failed["why"].as_str().is_some_and(|why| says.contains(why)))
+    };
+    let lacking = facts
+        .lacking
+        .iter()
+        .filter(move |(lacking, age)| is_expected && *age >= LACKING_MIN && !is_said(&lacking.says));
+    lacking.map(|(lacking, _)| format!("not good yet: {}: {}", lacking.what, lacking.says))
 }
 
 /// The state in one word, and why.
@@ -280,6 +300,9 @@ fn state(facts: &Facts) -> (&'static str, String) {
     }
     if listeners(facts).next().is_none() {
         return told("STARTING", "nobody listens for mail yet");
+    }
+    if not_good(facts).next().is_some() {
+        return told("STARTING", "the health check does not pass, see below");
     }
     match (problems(facts).len(), facts.good_at_s) {
         (0, None) => told("STARTING", "the health check is under way"),

@@ -2,6 +2,7 @@
 
 use super::super::super::state::State;
 use super::*;
+use crate::command::health::lacking::Lacking;
 use serde_json::json;
 
 fn at(seconds: f64) -> Duration {
@@ -162,6 +163,33 @@ fn a_problem_is_said_once_with_what_to_do() {
     ];
     assert_eq!(lines, wanted);
     assert!(told.milestones(&facts, at(10.0)).is_empty());
+}
+
+#[test]
+fn what_keeps_the_boot_from_being_good_is_a_problem_after_a_while() {
+    let mut facts = facts(running());
+    let listener = Lacking {
+        what: "listener inbound".into(),
+        says: "192.0.2.99:25 does not greet: No route to host".into(),
+        since_kernel_start_s: 5.0,
+    };
+    let mut told = behind_the_self_test();
+    facts.lacking = vec![(listener.clone(), at(14.0))];
+    assert!(told.milestones(&facts, at(19.0)).iter().all(|line| !line.contains("not good yet")));
+    assert!(status(&facts).contains(&"State          STARTING: the health check is under way".to_owned()));
+    facts.lacking = vec![(listener, at(15.0))];
+    let wanted = "sternpost: 20.00 s: problem: not good yet: listener inbound: 192.0.2.99:25 does not greet: No route to host";
+    assert_eq!(told.milestones(&facts, at(20.0)), [wanted]);
+    let shown = status(&facts).join("\n");
+    assert!(shown.contains("STARTING: the health check does not pass, see below"), "{shown}");
+    assert!(shown.contains("Problem        not good yet: listener inbound: "), "{shown}");
+    // What is told of the listener itself, or of the directory, is not told again.
+    let mut failed = running();
+    failed["listeners_failed"] = json!([{"name": "inbound", "why": "192.0.2.99:25 does not greet"}]);
+    facts.status = Some(failed);
+    assert!(!status(&facts).join("").contains("not good yet"));
+    facts.status = Some(without_configuration("ldap://10.0.2.2:389: silent"));
+    assert!(!status(&facts).join("").contains("not good yet"));
 }
 
 #[test]
