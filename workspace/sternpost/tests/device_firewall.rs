@@ -52,6 +52,41 @@ fn the_kernel_takes_the_rules_and_a_change_replaces_them() {
     }
 }
 
+/// Two links to a neighbour, who has taken the address of the one for a place behind the other.
+const WEAK_HOST: &str = "PATH=$PATH:/usr/sbin:/sbin; nft=$(command -v nft)
+    unshare --net sleep 60 &
+    far=$!
+    trap 'kill $far' EXIT
+    until [ $(readlink /proc/$far/ns/net) != $(readlink /proc/self/ns/net) ]; do :; done
+    neighbour() { nsenter --net=/proc/$far/ns/net \"$@\"; }
+    for link in 'outside 192.0.2' 'inside 198.51.100'; do
+        set -- \"$1\" \"$2\" $link
+        ip link add $3 type veth peer name far-$3 netns $far
+        ip address add $4.1/24 dev $3
+        ip link set $3 up
+        neighbour ip address add $4.2/24 dev far-$3
+        neighbour ip link set far-$3 up
+    done
+    \"$1\" device firewall --nft \"$nft\" --run-directory \"$2\"
+    # Nobody listens: what comes through is refused, what is dropped gets no answer.
+    reach() { neighbour timeout $1 bash -c \"exec 3<>/dev/tcp/$2/587\" 2>&1 || echo \"$3 ends with $?\"; }
+    reach 20 198.51.100.1 'its own link'
+    neighbour ip route add 198.51.100.1 via 192.0.2.1
+    reach 2 198.51.100.1 'the other link'";
+
+#[test]
+fn an_address_is_reached_through_its_own_interface_alone() {
+    let home = new_home();
+    let listeners = r#"{"listeners": [{"name": "inside", "address": "198.51.100.1", "port": 587}]}"#;
+    fs::write(home.path().join("listeners.json"), listeners).unwrap();
+    let output = alone(home.path(), WEAK_HOST);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    assert!(said.contains("Connection refused") && said.contains("its own link ends with 1"), "{said}");
+    // 124 is timeout's word for "no answer".
+    assert!(said.ends_with("the other link ends with 124\n"), "{said}");
+}
+
 #[test]
 fn a_file_that_is_not_the_supervisors_changes_nothing() {
     let home = new_home();

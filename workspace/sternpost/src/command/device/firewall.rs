@@ -129,6 +129,8 @@ table inet sternpost {
         ct state established,related accept
         ct state invalid drop
         iifname \"lo\" accept
+        # An address is reached through its own interface alone.
+        fib daddr . iif type != { local, broadcast, multicast } drop
         icmp type { destination-unreachable, time-exceeded, parameter-problem } accept
         icmp type echo-request limit rate 10/second burst 20 packets accept
         icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
