@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use sternpost_message::Diagnostic;
+use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
 /// Why the directory cannot be read right now.
@@ -49,6 +50,20 @@ pub enum DirectoryError {
         /// Why.
         source: Box<LdapError>,
     },
+    /// TLS failed.
+    #[error("{step} failed: {words}")]
+    Tls {
+        /// What was being done.
+        step: &'static str,
+        /// What is wrong and, where it is a certificate, what to do.
+        words: String,
+    },
+    /// The file of the password has none in its first line.
+    #[error("the bootstrap is not usable: {} is empty", path.display())]
+    EmptyPassword {
+        /// The file.
+        path: PathBuf,
+    },
     /// The server said no.
     #[error("{step} was refused: result {code}{text}")]
     Refused {
@@ -78,7 +93,10 @@ impl DirectoryError {
         move |error| match error {
             LdapError::LdapResult { result } => Self::refused(step, &result),
             LdapError::Timeout { .. } => Self::Silent(step),
-            error => Self::Ldap { step, source: Box::new(error) },
+            error => match tls_fault(&error) {
+                Some(fault) => Self::Tls { step, words: tls_words(fault) },
+                None => Self::Ldap { step, source: Box::new(error) },
+            },
         }
     }
 
@@ -98,6 +116,46 @@ impl DirectoryError {
             cause = error.source();
         }
         line
+    }
+}
+
+/// What TLS has to say, at the ground of an error of the client.
+fn tls_fault<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let within = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let within = within.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    within.or_else(|| error.downcast_ref()).or_else(|| tls_fault(error.source()?))
+}
+
+/// In words of whoever runs the directory. The same words at each attempt of a day: no time of the day is among them.
+fn tls_words(fault: &rustls::Error) -> String {
+    use rustls::{CertificateError as Wrong, Error};
+    const CLOCK: &str = "if that is wrong, set the clock (a device: in its firmware, or by [network] ntp)";
+    let day = |time: rustls::pki_types::UnixTime| {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        OffsetDateTime::from_unix_timestamp(seconds)
+            .map_or_else(|_| "?".to_owned(), |at| at.date().to_string())
+    };
+    let Error::InvalidCertificate(wrong) = fault else { return format!("TLS: {fault}") };
+    match wrong {
+        Wrong::UnknownIssuer | Wrong::BadSignature => {
+            "the server's certificate is not vouched for by trust_anchor: put the certificate of the authority that has signed it there".to_owned()
+        }
+        Wrong::ExpiredContext { time, not_after } => format!(
+            "the server's certificate has expired on {} and this machine's clock says {}: {CLOCK}; else give the server a new one",
+            day(*not_after),
+            day(*time)
+        ),
+        Wrong::NotValidYetContext { time, not_before } => format!(
+            "the server's certificate is valid from {} and this machine's clock says {}: {CLOCK}",
+            day(*not_before),
+            day(*time)
+        ),
+        Wrong::NotValidForNameContext { expected, presented } => format!(
+            "the server's certificate is not for {}, by which uris names the server, but for {}: it needs that as subjectAltName",
+            expected.to_str(),
+            if presented.is_empty() { "nobody".to_owned() } else { presented.join(", ") },
+        ),
+        other => format!("the server's certificate cannot be used: {other}"),
     }
 }
 
@@ -129,6 +187,9 @@ impl Connection {
         let target = Target::parse(uri)?;
         let stream = connect(&target, bootstrap).await?;
         let uses_tls = target.is_ldaps || bootstrap.start_tls;
+        if uses_tls {
+            target.check_tls(uri)?;
+        }
         if !uses_tls {
             let address = stream.peer_addr().map_err(DirectoryError::Connect)?;
             if !(bootstrap.allow_plaintext && address.ip().to_canonical().is_loopback()) {
@@ -212,6 +273,16 @@ impl Target {
         Ok(Self { is_ldaps, host: host.to_owned(), port })
     }
 
+    /// The client library takes names and addresses of IPv4 as what a certificate is to be for.
+    fn check_tls(&self, uri: &str) -> Result<(), DirectoryError> {
+        if self.host.parse::<std::net::Ipv6Addr>().is_err() {
+            return Ok(());
+        }
+        Err(DirectoryError::Bootstrap(format!(
+            "{uri} names an address of IPv6, which cannot be compared with a certificate: write the server's name, which the name servers must know, or its address of IPv4"
+        )))
+    }
+
     /// A name may lead anywhere: that is judged when it has an address.
     fn may_be_loopback(&self) -> bool {
         self.host.parse().is_ok_and(|address: std::net::IpAddr| address.to_canonical().is_loopback())
@@ -254,6 +325,7 @@ impl Bootstrap {
         for (number, uri) in self.uris.iter().enumerate() {
             let target = Target::parse(uri).map_err(|error| (Part::Uri(number), error))?;
             if target.is_ldaps || self.start_tls {
+                target.check_tls(uri).map_err(|error| (Part::Uri(number), error))?;
                 uses_tls = true;
             } else if matches!(self.bind, Bind::External { .. }) {
                 return wrong(
@@ -350,7 +422,7 @@ fn password(path: &Path) -> Result<String, DirectoryError> {
     let password = String::from_utf8_lossy(&octets).lines().next().unwrap_or_default().to_owned();
     if password.is_empty() {
         // RFC 4513, 5.1.2: a name without a password binds as nobody, and servers say that all went well.
-        return Err(DirectoryError::Bootstrap(format!("{} is empty", path.display())));
+        return Err(DirectoryError::EmptyPassword { path: path.to_owned() });
     }
     Ok(password)
 }
@@ -430,8 +502,45 @@ mod tests {
         assert_eq!(with(&|b| b.timings.retry_ms_min = 0), Err(Part::Timing("retry_ms_min")));
         assert_eq!(with(&|b| b.bind = simple(&empty)), Err(Part::Bind));
         assert_eq!(with(&|b| b.start_tls = true), Err(Part::TrustAnchor));
+        assert_eq!(with(&|b| b.uris.push("ldaps://[2001:db8::20]".into())), Err(Part::Uri(1)));
         let no_certificate =
             |b: &mut Bootstrap| (b.start_tls, b.trust_anchor) = (true, Some(password.clone()));
         assert_eq!(with(&no_certificate), Err(Part::TrustAnchor));
+    }
+
+    #[test]
+    fn a_certificate_that_is_refused_says_what_to_do() {
+        use rustls::pki_types::{ServerName, UnixTime};
+        use rustls::{CertificateError as Wrong, Error};
+        let day = |number: u64| UnixTime::since_unix_epoch(Duration::from_secs(number * 86_400));
+        let rows = [
+            (Wrong::BadSignature, "is not vouched for by trust_anchor"),
+            (Wrong::UnknownIssuer, "is not vouched for by trust_anchor"),
+            (
+                Wrong::ExpiredContext { time: day(20_001), not_after: day(20_000) },
+                "has expired on 2024-10-04 and this machine's clock says 2024-10-05: if that is wrong, set the clock",
+            ),
+            (
+                Wrong::NotValidYetContext { time: day(0), not_before: day(20_000) },
+                "is valid from 2024-10-04 and this machine's clock says 1970-01-01",
+            ),
+            (
+                Wrong::NotValidForNameContext {
+                    expected: ServerName::try_from("ldap.example").unwrap(),
+                    presented: vec!["DnsName(\"other.example\")".into()],
+                },
+                "is not for ldap.example, by which uris names the server, but for DnsName(\"other.example\")",
+            ),
+        ];
+        for (wrong, words) in rows {
+            // As the client passes it on.
+            let error =
+                std::io::Error::new(std::io::ErrorKind::InvalidData, Error::InvalidCertificate(wrong));
+            let said = DirectoryError::ldap("connecting")(LdapError::from(error)).chain();
+            assert!(
+                said.starts_with("connecting failed: the server's certificate ") && said.contains(words),
+                "{said}"
+            );
+        }
     }
 }

@@ -4,6 +4,7 @@ use crate::connection::{DirectoryError, Owned};
 use crate::content::Content;
 use crate::session::{Ended, Session};
 use crate::{Bootstrap, DirectoryStatus, Handover};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
@@ -22,15 +23,15 @@ pub(crate) async fn watch_with(bootstrap: Bootstrap, content: Content, handover:
     };
     if let Some(fault) = fault {
         let error = DirectoryError::Bootstrap(fault);
-        let _ = handover.send(down(String::new(), &error)).await;
+        let _ = handover.send(down(String::new(), error.chain())).await;
         return;
     }
-    let mut watch = Watch { content, handover, bootstrap, said: String::new() };
+    let mut watch = Watch { content, handover, bootstrap, down: BTreeMap::new(), said: String::new() };
     let mut wait_ms = watch.bootstrap.timings.retry_ms_min;
     loop {
         let mut worked = false;
-        for uri in watch.bootstrap.uris.clone() {
-            let Some(session_worked) = watch.session(&uri).await else { return };
+        for (number, uri) in watch.bootstrap.uris.clone().into_iter().enumerate() {
+            let Some(session_worked) = watch.session(number, &uri).await else { return };
             worked |= session_worked;
         }
         if worked {
@@ -48,6 +49,8 @@ struct Watch {
     bootstrap: Bootstrap,
     content: Content,
     handover: Sender<Handover>,
+    /// Why each server, by its place in the bootstrap, could not be used since one worked last.
+    down: BTreeMap<usize, String>,
     /// What was last said about being away: it is not said again at each attempt.
     said: String,
 }
@@ -55,7 +58,7 @@ struct Watch {
 impl Watch {
     /// One session with one server, and a second one at once where the first says that its copy is of no use.
     /// None when nobody wants to hear of it any more; else whether the server worked.
-    async fn session(&mut self, uri: &str) -> Option<bool> {
+    async fn session(&mut self, number: usize, uri: &str) -> Option<bool> {
         let mut worked = false;
         // A server that says `Anew` twice in a row is treated as one that fails.
         for _ in 0..2 {
@@ -88,6 +91,7 @@ impl Watch {
             };
             worked |= session_worked;
             if session_worked {
+                self.down.clear();
                 self.said.clear();
             }
             match ended {
@@ -96,7 +100,7 @@ impl Watch {
                     tracing::info!(uri, "the server does not know what we knew of it; reading all anew");
                 }
                 Ended::Failed(error) => {
-                    self.say(uri, &error).await?;
+                    self.say(number, uri, &error).await?;
                     break;
                 }
             }
@@ -104,17 +108,34 @@ impl Watch {
         Some(worked)
     }
 
-    async fn say(&mut self, uri: &str, error: &DirectoryError) -> Option<()> {
-        let text = format!("{uri} {}", error.chain());
-        if text == self.said {
+    /// Says how every server that was tried has failed, in the order of the bootstrap: so the words stay the same for as
+    /// long as nothing changes, whichever failed last.
+    async fn say(&mut self, number: usize, uri: &str, error: &DirectoryError) -> Option<()> {
+        let why = error.chain();
+        let is_new = self.down.get(&number) != Some(&why);
+        self.down.insert(number, why);
+        if is_new {
+            tracing::warn!(uri, error = error.chain(), "no connection to the directory");
+        }
+        let (first, text) = self.all_down();
+        let words = format!("{first} {text}");
+        if words == self.said {
             return Some(());
         }
-        tracing::warn!(uri, error = error.chain(), "no connection to the directory");
-        self.said = text;
-        self.handover.send(down(uri.to_owned(), error)).await.ok()
+        self.said = words;
+        self.handover.send(down(first, text)).await.ok()
+    }
+
+    /// The first server that failed, and why; behind it the others.
+    fn all_down(&self) -> (String, String) {
+        let uri = |number: usize| self.bootstrap.uris.get(number).cloned().unwrap_or_default();
+        let mut all = self.down.iter();
+        let Some((first, why)) = all.next() else { return (String::new(), String::new()) };
+        let others: String = all.map(|(number, why)| format!("; {}: {why}", uri(*number))).collect();
+        (uri(*first), format!("{why}{others}"))
     }
 }
 
-fn down(uri: String, error: &DirectoryError) -> Handover {
-    Handover::Status(DirectoryStatus { connected: false, since: crate::now(), uri, text: error.chain() })
+fn down(uri: String, text: String) -> Handover {
+    Handover::Status(DirectoryStatus { connected: false, since: crate::now(), uri, text })
 }

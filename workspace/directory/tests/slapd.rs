@@ -233,9 +233,23 @@ async fn a_server_that_another_ca_vouches_for_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let slapd = Slapd::start(dir.path(), true);
     let bootstrap = Bootstrap { trust_anchor: Some(dir.path().join("other-ca.pem")), ..slapd.bootstrap("x") };
-    Watched::new(bootstrap.clone()).down("certificate").await;
+    Watched::new(bootstrap.clone()).down("certificate is not vouched for by trust_anchor").await;
     let by_start_tls = Bootstrap { uris: vec![slapd.uri()], start_tls: true, ..bootstrap };
-    Watched::new(by_start_tls).down("certificate").await;
+    Watched::new(by_start_tls).down("certificate is not vouched for by trust_anchor").await;
+}
+
+#[tokio::test]
+async fn every_server_that_is_down_is_named_whichever_failed_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    let good = slapd.bootstrap("x");
+    let uris = ["ldap://127.0.0.1:1", "ldap://127.0.0.1:2"].map(str::to_owned).to_vec();
+    let mut watched = Watched::new(Bootstrap { uris, ..good });
+    let both = watched.status(|status| status.text.contains("; ldap://127.0.0.1:2: ")).await;
+    assert_eq!((both.connected, both.uri.as_str()), (false, "ldap://127.0.0.1:1"));
+    // The next round says nothing new.
+    let next = tokio::time::timeout(Duration::from_secs(2), watched.one()).await;
+    assert!(next.is_err(), "{next:?}");
 }
 
 #[tokio::test]

@@ -66,7 +66,11 @@ fn status(manager: &Manager) -> Value {
             })),
         },
         "directory": manager.directory,
-        "directory_connected": manager.directory_is_connected,
+        "directory_connected": manager.directory_away_since.is_none(),
+        "directory_away": manager.directory_away_since.map(|since| json!({
+            "since": manager.clocks.name(since),
+            "for_s": manager.clocks.now().0.saturating_sub(since.0) / 1_000,
+        })),
         "directory_since": manager.clocks.name(manager.directory_since),
         "mlists_in_progress": manager.processes.holders_count(),
         "channel_processes_max": generations.maxchans().map(|(value, from)| json!({

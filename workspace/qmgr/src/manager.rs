@@ -63,8 +63,8 @@ pub(crate) struct Manager {
     pub(crate) directory: String,
     /// Since when, in lived time.
     pub(crate) directory_since: UnixMillis,
-    /// Whether changes arrive from it.
-    pub(crate) directory_is_connected: bool,
+    /// Since when changes do not arrive from it, in lived time; none while they do.
+    pub(crate) directory_away_since: Option<UnixMillis>,
     store: Option<Rc<Link>>,
     supervisor: Option<Rc<Link>>,
     servers: Vec<Rc<Link>>,
@@ -85,6 +85,7 @@ impl Manager {
     pub(crate) fn new(generations: Generations, clocks: Clocks) -> Self {
         Self {
             directory_since: clocks.now(),
+            directory_away_since: Some(clocks.now()),
             clocks,
             scheduler: Scheduler::new(),
             tree: Tree::Waiting,
@@ -93,7 +94,6 @@ impl Manager {
             processes: Processes::default(),
             probes: FxHashMap::default(),
             directory: "no word from the directory yet".to_owned(),
-            directory_is_connected: false,
             store: None,
             supervisor: None,
             servers: Vec::new(),
@@ -120,7 +120,8 @@ impl Manager {
     }
 
     pub(crate) fn directory_says(&mut self, connected: bool, text: String) {
-        self.directory_is_connected = connected;
+        self.directory_away_since =
+            (!connected).then(|| self.directory_away_since.unwrap_or_else(|| self.clocks.now()));
         if self.directory != text {
             self.directory = text;
             self.directory_since = self.clocks.now();

@@ -28,7 +28,7 @@ fn site(base_dn: &str) -> String {
 impl Machine {
     fn new() -> Self {
         let machine = Self(new_home());
-        for folder in ["usb", "credentials", "kept", "net"] {
+        for folder in ["usb", "credentials", "kept", "net", "block", "data"] {
             fs::create_dir(machine.path(folder)).unwrap();
         }
         machine.write("device.toml", DEVICE);
@@ -67,6 +67,8 @@ impl Machine {
             ("--out", "out"),
             ("--network", "net"),
             ("--serial", "serial"),
+            ("--block-devices", "block"),
+            ("--device-data", "data"),
         ] {
             command.arg(option).arg(self.path(name));
         }
@@ -119,6 +121,7 @@ fn a_stick_is_enough_and_what_it_holds_is_kept() {
     assert!(machine.read("net/70-sternpost-000.network").contains("Address=192.0.2.10/24"));
     assert!(!machine.path("net/70-sternpost-009.network").exists());
     assert!(machine.path("net/10-other.network").exists());
+    assert_eq!(machine.state()["ports"], serde_json::json!([{"name": "eth0", "mac": null}]));
     assert!(machine.read("out/resolv.conf").contains("nameserver 192.0.2.53"));
     // The stick is gone at the next start.
     fs::remove_file(machine.path("usb/sternpost.toml")).unwrap();
@@ -199,6 +202,8 @@ fn a_wrong_bootstrap_never_replaces_a_good_one_that_was_kept() {
         let (source, problems) = machine.start_well();
         assert_eq!(source, "kept bootstrap");
         assert!(problems.len() == 1 && problems[0].starts_with(message), "{problems:?}\nwanted: {message}");
+        let remedy = "he kept bootstrap is in force; correct the USB stick and start the machine again";
+        assert!(problems[0].ends_with(remedy), "{problems:?}");
         assert_eq!(machine.base_dn(), "dc=good");
         assert_eq!(machine.read("kept/sternpost.toml"), kept);
     }
@@ -220,6 +225,21 @@ fn without_any_the_network_stays_silent_and_the_ways_to_give_one_are_named() {
     }
     assert_eq!(fs::read_dir(machine.path("net")).unwrap().count(), 0);
     assert!(!machine.path("out/bootstrap.toml").exists());
+}
+
+#[test]
+fn a_stick_of_the_wrong_kind_leaves_a_word_as_long_as_there_is_no_bootstrap() {
+    let machine = Machine::new();
+    fs::create_dir(machine.path("block/sdb1")).unwrap();
+    machine.write("block/sdb1/dev", "8:17\n");
+    machine.write("block/sdb1/size", "4096\n");
+    machine.write("block/sdb1/partition", "1\n");
+    machine.write("data/b8:17", "E:ID_BUS=usb\nE:ID_TYPE=disk\nE:ID_FS_TYPE=ntfs\nE:ID_FS_LABEL=STERNPOST\n");
+    assert_eq!(machine.start().status.code(), Some(1));
+    let word = "a USB stick is there, but no FAT file system labelled STERNPOST on it; it has: sdb1 ntfs with label STERNPOST";
+    assert_eq!(machine.state()["problems"], serde_json::json!([word]));
+    machine.give_as_credential(&site("dc=x"));
+    assert_eq!(machine.start_well(), ("credential".to_owned(), vec![]));
 }
 
 /// Ends the command that still waits when a test fails.

@@ -164,7 +164,16 @@ fn a_switch_starts_from_the_last_known_good_configuration_when_the_directory_is_
     let switch = lab.start_at(home);
     lab.passes(&switch, "b@smtp.test", &lab.smtp);
     assert!(switch.log().contains("configuration.last-known-good"));
+    // That is what the switch is for: nobody is woken, and whoever looks sees since when.
+    let output = switch.command(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &status["qmgr"]["directory_connected"]), (Some(0), &false.into()));
+    assert!(status["qmgr"]["directory_away"]["for_s"].is_u64(), "{status:#}");
+    assert!(status["qmgr"]["directory_away"]["since"].is_string(), "{status:#}");
     lab.slapd.restart();
+    switch.wait_for_status("end of the directory's absence", |status| {
+        status["qmgr"]["directory_away"].is_null().then_some(())
+    });
     lab.set("qmgr", "sternpostRetryStepS", "9");
     wait_for("change of the directory that is back", || {
         (switch.ask(&["config", "show"])["configuration"]["qmgr"]["retry_step_s"] == 9).then_some(())

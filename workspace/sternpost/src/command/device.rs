@@ -8,10 +8,12 @@ mod joined;
 mod network;
 mod networkd;
 mod place;
+mod ports;
 mod problem;
 mod resolver;
 mod site;
 mod state;
+mod stick;
 
 use super::CommandResult;
 use std::io;

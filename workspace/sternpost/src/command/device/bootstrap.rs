@@ -7,11 +7,12 @@
 //! Not here: what a bootstrap means (`site`), what the network daemon reads (`networkd`).
 
 use super::identity::{self, SERIAL_FILE};
+use super::network::Kind;
 use super::place::{self, Owner};
 use super::problem::Problem;
 use super::site::{Beside, FILE_NAME, Site, TEXT_OCTETS_MAX};
-use super::state::{FOLDER_DEFAULT, STATE_FILE, State};
-use super::{CommandResult, DeviceError, joined, networkd};
+use super::state::{FOLDER_DEFAULT, PortName, STATE_FILE, State};
+use super::{CommandResult, DeviceError, joined, networkd, ports, stick};
 use crate::bootstrap::Bootstrap;
 use crate::roles::Roles;
 use crate::{logging, output};
@@ -66,6 +67,12 @@ pub(crate) struct Arguments {
     /// Where the machine's serial number is
     #[arg(long, value_name = "FILE", default_value = SERIAL_FILE)]
     serial: PathBuf,
+    /// Where the kernel shows disks
+    #[arg(long, value_name = "FOLDER", default_value = stick::BLOCK_DEVICES, hide = true)]
+    block_devices: PathBuf,
+    /// Where the device manager keeps what it knows of them
+    #[arg(long, value_name = "FOLDER", default_value = ports::DEVICE_DATA, hide = true)]
+    device_data: PathBuf,
     /// Look once, and fail if there is none
     #[arg(long)]
     once: bool,
@@ -181,13 +188,15 @@ fn tell(state: &State) {
 /// When the image's part is wrong or what was found cannot be written.
 fn collect(arguments: &Arguments) -> Result<State, DeviceError> {
     let mut state = State { serial: identity::serial(&arguments.serial).ok(), ..State::default() };
+    let word = stick::word(&arguments.usb, &arguments.block_devices, &arguments.device_data);
     let stick = arguments.usb.join(FILE_NAME);
     let kept = arguments.kept.join(FILE_NAME);
     let credential = arguments.credentials.as_ref().map(|folder| folder.join(CREDENTIAL));
+    let mut refused: Vec<(Source, Vec<String>)> = Vec::new();
     let mut read = |path: &Path, source: Source| match place::read_text(path, TEXT_OCTETS_MAX) {
         Ok(text) => text,
         Err(error) => {
-            state.problems.push(format!("the {} cannot be read: {error}", source.name()));
+            refused.push((source, vec![format!("the {} cannot be read: {error}", source.name())]));
             None
         }
     };
@@ -216,16 +225,48 @@ fn collect(arguments: &Arguments) -> Result<State, DeviceError> {
                     );
                     state.problems.push(what);
                 }
+                state.problems.extend(
+                    refused
+                        .into_iter()
+                        .flat_map(|(source, problems)| with_remedy(problems, source, chosen.source)),
+                );
+                // Some other stick may stay in: it says nothing of a device that has what it needs.
+                state.problems.extend(word.filter(|_| stick::is_mounted(&arguments.usb)));
+                state.ports = port_names(&chosen.site);
                 state.source = Some(chosen.source.name().to_owned());
                 state.directory = chosen.site.directory(Path::new(""), "").uris;
                 state.node = Some(chosen.node);
                 return Ok(state);
             }
-            Err(problems) => state.problems.extend(problems),
+            Err(problems) => refused.push((source, problems)),
         }
     }
+    state.problems.extend(word.into_iter().chain(refused.into_iter().flat_map(|(_, problems)| problems)));
     state.needs = needs(&state);
     Ok(state)
+}
+
+/// The problems of a source, of which the first says what holds instead and what to do.
+fn with_remedy(mut problems: Vec<String>, refused: Source, in_force: Source) -> Vec<String> {
+    if let Some(first) = problems.first_mut() {
+        let (refused, in_force) = (refused.name(), in_force.name());
+        let remedy = if first.ends_with('.') { " The" } else { "; the" };
+        first.push_str(&format!(
+            "{remedy} {in_force} is in force; correct the {refused} and start the machine again"
+        ));
+    }
+    problems
+}
+
+/// The wired ports that it names.
+fn port_names(site: &Site) -> Vec<PortName> {
+    let name = |kind: &Kind| match kind {
+        Kind::Wired { name, mac } => {
+            Some(PortName { name: name.clone(), mac: mac.map(|mac| mac.to_string()) })
+        }
+        Kind::Vlan { .. } | Kind::Bond { .. } => None,
+    };
+    site.network.links.iter().filter_map(|link| name(&link.kind)).collect()
 }
 
 /// What is missing, and the ways to give it.

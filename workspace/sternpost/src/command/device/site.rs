@@ -247,6 +247,7 @@ impl Site {
         // The files have names of our own here, which say nothing to whoever wrote the text.
         let what = match error {
             DirectoryError::Bootstrap(what) => what.clone(),
+            DirectoryError::EmptyPassword { .. } => "the password is empty".to_owned(),
             DirectoryError::Certificate { reason, .. } => format!("what it holds cannot be used: {reason}"),
             other => crate::output::chain(other),
         };
@@ -482,6 +483,16 @@ mod tests {
             problem.starts_with(
                 "credential:4: directory.trust_anchor: what it holds cannot be used: it holds no certificate."
             ),
+            "{problem}"
+        );
+        let text = INLINE.replace("password = \"secret\"", "password = \"\"");
+        let site = alone(&text).unwrap();
+        for (name, text) in site.files() {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let problem = site.check(folder.path()).unwrap_err().to_string();
+        assert!(
+            problem.starts_with("credential:5: directory.bind: the password is empty. Give the password"),
             "{problem}"
         );
         let text = INLINE.replace("ldap://127.0.0.1", "ldap://127.0.0.1\",\n\"https://x");

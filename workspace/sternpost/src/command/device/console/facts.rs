@@ -3,6 +3,7 @@
 
 use super::super::identity;
 use super::super::place;
+use super::super::ports::{self, Port};
 use super::super::state::{STATE_FILE, State};
 use super::Arguments;
 use crate::ask::{self, AskError, Which};
@@ -35,6 +36,8 @@ pub(super) struct Facts {
     pub(super) good_at_s: Option<f64>,
     /// What the health check does not find good, and for how long.
     pub(super) lacking: Vec<(Lacking, Duration)>,
+    /// The wired ports.
+    pub(super) ports: Vec<Port>,
     /// Addresses with the lengths of their prefixes, by interface; without the loopback's and the links' own.
     pub(super) addresses: BTreeMap<String, Vec<String>>,
     /// The serial number, where this process may read it.
@@ -54,6 +57,7 @@ impl Facts {
                 .flatten(),
             good_at_s: json(&arguments.good).map(|good| good["since_kernel_start_s"].as_f64().unwrap_or(0.0)),
             lacking: lacking(&arguments.good),
+            ports: ports::all(Path::new(ports::INTERFACES), Path::new(ports::DEVICE_DATA)),
             addresses: addresses(),
             serial: serial.or_else(|| identity::serial(Path::new(identity::SERIAL_FILE)).ok()),
             device,

@@ -1,5 +1,6 @@
 //! What the console says, made of facts and of what it has said before. No I/O and no clock.
 
+use super::super::ports;
 use super::facts::Facts;
 use crate::output::{self, printable};
 use serde_json::Value;
@@ -20,6 +21,8 @@ const ENTRIES_WAIT_MIN: Duration = Duration::from_secs(15);
 const WAIT_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// What is not good for less than this may be on its way; a slow device takes a few seconds for each part.
 const LACKING_MIN: Duration = Duration::from_secs(15);
+/// A directory that is away for less is restarted, or its cable changed.
+const DIRECTORY_AWAY_MIN: Duration = Duration::from_secs(60);
 /// Problems that are told at a look: the rest is for `sternpost status`.
 const PROBLEMS_MAX: usize = 8;
 
@@ -235,6 +238,9 @@ fn problems(facts: &Facts) -> Vec<String> {
         problems.extend(state.problems.iter().cloned());
     }
     let Some(status) = &facts.status else { return problems };
+    if let Some(state) = &facts.device {
+        problems.extend(ports::missing(&state.ports, &facts.ports));
+    }
     if facts.self_test.is_none() {
         let why = facts.self_test_failure.as_deref().unwrap_or("it was stopped before its end").trim();
         problems.push(format!(
@@ -253,7 +259,15 @@ fn problems(facts: &Facts) -> Vec<String> {
         let word = |key: &str| failed[key].as_str().unwrap_or_default();
         problems.push(format!("the listener {} cannot listen: {}", word("name"), word("why")));
     }
-    let configuration = &status["qmgr"]["configuration"];
+    let (qmgr, configuration) = (&status["qmgr"], &status["qmgr"]["configuration"]);
+    let away_s = qmgr["directory_away"]["for_s"].as_u64().map(Duration::from_secs);
+    if away_s.is_some_and(|away| away >= DIRECTORY_AWAY_MIN) && missing(facts).is_none() {
+        problems.push(format!(
+            "the directory does not answer since {} ({}): the switch runs by what it knew; mend the directory or the way to it",
+            qmgr["directory_away"]["since"].as_str().unwrap_or("?"),
+            qmgr["directory"].as_str().unwrap_or("no word from it"),
+        ));
+    }
     if let Some(reason) = configuration["held"]["reason"].as_str() {
         problems
             .push(format!("a change of the directory is held: {reason}; correct it there, or confirm it"));
@@ -331,7 +345,15 @@ pub(super) fn status(facts: &Facts) -> Vec<String> {
     if let Some(source) = device.and_then(|state| state.source.as_deref()) {
         line("Bootstrap", source);
     }
-    let mut label = "Addresses";
+    let mut label = "Ports";
+    for port in &facts.ports {
+        line(label, &format!("{} {} {}", port.name, port.mac, port.link.words()));
+        label = "";
+    }
+    if facts.ports.is_empty() {
+        line(label, "none");
+    }
+    label = "Addresses";
     for (interface, addresses) in &facts.addresses {
         line(label, &format!("{interface} {}", addresses.join(" ")));
         label = "";

@@ -1,6 +1,7 @@
 //! The console's words for each stage of a boot, and for what can go wrong.
 
-use super::super::super::state::State;
+use super::super::super::ports::{LinkState, Port};
+use super::super::super::state::{PortName, State};
 use super::*;
 use crate::command::health::lacking::Lacking;
 use serde_json::json;
@@ -22,9 +23,15 @@ fn facts(status: Value) -> Facts {
         status: Some(status),
         self_test: Some((profile(), at(1.0))),
         serial: Some("SP-0001".into()),
+        ports: vec![port("eth0")],
         addresses: [("eth0".to_owned(), vec!["192.0.2.10/24".to_owned()])].into(),
         ..Facts::default()
     }
+}
+
+fn port(name: &str) -> Port {
+    let (name, other_names) = (name.to_owned(), ["enp1s0".to_owned()].into());
+    Port { name, other_names, mac: "52:54:00:12:34:56".into(), link: LinkState::Up }
 }
 
 fn running() -> Value {
@@ -166,6 +173,42 @@ fn a_problem_is_said_once_with_what_to_do() {
 }
 
 #[test]
+fn the_ports_are_shown_before_there_is_a_bootstrap() {
+    let facts = Facts { ports: vec![port("eth0")], ..Facts::default() };
+    assert!(status(&facts).contains(&"Ports          eth0 52:54:00:12:34:56 link up".to_owned()));
+}
+
+#[test]
+fn a_port_that_the_machine_does_not_have_is_a_problem() {
+    let mut facts = facts(running());
+    let named = |name: &str| PortName { name: Some(name.into()), mac: None };
+    facts.device.as_mut().unwrap().ports = vec![named("eth0"), named("enp1s0"), named("enp9s0")];
+    let lines = behind_the_self_test().milestones(&facts, at(9.0));
+    let wanted = "sternpost: 9.00 s: problem: this device has no port enp9s0, which [network] of the bootstrap names; it has: eth0 52:54:00:12:34:56; correct the bootstrap and start the machine again";
+    assert_eq!(lines.iter().filter(|line| line.contains("problem: ")).collect::<Vec<_>>(), [wanted]);
+}
+
+#[test]
+fn a_directory_that_is_away_for_a_minute_is_a_problem() {
+    let mut status = running();
+    status["qmgr"]["directory"] = json!("ldaps://192.0.2.20: cannot connect");
+    status["qmgr"]["directory_away"] = json!({"since": "2026-01-02T03:04:05Z", "for_s": 59});
+    let mut told = behind_the_self_test();
+    let problem = |lines: Vec<String>| lines.into_iter().find(|line| line.contains("problem: "));
+    assert_eq!(problem(told.milestones(&facts(status.clone()), at(9.0))), None);
+    status["qmgr"]["directory_away"]["for_s"] = json!(60);
+    let line = problem(told.milestones(&facts(status.clone()), at(10.0))).unwrap();
+    let wanted = "the directory does not answer since 2026-01-02T03:04:05Z (ldaps://192.0.2.20: cannot connect): the switch runs by what it knew";
+    assert!(line.contains(wanted), "{line}");
+    // Once for each time that it is away.
+    status["qmgr"]["directory_away"]["for_s"] = json!(61);
+    assert_eq!(problem(told.milestones(&facts(status.clone()), at(11.0))), None);
+    // Without any configuration that is what the switch waits for.
+    status["qmgr"]["configuration"]["generation"] = json!(0);
+    assert!(!super::status(&facts(status)).join(" ").contains("Problem"));
+}
+
+#[test]
 fn what_keeps_the_boot_from_being_good_is_a_problem_after_a_while() {
     let mut facts = facts(running());
     let listener = Lacking {
@@ -227,6 +270,7 @@ fn the_status_can_be_read_out_on_the_telephone() {
         "Node           SP-0001",
         "Serial number  SP-0001",
         "Bootstrap      USB stick",
+        "Ports          eth0 52:54:00:12:34:56 link up",
         "Addresses      eth0 192.0.2.10/24",
         "Directory      ldaps://192.0.2.20: 12 entries",
         "Configuration  generation 1 from the directory",
