@@ -77,19 +77,13 @@ impl Console {
         self.shared.lines().clone()
     }
 
-    /// How many lines there are so far.
-    #[must_use]
-    pub fn lines_count(&self) -> usize {
-        self.shared.lines().len()
-    }
-
-    /// The first line from number `from` on that `is_it` likes, waiting for it until `deadline`, in pieces of time so
+    /// The first line that `is_it` likes, waiting for it until `deadline`, in pieces of time so
     /// that the caller can look after other things: `None` when there is none yet.
     #[must_use]
-    pub fn find(&self, from: usize, deadline: Instant, is_it: &dyn Fn(&Line) -> bool) -> Option<Line> {
+    pub fn find(&self, deadline: Instant, is_it: &dyn Fn(&Line) -> bool) -> Option<Line> {
         let mut lines = self.shared.lines();
         loop {
-            if let Some(line) = lines.get(from..).into_iter().flatten().find(|line| is_it(line)) {
+            if let Some(line) = lines.iter().find(|line| is_it(line)) {
                 return Some(line.clone());
             }
             let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
@@ -204,20 +198,19 @@ mod tests {
         file.write_all(b"one\ntw").unwrap();
         let is = |word: &'static str| move |line: &Line| line.text == word;
         let patience = Instant::now() + Duration::from_secs(20);
-        assert!(console.find(0, patience, &is("one")).is_some());
-        assert!(console.find(0, soon(), &is("two")).is_none());
+        assert!(console.find(patience, &is("one")).is_some());
+        assert!(console.find(soon(), &is("two")).is_none());
         file.write_all(b"o\n").unwrap();
-        assert!(console.find(0, patience, &is("two")).is_some());
-        assert!(console.find(1, soon(), &is("one")).is_none());
+        assert!(console.find(patience, &is("two")).is_some());
         assert_eq!(console.end(1), "two");
         file.write_all(
             b"| State\n| DURABLE WRITE  BATCH\n| dsync  4 KiB\nsomebody else\n| method dsync: x\n",
         )
         .unwrap();
-        assert!(console.find(0, patience, &is("| method dsync: x")).is_some());
+        assert!(console.find(patience, &is("| method dsync: x")).is_some());
         assert!(console.self_test_table().is_empty(), "its end has not come");
         file.write_all(b"| \n| Sternpost\n").unwrap();
-        assert!(console.find(0, patience, &is("| Sternpost")).is_some());
+        assert!(console.find(patience, &is("| Sternpost")).is_some());
         assert_eq!(console.self_test_table(), ["DURABLE WRITE  BATCH", "dsync  4 KiB", "method dsync: x"]);
     }
 }

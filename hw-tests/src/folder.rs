@@ -13,14 +13,6 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// An empty folder that is named after the test whose thread this is.
-    #[must_use]
-    pub fn of_this_test() -> Self {
-        let thread = std::thread::current();
-        let name = thread.name().unwrap_or("unnamed").replace("::", "-");
-        Self::named(&name)
-    }
-
     /// An empty folder of this name.
     #[must_use]
     pub fn named(name: &str) -> Self {

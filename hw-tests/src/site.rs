@@ -52,7 +52,8 @@ impl Site {
         let folder = tempfile::Builder::new().prefix("sp").tempdir().expect("a folder for slapd can be made");
         let slapd = Slapd::start(folder.path(), true);
         let smtp = Sink::start(SinkOptions::default()).expect("loopback has free ports");
-        let lmtp = lmtp_sink(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("loopback has free ports");
+        let lmtp =
+            lmtp_sink(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false).expect("loopback has free ports");
         let domains = |text: &str| vec![text.parse::<DomainPattern>().expect("the domain of a test is one")];
         let parameters = ExampleParameters {
             node: SERIAL_NUMBER.to_owned(),
@@ -90,15 +91,16 @@ impl Site {
     /// The message store goes: what is for it waits. What it had received is forgotten.
     pub fn stop_lmtp(&mut self) {
         // The old one frees its port when it is dropped; this one is at a port that nobody was told.
-        self.lmtp = lmtp_sink(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("loopback has free ports");
+        let elsewhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        self.lmtp = lmtp_sink(elsewhere, false).expect("loopback has free ports");
     }
 
-    /// The message store is back at its old port.
+    /// The message store is back at its old port, and keeps what comes.
     ///
     /// # Panics
     /// When somebody else has taken the port meanwhile.
     pub fn start_lmtp(&mut self) {
-        self.lmtp = lmtp_sink(self.lmtp_address).expect("the port of the message store is still free");
+        self.lmtp = lmtp_sink(self.lmtp_address, true).expect("the port of the message store is still free");
     }
 
     /// Replaces attributes of an entry, each by one value.
@@ -150,8 +152,8 @@ impl Site {
     }
 }
 
-fn lmtp_sink(listen: SocketAddr) -> Result<Sink, SinkError> {
-    Sink::start(SinkOptions { protocol: Protocol::Lmtp, listen, ..SinkOptions::default() })
+fn lmtp_sink(listen: SocketAddr, keep_content: bool) -> Result<Sink, SinkError> {
+    Sink::start(SinkOptions { protocol: Protocol::Lmtp, listen, keep_content, ..SinkOptions::default() })
 }
 
 /// Messages of 4 KiB in turn for either next hop, each for a recipient of its own.

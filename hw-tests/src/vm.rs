@@ -8,6 +8,7 @@ use crate::console::{Console, Line};
 use crate::folder::Folder;
 use crate::image::Image;
 use crate::qmp::{Qmp, QmpError};
+use crate::site::SERIAL_NUMBER;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
@@ -32,7 +33,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Time for one greeting: user-mode networking takes connections for ports at which nobody listens yet.
 const GREETING_MAX: Duration = Duration::from_secs(2);
 /// A guest that answers a SYN does so within this.
-const ANSWER_TO_SYN_MAX: Duration = Duration::from_secs(1);
+const ANSWER_TO_SYN_MAX: Duration = Duration::from_secs(30);
+/// Two SYNs that came together are answered within this.
+const ANSWER_BEHIND_MAX: Duration = Duration::from_millis(300);
+/// Kernel arguments for an emulated machine; image/run has them too.
+const EMULATED: &str = include_str!("../../image/cmdline.emulated");
+/// The guest's address in QEMU's user-mode network.
+const GUEST: &str = "10.0.2.15";
 /// A guest tells of its memory once a second.
 const MEMORY_TOLD_MAX: Duration = Duration::from_secs(30);
 /// Lines of the console that a failed test shows.
@@ -85,7 +92,7 @@ pub struct VmOptions {
 }
 
 impl VmOptions {
-    /// A machine of 512 MiB with this drive and the serial number SP-0001, whose port 25 can be reached.
+    /// A machine of 512 MiB with this drive and the site's serial number, whose port 25 can be reached.
     #[must_use]
     pub fn new(disk: PathBuf) -> Self {
         Self {
@@ -94,7 +101,7 @@ impl VmOptions {
             requests_per_s_max: None,
             start: Start::Kernel,
             memory_mib: 512,
-            serial_number: "SP-0001".to_owned(),
+            serial_number: SERIAL_NUMBER.to_owned(),
             bootstrap: None,
             smtp_port: 0,
             clock: None,
@@ -210,36 +217,15 @@ impl Vm {
         self.smtp
     }
 
-    /// Waits for a line of the console.
-    pub fn wait_for_line(&mut self, what: &str, limit: Duration, is_it: impl Fn(&Line) -> bool) -> Line {
-        self.wait_for_line_from(0, what, limit, is_it)
-    }
-
-    /// Waits for a line of the console, from line number `from` on.
-    pub fn wait_for_line_from(
-        &mut self,
-        from: usize,
-        what: &str,
-        limit: Duration,
-        is_it: impl Fn(&Line) -> bool,
-    ) -> Line {
-        let mut found = None;
-        self.wait_until(what, limit, |vm| {
-            found = vm.console.find(from, Instant::now() + LOOK_AGAIN, &is_it);
-            found.is_some()
-        });
-        found.expect("the wait ends when a line was found")
-    }
-
     /// Waits for the milestone whose words begin so.
     pub fn milestone(&mut self, words: &str, limit: Duration) -> Milestone {
-        self.milestone_from(0, words, limit)
-    }
-
-    /// Waits for the milestone whose words begin so, from line number `from` of the console on.
-    pub fn milestone_from(&mut self, from: usize, words: &str, limit: Duration) -> Milestone {
         let begins = |line: &Line| line.milestone().is_some_and(|(_, said)| said.starts_with(words));
-        let line = self.wait_for_line_from(from, &format!("{words:?} on the console"), limit, begins);
+        let mut found = None;
+        self.wait_until(&format!("{words:?} on the console"), limit, |vm| {
+            found = vm.console.find(Instant::now() + LOOK_AGAIN, &begins);
+            found.is_some()
+        });
+        let line = found.expect("the wait ends when a line was found");
         let (seconds, words) = line.milestone().expect("the line was chosen for its milestone");
         Milestone { seconds, words: words.to_owned(), at: line.at }
     }
@@ -314,25 +300,33 @@ impl Vm {
 
     /// The ports among these at which the guest takes connections. User-mode networking answers for every forwarded
     /// port itself; whether the guest did too is in its table of connections.
+    ///
+    /// Each time port 25 is knocked at behind all others, and the answer of the others is awaited until it has answered.
     pub fn open_ports(&mut self, ports: &[u16]) -> Vec<u16> {
+        const SMTP: u16 = 25;
+        let others = ports.iter().copied().filter(|&port| port != SMTP);
+        let knocked: Vec<u16> = others.chain([SMTP]).collect();
         let before = forwarded_ports(&self.monitor("info usernet"));
-        for port in ports {
+        for port in &knocked {
             let said = self.monitor(&format!("hostfwd_add net0 tcp:127.0.0.1:0-:{port}"));
             assert!(said.trim().is_empty(), "{}: port {port}: {said}", self.name);
         }
         let mut forwarded = forwarded_ports(&self.monitor("info usernet"));
         forwarded.retain(|pair| !before.contains(pair));
+        forwarded.sort_by_key(|&(guest, _)| guest == SMTP);
         let connections: Vec<_> = forwarded
             .iter()
             .filter_map(|(_, host)| TcpStream::connect((Ipv4Addr::LOCALHOST, *host)).ok())
             .collect();
-        assert_eq!(connections.len(), ports.len(), "{}: user-mode networking takes them all", self.name);
+        assert_eq!(connections.len(), knocked.len(), "{}: user-mode networking takes them all", self.name);
         let mut open = std::collections::BTreeSet::new();
-        let deadline = Instant::now() + ANSWER_TO_SYN_MAX;
-        while Instant::now() < deadline {
-            open.extend(established_ports(&self.monitor("info usernet")));
-            std::thread::sleep(LOOK_AGAIN);
-        }
+        self.wait_until("answer of port 25", ANSWER_TO_SYN_MAX, |vm| {
+            open.extend(taken_ports(&vm.monitor("info usernet")));
+            open.contains(&SMTP)
+        });
+        // What was asked before is answered before, or in the same breath.
+        std::thread::sleep(ANSWER_BEHIND_MAX);
+        open.extend(taken_ports(&self.monitor("info usernet")));
         drop(connections);
         for (_, host) in forwarded {
             self.monitor(&format!("hostfwd_remove net0 tcp:127.0.0.1:{host}"));
@@ -345,13 +339,18 @@ impl Vm {
         let path = "/machine/peripheral/balloon";
         let every_second = json!({ "path": path, "property": "guest-stats-polling-interval", "value": 1 });
         self.qmp("qom-set", &every_second);
+        let last_update = |vm: &mut Self| {
+            vm.qmp("qom-get", &json!({ "path": path, "property": "guest-stats" }))["last-update"].as_u64()
+        };
+        // What the driver said when it began stands there until it is asked anew.
+        let before = last_update(self);
         let mut memory = None;
         self.wait_until("word of the guest about its memory", MEMORY_TOLD_MAX, |vm| {
             let told = vm.qmp("qom-get", &json!({ "path": path, "property": "guest-stats" }));
             let octets = |name: &str| told["stats"][name].as_u64().filter(|&octets| octets != u64::MAX);
             let octets = octets("stat-total-memory").zip(octets("stat-available-memory"));
             memory = octets.map(|(total_octets, available_octets)| Memory { total_octets, available_octets });
-            told["last-update"].as_u64().is_some_and(|update| update > 0) && memory.is_some()
+            told["last-update"].as_u64() > before.map(|update| update + 1) && memory.is_some()
         });
         memory.expect("the wait ends when it is known")
     }
@@ -374,13 +373,6 @@ impl Vm {
         let device =
             json!({ "driver": "usb-storage", "bus": "usb.0", "drive": id, "id": id, "removable": true });
         self.qmp("device_add", &device);
-    }
-
-    /// Presses the power button and waits for the end.
-    pub fn shut_down(mut self, limit: Duration) {
-        self.qmp("system_powerdown", &Value::Null);
-        let status = self.wait_for_end("end after the power button", limit);
-        assert!(status.success(), "{}: {status}", self.name);
     }
 
     /// Waits until the guest ends by itself.
@@ -443,8 +435,8 @@ fn arguments(image: &Image, folder: &Folder, name: &str, options: &VmOptions) ->
     match options.start {
         Start::Kernel => {
             let further = std::env::var(KERNEL_WORDS_VARIABLE).unwrap_or_default();
-            // An emulated timer is late when the host is busy, and a kernel that checks its ticks gives up.
-            let words = format!("{} no_timer_check {further}", image.command_line());
+            let emulated = EMULATED.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+            let words = format!("{} {emulated} {further}", image.command_line());
             add(&[
                 "-kernel",
                 &image.kernel().to_string_lossy(),
@@ -531,12 +523,12 @@ fn forwarded_ports(text: &str) -> Vec<(u16, u16)> {
     text.lines().filter_map(ports).collect()
 }
 
-/// Ports of the guest with a connection that the guest has taken, from `info usernet`.
-fn established_ports(text: &str) -> Vec<u16> {
+/// Ports of the guest with a connection that came from outside and that the guest has taken, from `info usernet`.
+fn taken_ports(text: &str) -> Vec<u16> {
     let port = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words[..] {
-            ["TCP[ESTABLISHED]", _, _, _, _, guest, ..] => guest.parse().ok(),
+            ["TCP[ESTABLISHED]", _, _, _, GUEST, guest, ..] => guest.parse().ok(),
             _ => None,
         }
     };
@@ -553,8 +545,9 @@ mod tests {
                     TCP[HOST_FORWARD]  12       127.0.0.1 41235       10.0.2.15    25     0     0\n  \
                     TCP[HOST_FORWARD]  13       127.0.0.1 33333       10.0.2.15    22     0     0\n  \
                     TCP[SYN_SENT]      14       127.0.0.1 33333       10.0.2.15    22     0     0\n  \
-                    TCP[ESTABLISHED]   15       127.0.0.1 41235       10.0.2.15    25     0     0\n";
+                    TCP[ESTABLISHED]   15       127.0.0.1 41235       10.0.2.15    25     0     0\n  \
+                    TCP[ESTABLISHED]   16       10.0.2.15 49152        10.0.2.2 33343     0     0\n";
         assert_eq!(forwarded_ports(text), [(25, 41235), (22, 33333)]);
-        assert_eq!(established_ports(text), [25]);
+        assert_eq!(taken_ports(text), [25]);
     }
 }

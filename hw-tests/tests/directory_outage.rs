@@ -3,7 +3,7 @@
 use std::time::Duration;
 use sternpost_hw_tests::device::Device;
 use sternpost_hw_tests::site::{Site, load, shared_dn};
-use sternpost_hw_tests::vm::{BOOT_MAX, Vm};
+use sternpost_hw_tests::vm::{BOOT_MAX, Credential, Vm, VmOptions};
 use sternpost_load::sending;
 use sternpost_load::source::SourceOptions;
 
@@ -23,7 +23,10 @@ fn route_is_added(site: &Site, vm: &mut Vm, domain: &str) {
 #[test]
 fn mail_flows_while_the_directory_is_away_and_later_changes_arrive() {
     let mut device = Device::from_factory("directory-outage");
-    let mut vm = device.boot_well("first-boot");
+    // The other way to give a virtual machine its bootstrap.
+    let credential = Some(Credential::FwCfg(device.site.bootstrap()));
+    let mut vm = device.boot_with("first-boot", &VmOptions { bootstrap: credential, ..device.options() });
+    vm.milestone("boot is good", BOOT_MAX);
     device.site.slapd.kill();
     device.site.mail_passes(vm.smtp());
     device.site.slapd.restart();
