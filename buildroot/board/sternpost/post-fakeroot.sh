@@ -64,8 +64,6 @@ prune_rest() {
     find "$root/usr/lib" "$root/usr/libexec" -name '*.sh' ! -type d -delete
 }
 
-is_elf() { [ "$(head -c 4 "$1" | tr -d '\0')" = $'\x7fELF' ]; }
-
 # Libraries that nothing left needs, directly or through another. Those that are opened by name stay.
 prune_libraries() {
     local file name changed=1
@@ -73,31 +71,23 @@ prune_libraries() {
     while [ "$changed" = 1 ]; do
         changed=0
         needed=()
+        # By a program or library, or by a link to it; readelf complains of scripts.
         while read -r name; do needed["$name"]=1; done < <(
-            find "$root/usr" -type f -size +0 -print0 | while IFS= read -r -d '' file; do
-                if is_elf "$file"; then readelf -d "$file" 2>/dev/null; fi
-            done | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u
+            find "$root/usr/bin" "$root/usr/sbin" "$root/usr/lib" -type f \( -perm /111 -o -name '*.so*' \) -print0 |
+                { xargs -0 readelf -d 2>/dev/null || true; } | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u
+            find "$root/usr/lib" -maxdepth 1 -type l -name '*.so*' -printf '%l\n'
         )
         for file in "$root"/usr/lib/*.so*; do
             name="${file##*/}"
             case "$name" in
             ld-linux*.so* | libnss_files.so* | libnss_dns.so* | libresolv.so* | libgcc_s.so.*) continue ;;
             esac
-            # A link is needed by its own name, a file by that of any link to it.
-            if [ -z "${needed[$name]:-}" ] && ! linked_to "$name"; then
+            if [ -z "${needed[$name]:-}" ]; then
                 rm -f "$file"
                 changed=1
             fi
         done
     done
-}
-
-linked_to() {
-    local link
-    for link in "$root"/usr/lib/*.so*; do
-        if [ -L "$link" ] && [ "$(readlink "$link")" = "$1" ]; then return 0; fi
-    done
-    return 1
 }
 
 check_no_shell() {
