@@ -103,10 +103,13 @@ UTIL_LINUX_LIBS_POST_RSYNC_HOOKS += LIBTOOL_PATCH_HOOK UPDATE_CONFIG_HOOK
 DBUS_POST_RSYNC_HOOKS += LIBTOOL_PATCH_HOOK UPDATE_CONFIG_HOOK
 E2FSPROGS_POST_RSYNC_HOOKS += UPDATE_CONFIG_HOOK
 
-# OpenSSL 3.0 does not know all the options of 3.5; systemd-repart needs its library alone.
+# OpenSSL 3.0 does not know all the options of 3.5; systemd-repart needs its library alone, for SHA-256, HMAC and X.509.
+STERNPOST_OPENSSL_WITHOUT = \
+	afalgeng aria bf blake2 camellia cast chacha cmp cms comp ct des dsa dtls ec2m engine err gost idea legacy md4 mdc2 \
+	module ocb ocsp poly1305 psk rc2 rc4 rc5 rmd160 scrypt seed siv sm2 sm3 sm4 srp srtp ssl3 tests ts weak-ssl-ciphers whirlpool
 override define LIBOPENSSL_CONFIGURE_CMDS
 	cd $(@D) && $(TARGET_CONFIGURE_ARGS) $(TARGET_CONFIGURE_OPTS) ./Configure $(LIBOPENSSL_TARGET_ARCH) \
-		--prefix=/usr --openssldir=/etc/ssl threads shared no-tests no-engine no-afalgeng no-legacy no-module
+		--prefix=/usr --openssldir=/etc/ssl threads shared $(addprefix no-,$(STERNPOST_OPENSSL_WITHOUT))
 endef
 override define LIBOPENSSL_BUILD_CMDS
 	$(TARGET_MAKE_ENV) $(MAKE) -C $(@D) build_libs

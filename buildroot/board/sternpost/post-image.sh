@@ -12,7 +12,7 @@ work="$binaries/work"
 output="$binaries/sternpost"
 verity_block_octets=4096
 # Small flash and slow networks: what a release may take.
-compressed_mib_max=20
+compressed_mib_max=16
 
 die() {
     echo "post-image: $*" >&2
