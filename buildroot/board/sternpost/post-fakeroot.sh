@@ -10,6 +10,9 @@ root="$1"
 here="$(cd "$(dirname "$0")" && pwd)"
 image="$(cd "$here/../../../image" && pwd)"
 
+# shellcheck source-path=SCRIPTDIR source=../../../image/assembly.sh
+. "$image/assembly.sh"
+
 die() {
     echo "post-fakeroot: $*" >&2
     exit 1
@@ -90,29 +93,12 @@ prune_libraries() {
     done
 }
 
-check_no_shell() {
-    local name
-    for name in sh bash dash ash busybox login agetty getty sulogin su sudo; do
-        [ -z "$(find "$root" -name "$name" -print -quit)" ] || die "the root has a $name, and nobody is to log in"
-    done
-}
-
 check_essential() {
     local path
     for path in usr/bin/sternpost usr/lib/systemd/systemd usr/lib/systemd/systemd-journald usr/lib/systemd/systemd-networkd \
         usr/bin/udevadm usr/bin/systemd-repart usr/sbin/mke2fs usr/sbin/nft usr/bin/mount; do
         [ -e "$root/$path" ] || die "$path is missing: a package of the defconfig did not install it"
     done
-}
-
-set_modes() {
-    find "$root" -type f -perm /6000 -exec chmod a-s {} +
-    find "$root" -type d -exec chmod 755 {} +
-    find "$root" -type f -perm /111 -exec chmod 755 {} +
-    find "$root" -type f ! -perm /111 -exec chmod 644 {} +
-    chmod 600 "$root/etc/shadow"
-    find "$root" -mindepth 1 -depth -type d -empty ! -path "$root/etc/*" -regextype posix-extended \
-        ! -regex "$root/(dev|proc|sys|run|tmp|var)" -delete
 }
 
 "$image/accounts" "$root"
@@ -122,6 +108,9 @@ prune_rest
 cp -r --no-dereference "$image/overlay/." "$root/"
 prune_modules
 prune_libraries
-check_no_shell
+check_no_shell "$root"
 check_essential
-set_modes
+set_modes "$root"
+# Folders that lost all that they had.
+find "$root" -mindepth 1 -depth -type d -empty ! -path "$root/etc/*" -regextype posix-extended \
+    ! -regex "$root/(dev|proc|sys|run|tmp|var)" -delete
