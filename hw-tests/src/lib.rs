@@ -12,6 +12,7 @@
 pub mod console;
 pub mod device;
 pub mod folder;
+pub mod gpt;
 pub mod image;
 pub mod power_cut;
 pub mod qmp;

@@ -12,7 +12,7 @@ use switch::{new_home, program, run, text, wait_for};
 
 /// The part that the image carries.
 const DEVICE: &str = "run_directory = \"/run/sternpost\"\nstate_directory = \"/var/lib/sternpost\"\n\
-                      [queue]\npath = \"/dev/disk/by-partlabel/queue\"\n";
+                      [queue]\npath = \"/dev/sternpost/queue\"\n";
 
 /// A machine with a serial number and nothing else.
 struct Machine(tempfile::TempDir);
@@ -114,7 +114,7 @@ fn a_stick_is_enough_and_what_it_holds_is_kept() {
     assert_eq!(machine.start_well(), ("USB stick".to_owned(), vec![]));
     let joined: toml::Table = toml::from_str(&machine.read("out/bootstrap.toml")).unwrap();
     assert_eq!(joined["node"].as_str(), Some("SP-0001"));
-    assert_eq!(joined["queue"]["path"].as_str(), Some("/dev/disk/by-partlabel/queue"));
+    assert_eq!(joined["queue"]["path"].as_str(), Some("/dev/sternpost/queue"));
     let password = machine.path("out/directory/password");
     assert_eq!(joined["directory"]["bind"]["simple"]["password_file"].as_str(), password.to_str());
     assert_eq!(machine.read("out/directory/password"), "the secret\n");

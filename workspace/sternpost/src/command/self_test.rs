@@ -19,7 +19,7 @@ use sternpost_scheduler::self_test::{CommitTime, Measured, WriteMethod, derive};
 /// What is measured, for how long, and where the profile goes.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost self-test --bootstrap /etc/sternpost/bootstrap.toml\n  sternpost self-test --queue /dev/disk/by-partlabel/queue --json\n\nIt writes behind the log of a device, or in a scratch file beside a log that is a file, and never in the log.\nExit status: 0 it was measured, 1 it could not be."
+    after_help = "Examples:\n  sternpost self-test --bootstrap /etc/sternpost/bootstrap.toml\n  sternpost self-test --queue /dev/sternpost/queue --json\n\nIt writes behind the log of a device, or in a scratch file beside a log that is a file, and never in the log.\nExit status: 0 it was measured, 1 it could not be."
 )]
 pub(crate) struct Arguments {
     /// The bootstrap; `[queue]` and `[self_test]` are enough
