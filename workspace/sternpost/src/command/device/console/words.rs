@@ -248,9 +248,10 @@ fn problems(facts: &Facts) -> Vec<String> {
         ));
     }
     if status["store"]["full"] == true {
-        problems.push(
-            "the queue is full: new mail is refused until there is room; look which peer is away".to_owned(),
-        );
+        problems.push(format!(
+            "the queue is full: new mail is refused until there is room; {}",
+            most_waiting(&status["qmgr"]["scheduler"])
+        ));
     }
     if status["store"]["write_errors"].as_u64().is_some_and(|count| count > 0) {
         problems.push("the disk has refused writes: replace it soon".to_owned());
@@ -269,13 +270,26 @@ fn problems(facts: &Facts) -> Vec<String> {
         ));
     }
     if let Some(reason) = configuration["held"]["reason"].as_str() {
-        problems
-            .push(format!("a change of the directory is held: {reason}; correct it there, or confirm it"));
+        problems.push(format!(
+            "a change of the directory is held: {reason}; undo it there; if it is meant, remove the entries one at a time, each some seconds after the other"
+        ));
     }
     problems.extend(configuration_problems(&configuration["unusable"]));
     problems.extend(configuration_problems(&configuration["problems"]));
     problems.extend(not_good(facts));
     problems
+}
+
+/// The peer for which most waits. Its count is not among the words: they would change all the time.
+fn most_waiting(scheduler: &Value) -> String {
+    let channels = scheduler["channels"].as_array().into_iter().flatten();
+    let peers = channels.flat_map(|channel| channel["peers"].as_array().into_iter().flatten());
+    let waiting = |peer: &&Value| peer["waiting"].as_u64().unwrap_or(0);
+    let most = peers.filter(|peer| waiting(peer) > 0).max_by_key(waiting);
+    match most.and_then(|peer| peer["name"].as_str()) {
+        Some(peer) => format!("most waits for the peer {peer}: look whether it can be reached"),
+        None => "nothing waits for a peer, so it should end by itself".to_owned(),
+    }
 }
 
 /// What keeps the health check from finding the switch good, but for what is said already.

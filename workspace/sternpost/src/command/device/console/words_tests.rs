@@ -173,6 +173,32 @@ fn a_problem_is_said_once_with_what_to_do() {
 }
 
 #[test]
+fn a_full_queue_names_the_peer_that_fills_it() {
+    let mut status = running();
+    status["store"]["full"] = json!(true);
+    status["qmgr"]["scheduler"]["channels"] = json!([
+        {"peers": [{"name": "near", "waiting": 3}]}, {"peers": [{"name": "far", "waiting": 900}, {"name": "box", "waiting": 0}]},
+    ]);
+    let shown = super::status(&facts(status)).join(" ").replace("                ", " ");
+    assert!(shown.contains("most waits for the peer far: look whether"), "{shown}");
+}
+
+#[test]
+fn a_change_that_is_held_says_what_can_be_done_without_a_login() {
+    let mut status = running();
+    status["qmgr"]["configuration"]["held"] = json!({"reason": "4 of 9 peers are gone"});
+    let lines = behind_the_self_test().milestones(&facts(status), at(9.0));
+    let line = lines.iter().find(|line| line.contains("problem: ")).unwrap();
+    assert!(
+        line.contains(
+            "4 of 9 peers are gone; undo it there; if it is meant, remove the entries one at a time"
+        ),
+        "{line}"
+    );
+    assert!(!line.contains("confirm"), "{line}");
+}
+
+#[test]
 fn the_ports_are_shown_before_there_is_a_bootstrap() {
     let facts = Facts { ports: vec![port("eth0")], ..Facts::default() };
     assert!(status(&facts).contains(&"Ports          eth0 52:54:00:12:34:56 link up".to_owned()));
