@@ -25,7 +25,7 @@ mod view;
 pub use attribute::{ATTRIBUTES, Attribute, Class, Closed, Syntax, Values};
 pub use domain::{DomainPattern, DomainPatternError};
 pub use entry::{Entry, dn_is_under, normalised_dn};
-pub use example::{EXAMPLE_LDIF, ExampleParameters, example_tree};
+pub use example::{EXAMPLE_LDIF, ExampleAdditions, ExampleParameters, example_tree, example_tree_with};
 pub use generation::{InForce, Removals, Step, next};
 pub use ldif::entries_to_ldif;
 pub use load::{Effect, Loaded, Problem, load};

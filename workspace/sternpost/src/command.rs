@@ -70,6 +70,16 @@ pub(crate) enum CommandError {
         /// The bootstrap.
         path: PathBuf,
     },
+    /// A device's file in the place of a host's.
+    #[error(
+        "{} is what a site writes for a device, and no bootstrap of a host: check it with sternpost check-config --site {}",
+        path.display(),
+        path.display()
+    )]
+    OfADevice {
+        /// The file.
+        path: PathBuf,
+    },
     /// A value that cannot be shown.
     #[error("what was found cannot be written as JSON")]
     Json(#[from] serde_json::Error),

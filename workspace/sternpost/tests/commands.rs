@@ -96,6 +96,60 @@ fn good_tables_pass_and_bad_ones_are_explained() {
     assert!(text(&shown.stdout).contains("attribute: sternpostHostname"), "{}", text(&shown.stdout));
 }
 
+const SITE: &str = "[directory]\nuris = [\"ldap://127.0.0.1\"]\nallow_plaintext = true\nbase_dn = \"dc=x\"\n\
+                    bind = { simple = { dn = \"cn=n\", password_file = \"pw.txt\" } }\n";
+
+#[test]
+fn the_file_of_a_device_is_judged_on_a_desk_and_nothing_is_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (scratch, site) = (folder.path().join("scratch"), folder.path().join("site"));
+    std::fs::create_dir(&scratch).unwrap();
+    std::fs::create_dir(&site).unwrap();
+    std::fs::write(site.join("pw.txt"), "secret\n").unwrap();
+    std::fs::write(
+        site.join("good.toml"),
+        format!("{SITE}[[network.interface]]\nname = \"enp1s0\"\ndhcp = true\n"),
+    )
+    .unwrap();
+    std::fs::write(site.join("key.toml"), SITE.replace("base_dn", "basedn")).unwrap();
+    std::fs::write(site.join("tls.toml"), SITE.replace("ldap://127.0.0.1", "ldaps://[2001:db8::20]"))
+        .unwrap();
+    std::fs::write(site.join("file.toml"), SITE.replace("pw.txt", "no.txt")).unwrap();
+    let check = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sternpost"));
+        let output = command
+            .arg("check-config")
+            .args(arguments)
+            .current_dir(&site)
+            .env("TMPDIR", &scratch)
+            .output()
+            .unwrap();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let good = check(&["--site", "good.toml"]);
+    let wanted = "good.toml: good. Node by the serial number of the device, directory ldap://127.0.0.1, interfaces enp1s0\n";
+    assert_eq!(good, (Some(0), wanted.to_owned()));
+    assert!(check(&["--site", "good.toml", "--serial", "SP-0001"]).1.contains("good. Node SP-0001,"));
+    let rows: [(&[&str], &str); 5] = [
+        (&["--site", "key.toml"], "key.toml:4: unknown field `basedn`"),
+        (
+            &["--site", "tls.toml"],
+            "tls.toml:2: directory.uris: ldaps://[2001:db8::20] names an address of IPv6",
+        ),
+        (&["--site", "file.toml"], "directory.bind.simple.password: the file \"no.txt\" is not there."),
+        (&["--site", "good.toml", "--serial", "Not Present"], "gave it no serial number"),
+        // What belongs to a device is not judged as a bootstrap of a host.
+        (&["--bootstrap", "good.toml"], "check it with sternpost check-config --site good.toml"),
+    ];
+    for (arguments, words) in rows {
+        let (code, said) = check(arguments);
+        assert!(code == Some(1) && said.contains(words), "{arguments:?}: {said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(&site).unwrap().count(), 5);
+}
+
 #[test]
 fn a_bootstrap_that_is_wrong_is_named_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
@@ -119,6 +173,17 @@ fn the_example_tree_has_the_values_that_were_given() {
     let output = sternpost(&arguments, folder.path());
     let ldif = text(&output.stdout);
     assert!(output.status.success() && ldif.contains("192.0.2.1") && !ldif.contains('@'), "{ldif}");
+    assert!(!ldif.contains("sternpostIdentity"), "{ldif}");
+    let more = "--identity SP-0001 --listener 0.0.0.0:25 --listener [::]:25 --client-network 192.0.2.0/24";
+    let more: Vec<&str> = more.split_whitespace().collect();
+    let ldif = text(&sternpost(&[&arguments[..], &more].concat(), folder.path()).stdout);
+    for line in [
+        "sternpostIdentity: SP-0001",
+        "sternpostAddresses: 0.0.0.0:25\nsternpostAddresses: [::]:25",
+        "sternpostClientNetworks: 192.0.2.0/24\n",
+    ] {
+        assert!(ldif.contains(line), "{line}: {ldif}");
+    }
     let schema = sternpost(&["provision", "schema"], folder.path());
     assert!(text(&schema.stdout).contains("dn: cn=sternpost,cn=schema,cn=config"));
 }

@@ -1,5 +1,6 @@
-//! `sternpost check-config`: reads tables as the switch would, and says what is wrong with each entry.
+//! `sternpost check-config`: reads tables as the switch would, or a site's file as a device would, and says what is wrong.
 
+use super::device::desk::{self, Judged};
 use super::{CommandError, CommandResult, exit_code};
 use crate::bootstrap::{Bootstrap, Source};
 use crate::output;
@@ -10,15 +11,21 @@ use sternpost_config::{Loaded, Problem, entries_from_tables, load};
 /// What is checked.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost check-config --tables tables.toml\n  sternpost check-config --bootstrap bootstrap.toml --json\n\nThis reads tables only. What is wrong with a directory's entries stands in sternpost status and in the log.\n\nExit status: 0 nothing is wrong, 1 something is."
+    after_help = "Examples:\n  sternpost check-config --tables tables.toml\n  sternpost check-config --bootstrap bootstrap.toml --json\n  sternpost check-config --site sternpost.toml --serial CZC1234567\n\nThis reads tables, and what a site gives to a device; it changes nothing and asks nobody. What is wrong with a directory's entries stands in sternpost status and in the log.\n\nExit status: 0 nothing is wrong, 1 something is."
 )]
 pub(crate) struct Arguments {
     /// The tables
-    #[arg(long, value_name = "FILE", required_unless_present = "bootstrap")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["bootstrap", "site"])]
     tables: Option<PathBuf>,
     /// The bootstrap that names the tables
     #[arg(long, value_name = "FILE", conflicts_with = "tables")]
     bootstrap: Option<PathBuf>,
+    /// The file that a site gives to a device, with what it names beside it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tables", "bootstrap", "node"])]
+    site: Option<PathBuf>,
+    /// The serial number of the device
+    #[arg(long, value_name = "TEXT", requires = "site")]
+    serial: Option<String>,
     /// The node whose configuration is checked [default: the only one, or that of the bootstrap]
     #[arg(long)]
     node: Option<String>,
@@ -32,9 +39,13 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When there are no tables that could be read.
 pub(crate) fn run(arguments: &Arguments) -> CommandResult {
+    if let Some(path) = &arguments.site {
+        return check_site(path, arguments);
+    }
     let (path, identity) = match (&arguments.tables, &arguments.bootstrap) {
         (None, Some(path)) => {
-            let bootstrap = Bootstrap::read(path)?;
+            let bootstrap = Bootstrap::read(path)
+                .map_err(|error| if is_of_a_device(path) { of_a_device(path) } else { error.into() })?;
             match bootstrap.source {
                 Source::Tables(tables) => (tables, bootstrap.node),
                 Source::Directory(_) => return Err(CommandError::NotTables { path: path.clone() }),
@@ -53,6 +64,51 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
         output::print(&text(&path, &loaded));
     }
     Ok(exit_code(is_good))
+}
+
+fn check_site(path: &Path, arguments: &Arguments) -> CommandResult {
+    let judged = desk::judge(path, arguments.serial.as_deref())?;
+    let is_good = judged.is_ok();
+    if arguments.json {
+        output::print_json(&match &judged {
+            Ok(Judged { node, directory, interfaces }) => json!({
+                "usable": true, "problems": [], "node": node, "directory": directory, "interfaces": interfaces,
+            }),
+            Err(problems) => json!({ "usable": false, "problems": problems }),
+        });
+    } else {
+        output::print(&site_text(path, &judged));
+    }
+    Ok(exit_code(is_good))
+}
+
+fn site_text(path: &Path, judged: &Result<Judged, Vec<String>>) -> String {
+    let path = path.display();
+    match judged {
+        Ok(Judged { node, directory, interfaces }) => {
+            let interfaces =
+                if interfaces.is_empty() { "all by DHCP".to_owned() } else { interfaces.join(", ") };
+            output::printable(&format!(
+                "{path}: good. Node {}, directory {}, interfaces {interfaces}",
+                node.as_deref().unwrap_or("by the serial number of the device"),
+                directory.join(", "),
+            )) + "\n"
+        }
+        Err(problems) => {
+            let lines = problems.iter().map(|problem| output::printable(problem) + "\n");
+            lines.collect::<String>() + &format!("{path}: problems: {}\n", problems.len())
+        }
+    }
+}
+
+/// Whether a file says where a directory is, and nothing of a log: a device has its own.
+fn is_of_a_device(path: &Path) -> bool {
+    let table = std::fs::read_to_string(path).ok().and_then(|text| text.parse::<toml::Table>().ok());
+    table.is_some_and(|table| table.contains_key("directory") && !table.contains_key("queue"))
+}
+
+fn of_a_device(path: &Path) -> CommandError {
+    CommandError::OfADevice { path: path.to_owned() }
 }
 
 /// Reads a file of tables as the node sees it.

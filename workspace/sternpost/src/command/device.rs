@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod console;
+pub(crate) mod desk;
 mod firewall;
 pub(crate) mod identity;
 mod joined;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Command {
     /// Collect the site's bootstrap (USB stick, credential, kept) and put it and the network into force
     #[command(
-        after_help = "Examples:\n  sternpost device bootstrap\n  sternpost device bootstrap --once --usb /media/stick --out /tmp/try --network /tmp/try --kept /tmp/kept\n\nExit status with --once: 0 there is one in force, 1 there is none."
+        after_help = "Examples:\n  sternpost device bootstrap\n  sternpost device bootstrap --once\n\nOn a desk, sternpost check-config --site sternpost.toml judges a file and changes nothing.\n\nExit status with --once: 0 there is one in force, 1 there is none."
     )]
     Bootstrap(bootstrap::Arguments),
     /// Show how the switch is on a screen, or line by line on a serial console, until it is stopped

@@ -5,7 +5,9 @@ use crate::output;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use sternpost_config::{DomainPattern, ExampleParameters, SCHEMA_LDIF, example_tree};
+use sternpost_config::{
+    DomainPattern, ExampleAdditions, ExampleParameters, Network, SCHEMA_LDIF, example_tree_with,
+};
 
 /// What is written.
 #[derive(Debug, clap::Subcommand)]
@@ -36,9 +38,15 @@ pub(crate) struct Init {
     /// The node's domain name
     #[arg(long, value_parser = domain_name)]
     hostname: String,
-    /// Where clients connect
+    /// Another name of the node: the serial number of its machine; may be repeated
+    #[arg(long, value_name = "TEXT", value_parser = identity)]
+    identity: Vec<String>,
+    /// Where clients connect; may be repeated, for example for [::]:25
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:25")]
-    listener: SocketAddr,
+    listener: Vec<SocketAddr>,
+    /// Clients that may send to every domain, besides the machine itself; may be repeated
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    client_network: Vec<Network>,
     /// Where mail for the SMTP domains goes
     #[arg(long, value_name = "ADDRESS:PORT")]
     smtp_peer: SocketAddr,
@@ -75,6 +83,14 @@ fn node_name(text: &str) -> Result<String, String> {
     }
 }
 
+fn identity(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.chars().any(|letter| letter.is_control() || letter == '@') {
+        Err("an identity is one line without an at sign, such as a serial number".to_owned())
+    } else {
+        Ok(text.trim().to_owned())
+    }
+}
+
 fn domain_name(text: &str) -> Result<String, String> {
     match text.parse() {
         Ok(DomainPattern::Exact(name)) => Ok(name),
@@ -88,16 +104,22 @@ pub(crate) fn run(command: Command) -> CommandResult {
         Command::Schema { json } => (SCHEMA_LDIF.to_owned(), json),
         Command::Init(init) => {
             let init = *init;
+            let (first, further) = init.listener.split_first().expect("the option has a default");
+            let additions = ExampleAdditions {
+                identities: init.identity,
+                listeners: further.to_vec(),
+                client_networks: init.client_network,
+            };
             let parameters = ExampleParameters {
                 node: init.node,
                 hostname: init.hostname,
-                listener: init.listener,
+                listener: *first,
                 smtp_peer: init.smtp_peer,
                 lmtp_peer: init.lmtp_peer,
                 smtp_domains: init.smtp_domain,
                 lmtp_domains: init.lmtp_domain,
             };
-            (example_tree(&init.base_dn, &parameters), init.json)
+            (example_tree_with(&init.base_dn, &parameters, &additions), init.json)
         }
     };
     if json {

@@ -317,7 +317,7 @@ fn prepare(
         Err(error) => return Ok(Err(vec![format!("{}: {}", source.name(), output::chain(&error))])),
     };
     let trial = arguments.out.join(".trial");
-    let judged = judge(arguments, &site, &node, &trial);
+    let judged = judge(&arguments.device, &arguments.out.join(SECRETS), &site, &node, &trial);
     // Secrets lie there; the next run would replace them, if there is one.
     let _ = std::fs::remove_dir_all(&trial);
     Ok(match judged? {
@@ -326,12 +326,14 @@ fn prepare(
     })
 }
 
-/// Tries the site's bootstrap in a folder of its own, and gives the joined text.
+/// Tries the site's bootstrap in a folder of its own, and gives the joined text: with the image's part in `device`, for
+/// secrets that will lie in `secrets`.
 ///
 /// # Errors
 /// The outer ones are the device's, the inner one what is wrong with the text.
-fn judge(
-    arguments: &Arguments,
+pub(super) fn judge(
+    device: &Path,
+    secrets: &Path,
     site: &Site,
     node: &str,
     trial: &Path,
@@ -344,8 +346,7 @@ fn judge(
     if let Err(problem) = site.check(trial) {
         return Ok(Err(problem.to_string()));
     }
-    let joined =
-        joined::joined(&arguments.device, node, &site.directory(&arguments.out.join(SECRETS), node))?;
+    let joined = joined::joined(device, node, &site.directory(secrets, node))?;
     let path = trial.join(JOINED);
     place::put(&path, joined.as_bytes(), Owner::PRIVATE).map_err(DeviceError::write(&path))?;
     Ok(Bootstrap::read(&path).map(|_| joined).map_err(|error| output::chain(&error)))

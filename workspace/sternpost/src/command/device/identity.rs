@@ -9,7 +9,7 @@ pub(crate) const SERIAL_FILE: &str = "/sys/class/dmi/id/product_serial";
 const SERIAL_OCTETS_MAX: usize = 64;
 
 /// What makers write instead of a serial number, in small letters and without what stands between words.
-const PLACEHOLDERS: [&str; 22] = [
+const PLACEHOLDERS: [&str; 32] = [
     "tobefilledbyoem",
     "defaultstring",
     "systemserialnumber",
@@ -32,6 +32,16 @@ const PLACEHOLDERS: [&str; 22] = [
     "sn",
     "notset",
     "undefined",
+    "notpresent",
+    "standard",
+    "default",
+    "nosn",
+    "noserialnumber",
+    "noserial",
+    "null",
+    "systemmanufacturer",
+    "baseboardserialnumber",
+    "oemserialnumber",
 ];
 
 /// Why a machine has no identity of its own.
@@ -64,7 +74,14 @@ pub(crate) enum IdentityError {
 pub(crate) fn serial(file: &Path) -> Result<String, IdentityError> {
     let octets = std::fs::read(file)
         .map_err(|source| IdentityError::Read { path: file.display().to_string(), source })?;
-    let text = String::from_utf8_lossy(&octets);
+    judged(&String::from_utf8_lossy(&octets))
+}
+
+/// A serial number, unless it is what a maker writes for want of one.
+///
+/// # Errors
+/// `Placeholder`.
+pub(crate) fn judged(text: &str) -> Result<String, IdentityError> {
     let text = text.trim();
     if is_serial(text) {
         Ok(text.to_owned())
@@ -78,7 +95,9 @@ fn is_serial(text: &str) -> bool {
     let letters: String =
         text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
     let is_one_character = letters.bytes().all(|octet| Some(octet) == letters.bytes().next());
-    let is_counting = "0123456789".starts_with(&letters) || "1234567890".starts_with(&letters);
+    let is_counting = ["0123456789abcdef", "1234567890", "123456789abcdef", "abcdefghijklmnopqrstuvwxyz"]
+        .iter()
+        .any(|counting| counting.starts_with(&letters));
     let is_plain =
         text.len() <= SERIAL_OCTETS_MAX && text.bytes().all(|octet| (b' '..=b'~').contains(&octet));
     is_plain
@@ -101,6 +120,10 @@ mod tests {
             "00000000",
             "123456789",
             "0123456789",
+            "0123456789ABCDEF",
+            "123456789ABC",
+            "Not Present",
+            "Standard",
             "To be filled by O.E.M.",
             "To Be Filled By O.E.M",
             "Default string",
