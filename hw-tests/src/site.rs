@@ -3,6 +3,7 @@
 //! Everything listens on the host's loopback; the guest reaches it at 10.0.2.2 through QEMU's user-mode networking, and
 //! sees the sources come from there.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use sternpost_config::{DomainPattern, ExampleParameters, example_tree};
@@ -124,11 +125,23 @@ impl Site {
         for (octets, count) in [(4096, 6), (200_000, 2)] {
             let report =
                 self.send(SourceOptions { octets: vec![octets], messages_count: count, ..load(switch) });
-            let compared = self.settle(&[report], Duration::from_secs(60));
-            assert_eq!((compared.lost, compared.duplicated), (0, 0), "{compared}");
+            let compared = self.settle(std::slice::from_ref(&report), Duration::from_secs(60));
+            assert_eq!((compared.lost, self.repeated_count(&report)), (0, 0), "{compared}");
         }
         let after = [&self.smtp, &self.lmtp].map(|sink| sink.counts().distinct);
         assert_eq!(after, before.map(|count| count + 4), "every other message goes to either next hop");
+    }
+
+    /// How often messages of this source came once more. (One of an earlier boot may do so at any time: when the power went, it
+    /// had been transferred, and that was not durable yet.)
+    fn repeated_count(&self, source: &Report) -> usize {
+        let ours: HashSet<&str> = source.accepted.iter().map(|acceptance| acceptance.id.as_str()).collect();
+        let reports = [self.smtp.report(), self.lmtp.report()];
+        let receipts = reports.iter().flat_map(|report| &report.receipts);
+        let ids = receipts.filter_map(|receipt| Some((receipt.id.as_deref()?, &receipt.recipients)));
+        let mut seen = HashSet::new();
+        let pairs = ids.flat_map(|(id, recipients)| recipients.iter().map(move |recipient| (id, recipient)));
+        pairs.filter(|pair| ours.contains(pair.0) && !seen.insert(*pair)).count()
     }
 
     /// Waits for everything that was accepted, and compares. Nothing may be damaged.
