@@ -23,7 +23,9 @@ const LOOK_AGAIN_AT_BOOT: Duration = Duration::from_millis(250);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Between two status blocks on a console of lines.
 const BLOCK_INTERVAL_MIN: Duration = Duration::from_secs(5);
-/// Milestones that a screen shows below the status.
+/// Rows that every terminal has.
+const ROWS_LEAST: usize = 24;
+/// Milestones that a screen shows below the status, at most.
 const LINES_SHOWN: usize = 8;
 
 /// Where to look, and how to show it.
@@ -91,6 +93,12 @@ fn enters() -> mpsc::Receiver<()> {
     receiver
 }
 
+/// Rows of the terminal; those that every terminal has, where it does not say.
+fn rows() -> usize {
+    let rows = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_row);
+    if rows == 0 { ROWS_LEAST } else { usize::from(rows) }
+}
+
 /// One terminal.
 struct Console {
     is_screen: bool,
@@ -131,9 +139,7 @@ impl Console {
             self.lines.extend(lines);
             let surplus = self.lines.len().saturating_sub(LINES_SHOWN);
             self.lines.drain(..surplus);
-            let mut screen = words::status(facts);
-            screen.push(String::new());
-            screen.extend(self.lines.iter().cloned());
+            let screen = words::fitted(words::status(facts), &self.lines, rows());
             if screen != self.shown {
                 text = words::screen(&screen);
                 self.shown = screen;

@@ -431,6 +431,20 @@ pub(super) fn block(lines: &[String]) -> String {
     lines.iter().map(|line| format!("| {line}\n")).collect()
 }
 
+/// What fits a screen of so many rows: the status, and the newest milestones in what is left below it. One row stays
+/// free for the cursor: a line feed there would move the first row, which says the state, off the screen.
+pub(super) fn fitted(mut status: Vec<String>, milestones: &[String], rows: usize) -> Vec<String> {
+    let rows = rows.saturating_sub(1);
+    // With an empty line between.
+    let room = rows.saturating_sub(status.len() + 1).min(milestones.len());
+    if room > 0 {
+        status.push(String::new());
+        status.extend_from_slice(&milestones[milestones.len() - room..]);
+    }
+    status.truncate(rows);
+    status
+}
+
 /// A whole screen: from the upper left corner, each line cleared behind its end, and all below.
 pub(super) fn screen(lines: &[String]) -> String {
     let mut out = String::from("\u{1b}[H");

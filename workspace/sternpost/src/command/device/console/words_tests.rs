@@ -346,6 +346,17 @@ fn what_came_from_outside_does_not_drive_the_terminal() {
 }
 
 #[test]
+fn the_state_is_never_moved_off_a_small_screen() {
+    let status = || vec!["State".to_owned(), "Node".to_owned(), "Problem".to_owned()];
+    let milestones = ["one", "two", "three"].map(str::to_owned);
+    assert_eq!(fitted(status(), &milestones, 24), ["State", "Node", "Problem", "", "one", "two", "three"]);
+    assert_eq!(fitted(status(), &milestones, 6), ["State", "Node", "Problem", "", "three"]);
+    assert_eq!(fitted(status(), &milestones, 5), ["State", "Node", "Problem"]);
+    assert_eq!(fitted(status(), &milestones, 3), ["State", "Node"]);
+    assert_eq!(fitted(status(), &[], 24), ["State", "Node", "Problem"]);
+}
+
+#[test]
 fn a_long_word_is_cut_and_others_are_kept_whole() {
     assert_eq!(wrapped("ab cd efghijkl m", 5), ["ab cd", "efghi", "jkl m"]);
     assert_eq!(wrapped("", 5), [""]);
