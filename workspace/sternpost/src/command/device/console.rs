@@ -5,6 +5,7 @@
 //! obeys nothing but Enter, which draws again. What is shown is decided in `words`, from what `facts` has gathered.
 
 mod facts;
+mod storage;
 mod words;
 
 use super::CommandResult;
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     /// The device's run folder
     #[arg(long, value_name = "FOLDER", default_value = FOLDER_DEFAULT)]
     device_directory: PathBuf,
+    /// The image's part of the bootstrap; where there is none, nothing is said of the disk
+    #[arg(long, value_name = "FILE", default_value = "/etc/sternpost/device.toml")]
+    device: PathBuf,
     /// What the self test has found
     #[arg(long, value_name = "FILE", default_value = "/run/sternpost-self-test/profile.json")]
     self_test: PathBuf,

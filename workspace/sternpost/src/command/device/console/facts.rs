@@ -6,6 +6,7 @@ use super::super::place;
 use super::super::ports::{self, Port};
 use super::super::state::{STATE_FILE, State};
 use super::Arguments;
+use super::storage::Storage;
 use crate::ask::{self, AskError, Which};
 use crate::command::health::lacking::{self, Lacking};
 use crate::command::status;
@@ -26,6 +27,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 pub(super) struct Facts {
     /// The bootstrap, if `device bootstrap` has said a word.
     pub(super) device: Option<State>,
+    /// What is wrong with the device's disk.
+    pub(super) storage: Vec<String>,
     /// `sternpost status`, if the supervisor answers.
     pub(super) status: Option<Value>,
     /// The self test's profile, and how long ago it was done.
@@ -50,6 +53,9 @@ impl Facts {
         let device: Option<State> = device.and_then(|state| serde_json::from_value(state).ok());
         let serial = device.as_ref().and_then(|state| state.serial.clone());
         Self {
+            storage: Storage::look(&arguments.device)
+                .map(|storage| storage.problems(since_kernel_start()))
+                .unwrap_or_default(),
             status: status_of(&Which::in_run_directory(arguments.run_directory.clone())),
             self_test: json(&arguments.self_test).map(|profile| (profile, age(&arguments.self_test))),
             self_test_failure: place::read_text(&profile::failure_beside(&arguments.self_test), OCTETS_MAX)

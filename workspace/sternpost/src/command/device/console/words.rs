@@ -233,7 +233,7 @@ fn configuration_problems(problems: &Value) -> impl Iterator<Item = String> {
 
 /// What somebody must look at, the most urgent first.
 fn problems(facts: &Facts) -> Vec<String> {
-    let mut problems: Vec<String> = Vec::new();
+    let mut problems = facts.storage.clone();
     if let Some(state) = facts.device.as_ref().filter(|state| state.source.is_some()) {
         problems.extend(state.problems.iter().cloned());
     }

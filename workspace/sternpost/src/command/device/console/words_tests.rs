@@ -77,6 +77,20 @@ fn behind_the_self_test() -> Told {
 }
 
 #[test]
+fn a_trouble_of_the_disk_is_told_before_the_switch_runs() {
+    let facts = Facts { storage: vec!["the disk has 900 MiB".to_owned()], ..Facts::default() };
+    assert_eq!(
+        Told::default().milestones(&facts, at(7.0)),
+        ["sternpost: 7.00 s: problem: the disk has 900 MiB"]
+    );
+    assert!(
+        status(&facts).contains(&"Problem        the disk has 900 MiB".to_owned()),
+        "{:?}",
+        status(&facts)
+    );
+}
+
+#[test]
 fn each_milestone_is_said_once_with_seconds_that_never_go_back() {
     let mut told = Told::default();
     let mut facts = Facts { self_test: Some((profile(), at(1.5))), ..Facts::default() };
