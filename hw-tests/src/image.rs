@@ -39,6 +39,12 @@ impl Image {
         Self { folder }
     }
 
+    /// Where it lies.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The kernel.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
