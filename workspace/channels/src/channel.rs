@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use sternpost_link::qmgr::{Assignment, FromQmgr, ToQmgr};
 use sternpost_link::store::{Append, Lane, Refusal};
-use sternpost_link::{Appended, Frames, Hello, PROTOCOL_VERSION, Role};
+use sternpost_link::{Appended, ChannelKind, Frames, Hello, PROTOCOL_VERSION};
 use sternpost_message::{MlistId, Outcome, RecipientIndex, RecipientRange};
 use sternpost_platform::clock::Clock;
 use sternpost_platform::link::{Link, connect};
@@ -38,6 +38,8 @@ pub struct ChannelOptions {
     pub run_directory: PathBuf,
     /// The channel's name.
     pub channel: String,
+    /// What it does.
+    pub kind: ChannelKind,
     /// The scheduler's number for this process.
     pub process: u64,
     /// How many Mlists it takes at a time, at least 1.
@@ -87,7 +89,7 @@ pub(crate) fn run<W: Work + 'static>(
     LocalSet::new().block_on(&runtime, async {
         let hello = Hello {
             version: PROTOCOL_VERSION,
-            role: Role::Channel,
+            role: options.kind.role(),
             pid: std::process::id(),
             process: options.process,
             channel: options.channel.clone(),

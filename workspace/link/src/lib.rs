@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the protocol that this build speaks. A peer that says another one is refused: all processes come
 /// from one executable, and after an update the supervisor replaces them all.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,8 +36,10 @@ pub enum Role {
     Directory,
     /// The SMTP server.
     SmtpServer,
-    /// A channel process: `smtp`, `lmtp`, `housekeeper`.
+    /// A channel process that transfers: `smtp`, `lmtp`.
     Channel,
+    /// The channel process that makes reports.
+    Housekeeper,
     /// A command at a terminal.
     Operator,
 }
@@ -53,7 +55,46 @@ impl Role {
             Self::Directory => "directory",
             Self::SmtpServer => "smtp-server",
             Self::Channel => "channel",
+            Self::Housekeeper => "housekeeper",
             Self::Operator => "operator",
+        }
+    }
+
+    /// Whether it is a process that QMGR starts and gives Mlists to.
+    #[must_use]
+    pub const fn is_channel(self) -> bool {
+        matches!(self, Self::Channel | Self::Housekeeper)
+    }
+}
+
+/// What a channel process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ChannelKind {
+    /// Transfers by SMTP.
+    Smtp,
+    /// Delivers by LMTP.
+    Lmtp,
+    /// Makes reports.
+    Housekeeper,
+}
+
+impl ChannelKind {
+    /// Its name, which is that of its row in `image/roles.toml` too.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+            Self::Lmtp => "lmtp",
+            Self::Housekeeper => "housekeeper",
+        }
+    }
+
+    /// What a process of this kind says that it is.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Self::Smtp | Self::Lmtp => Role::Channel,
+            Self::Housekeeper => Role::Housekeeper,
         }
     }
 }
@@ -65,7 +106,7 @@ pub struct Hello {
     pub version: u16,
     /// What the sender is.
     pub role: Role,
-    /// Its operating system process id.
+    /// Its operating system process id. The receiver puts the kernel's word in its place.
     pub pid: u32,
     /// For a channel process: the number that the scheduler gave it; else 0.
     pub process: u64,

@@ -1,6 +1,6 @@
 //! Frames between QMGR and the roles that it leads: channels, `smtp-server`, `directory`, operators.
 
-use crate::Hello;
+use crate::{Hello, Role};
 use serde::{Deserialize, Serialize};
 use sternpost_message::{MessageId, MlistId, RecipientRange};
 
@@ -66,6 +66,27 @@ pub enum ToQmgr {
     },
     /// An operator asks.
     Ask(Question),
+}
+
+impl ToQmgr {
+    /// Whether this is a role's business. A Hello is for who may say it, and once.
+    #[must_use]
+    pub const fn is_business_of(&self, role: Role) -> bool {
+        match self {
+            Self::Hello(_) => false,
+            Self::Held { .. }
+            | Self::Attached
+            | Self::Finished { .. }
+            | Self::Unassigned { .. }
+            | Self::PeerFailed { .. }
+            | Self::PeerWorked { .. }
+            | Self::Draining
+            | Self::Counted { .. } => role.is_channel(),
+            Self::Pong { .. } => role.is_channel() || matches!(role, Role::SmtpServer),
+            Self::Entries { .. } | Self::DirectoryStatus { .. } => matches!(role, Role::Directory),
+            Self::Ask(_) => matches!(role, Role::Operator),
+        }
+    }
 }
 
 /// What an operator may ask. The answer is JSON in sealed memory, attached to [`FromQmgr::Answer`].

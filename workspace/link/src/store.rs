@@ -1,6 +1,6 @@
 //! Frames between the store and its clients: `smtp-server`, the channels, QMGR, operators.
 
-use crate::Hello;
+use crate::{Hello, Role};
 use serde::{Deserialize, Serialize};
 use sternpost_message::{
     Envelope, ErrorScope, MessageId, MessageSequence, Outcome, Precedence, RecipientRange, RecipientState,
@@ -162,6 +162,34 @@ pub enum ToStore<'a> {
     },
     /// An operator asks for the log's figures.
     Status,
+}
+
+impl Append<'_> {
+    /// Whether a role has records of this kind to write. An operator's are those of a probe.
+    #[must_use]
+    pub const fn is_business_of(&self, role: Role) -> bool {
+        match self {
+            Self::Content { .. } | Self::Envelope { .. } => {
+                matches!(role, Role::SmtpServer | Role::Housekeeper | Role::Operator)
+            }
+            Self::Outcome { .. } => role.is_channel(),
+            Self::DiscardPartial { .. } => matches!(role, Role::SmtpServer),
+        }
+    }
+}
+
+impl ToStore<'_> {
+    /// Whether this is a role's business. A Hello is for who may say it, and once.
+    #[must_use]
+    pub fn is_business_of(&self, role: Role) -> bool {
+        match self {
+            Self::Hello(_) => false,
+            Self::Append { records, .. } => records.iter().all(|record| record.is_business_of(role)),
+            Self::Fetch { .. } | Self::Release { .. } | Self::Cancel { .. } => role.is_channel(),
+            Self::Subscribe | Self::Mark { .. } | Self::Deliverable { .. } => role == Role::Qmgr,
+            Self::List { .. } | Self::Show { .. } | Self::Status => role == Role::Operator,
+        }
+    }
 }
 
 /// One recipient as the log has it.

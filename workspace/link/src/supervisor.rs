@@ -1,6 +1,6 @@
 //! Frames between the supervisor and QMGR (or an operator).
 
-use crate::{Hello, Role};
+use crate::{ChannelKind, Hello, Role};
 use serde::{Deserialize, Serialize};
 
 /// A process that the supervisor has started.
@@ -51,8 +51,8 @@ pub enum ToSupervisor {
         process: u64,
         /// The channel's name.
         channel: String,
-        /// `smtp`, `lmtp` or `housekeeper`.
-        kind: String,
+        /// What it does; with that, as which user and behind which filter it runs.
+        kind: ChannelKind,
         /// How many Mlists it may take at a time.
         capacity: u32,
     },
@@ -68,6 +68,20 @@ pub enum ToSupervisor {
     },
     /// An operator asks what runs.
     Status,
+}
+
+impl ToSupervisor {
+    /// Whether this is a role's business. A Hello is for who may say it, and once.
+    #[must_use]
+    pub const fn is_business_of(&self, role: Role) -> bool {
+        match self {
+            Self::Hello(_) => false,
+            Self::Status => matches!(role, Role::Qmgr | Role::Operator),
+            Self::StartChannel { .. } | Self::KillChannel { .. } | Self::Listen { .. } => {
+                matches!(role, Role::Qmgr)
+            }
+        }
+    }
 }
 
 /// Frames from the supervisor.

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod door;
 pub mod link;
 pub mod memory;
 pub mod process;

@@ -12,7 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use sternpost_link::{DATAGRAM_OCTETS_MAX, DatagramError, FrameError, Outbox};
@@ -122,6 +122,15 @@ pub struct Received {
     pub attached: Option<OwnedFd>,
 }
 
+/// Who is at the other end of a link: whoever connected it (SO_PEERCRED).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its user.
+    pub uid: u32,
+    /// Its process id; 0 for a process that this one's namespace does not show.
+    pub pid: u32,
+}
+
 /// How a link ended.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkEnd {
@@ -204,6 +213,14 @@ impl Link {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Who is at the other end, as the kernel has noted it when the link was made.
+    ///
+    /// # Errors
+    /// Those of `getsockopt`.
+    pub fn peer(&self) -> io::Result<Peer> {
+        peer(self.socket.get_ref().as_fd())
     }
 
     /// Octets that wait to be sent.
@@ -340,6 +357,31 @@ fn send(socket: BorrowedFd<'_>, datagram: &[u8], attached: Option<BorrowedFd<'_>
     debug_assert!(fits, "the space was made for one descriptor");
     rustix::net::sendmsg(socket, &[IoSlice::new(datagram)], &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
+}
+
+fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let size = size_of::<libc::ucred>();
+    let mut octets = libc::socklen_t::try_from(size).expect("twelve octets");
+    // Not by rustix, whose process ids are never 0, as that of a peer in another namespace is.
+    // SAFETY: the kernel writes at most `octets` octets to `credentials`, which has that size and lives until the call
+    // returns; every pattern of its three numbers is valid.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            std::ptr::from_mut(&mut credentials).cast(),
+            &raw mut octets,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if usize::try_from(octets) != Ok(size) {
+        return Err(io::Error::other("the socket has no credentials"));
+    }
+    Ok(Peer { uid: credentials.uid, pid: u32::try_from(credentials.pid).unwrap_or(0) })
 }
 
 fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {

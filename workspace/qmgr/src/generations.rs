@@ -205,13 +205,13 @@ impl Generations {
         })
     }
 
-    /// How the supervisor calls the kind of a channel, and how many Mlists a process of it takes.
-    pub(crate) fn channel_start(&self, channel: &str) -> Option<(&'static str, u32)> {
+    /// What a process of a channel does, and how many Mlists a process of it takes.
+    pub(crate) fn channel_start(&self, channel: &str) -> Option<(sternpost_link::ChannelKind, u32)> {
         let channel = self.configuration()?.channel(channel)?;
         let kind = match channel.kind {
-            ChannelKind::Smtp => "smtp",
-            ChannelKind::Lmtp => "lmtp",
-            ChannelKind::Housekeeper => "housekeeper",
+            ChannelKind::Smtp => sternpost_link::ChannelKind::Smtp,
+            ChannelKind::Lmtp => sternpost_link::ChannelKind::Lmtp,
+            ChannelKind::Housekeeper => sternpost_link::ChannelKind::Housekeeper,
         };
         Some((kind, channel.slots_per_process))
     }

@@ -25,7 +25,8 @@ use std::time::Duration;
 use sternpost_link::qmgr::{FromQmgr, ToQmgr};
 use sternpost_link::store::FromStore;
 use sternpost_link::supervisor::FromSupervisor;
-use sternpost_link::{Frames, Hello, PROTOCOL_VERSION, Role};
+use sternpost_link::{Frames, Hello, Role};
+use sternpost_platform::door::{Door, Users};
 use sternpost_platform::link::{Link, LinkEnd, Listener, connect};
 use sternpost_platform::memory;
 use tokio::sync::Notify;
@@ -42,6 +43,8 @@ pub struct Options {
     pub state_directory: PathBuf,
     /// The identity by which the node finds its own entry in the directory.
     pub node: String,
+    /// Who may connect as what.
+    pub users: Users,
     /// Channel processes in all that the self test found, for an operator who says nothing.
     pub channel_processes_measured: Option<u32>,
 }
@@ -73,6 +76,7 @@ pub fn run(options: Options) -> Result<(), QmgrError> {
 /// The manager, and the bell that rings when something has happened in it.
 #[derive(Clone)]
 struct Shared {
+    door: Rc<Door>,
     manager: Rc<RefCell<Manager>>,
     changed: Rc<Notify>,
 }
@@ -91,7 +95,8 @@ async fn drive(options: Options) -> Result<(), QmgrError> {
         Generations::new(options.node, &options.state_directory, options.channel_processes_measured);
     generations.load_last_known_good();
     let manager = Manager::new(generations, Clocks::new(&options.state_directory));
-    let shared = Shared { manager: Rc::new(RefCell::new(manager)), changed: Rc::new(Notify::new()) };
+    let door = Rc::new(Door::new(options.users));
+    let shared = Shared { door, manager: Rc::new(RefCell::new(manager)), changed: Rc::new(Notify::new()) };
     let listener = Listener::new(options.listening).map_err(QmgrError::Listen)?;
     spawn_local(keep_time(shared.clone()));
     spawn_local(keep_store(shared.clone(), options.run_directory.join("store.sock")));
@@ -196,17 +201,23 @@ async fn serve(shared: Shared, link: Rc<Link>) {
             while let Some(frame) = frames.next_frame::<ToQmgr>()? {
                 match (&greeted, frame) {
                     (None, ToQmgr::Hello(hello)) => {
-                        if hello.version != PROTOCOL_VERSION {
-                            link.close();
+                        let Some(hello) = shared.door.admit(&link, hello) else { return Ok(()) };
+                        if let Err(why) = greet(&shared, &hello, &link) {
+                            shared.door.refuse(&link, why);
                             return Ok(());
                         }
-                        greet(&shared, &hello, &link);
                         greeted = Some(hello);
                     }
-                    (Some(hello), frame) => {
+                    (Some(hello), frame) if frame.is_business_of(hello.role) => {
                         shared.with(|manager| take(manager, hello, frame, attached.take(), &link));
                     }
-                    (None, _) => link.close(),
+                    (hello, _) => {
+                        let who = hello
+                            .as_ref()
+                            .map_or("a process that has not said who it is", |hello| hello.role.name());
+                        shared.door.refuse(&link, &format!("{who} has sent what is not its business"));
+                        return Ok(());
+                    }
                 }
             }
             Ok(())
@@ -217,7 +228,7 @@ async fn serve(shared: Shared, link: Rc<Link>) {
         log_end(hello.role.name(), &end);
     }
     shared.with(|manager| match hello.role {
-        Role::Channel => manager.channel_lost(&hello),
+        Role::Channel | Role::Housekeeper => manager.channel_lost(&hello),
         Role::SmtpServer => manager.server_lost(&link),
         Role::Directory => {
             manager.directory_says(false, "the directory process is being restarted".to_owned());
@@ -226,18 +237,23 @@ async fn serve(shared: Shared, link: Rc<Link>) {
     });
 }
 
-fn greet(shared: &Shared, hello: &Hello, link: &Rc<Link>) {
-    shared.with(|manager| match hello.role {
-        Role::Channel => manager.channel_connected(hello, link),
-        Role::SmtpServer => manager.server_connected(link),
-        Role::Directory | Role::Operator => send(link, &FromQmgr::Welcome(Manager::hello())),
-        Role::Supervisor | Role::Store | Role::Qmgr => link.close(),
-    });
+/// # Errors
+/// Why the link is not taken.
+fn greet(shared: &Shared, hello: &Hello, link: &Rc<Link>) -> Result<(), &'static str> {
+    shared.with(|manager| {
+        match hello.role {
+            Role::Channel | Role::Housekeeper => return manager.channel_connected(hello, link),
+            Role::SmtpServer => manager.server_connected(link),
+            Role::Directory | Role::Operator => send(link, &FromQmgr::Welcome(Manager::hello())),
+            Role::Supervisor | Role::Store | Role::Qmgr => return Err("its role has no business with QMGR"),
+        }
+        Ok(())
+    })
 }
 
 fn take(manager: &mut Manager, hello: &Hello, frame: ToQmgr, attached: Option<OwnedFd>, link: &Link) {
     match (hello.role, frame) {
-        (Role::Channel, frame) => manager.channel_said(hello, frame),
+        (Role::Channel | Role::Housekeeper, frame) => manager.channel_said(hello, frame),
         (Role::Directory, ToQmgr::Entries { .. }) => match attached {
             Some(memory) => manager.entries(memory),
             None => tracing::error!(event = "configuration.unreadable", "entries came without their memory"),
@@ -255,7 +271,8 @@ fn take(manager: &mut Manager, hello: &Hello, frame: ToQmgr, attached: Option<Ow
                 send(link, &FromQmgr::NoAnswer { why });
             }
         }
-        (role, _) => tracing::warn!(role = role.name(), "a frame that this role does not send"),
+        // The rest is no role's business that can be here, or, as a server's Pong, asks for nothing.
+        _ => {}
     }
 }
 

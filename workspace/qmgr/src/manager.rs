@@ -138,7 +138,7 @@ impl Manager {
         match frame {
             FromSupervisor::Running { processes, .. } => {
                 let now = self.clocks.now();
-                for running in processes.iter().filter(|running| running.role == Role::Channel) {
+                for running in processes.iter().filter(|running| running.role.is_channel()) {
                     let process = ProcessId(running.process);
                     if self.processes.get(process).is_none() {
                         let attach_by = now.plus_ms(ATTACH_TIMEOUT_MS);
@@ -146,6 +146,7 @@ impl Manager {
                         self.processes.insert(process, known);
                         self.apply(Event::ProcessStarted { process, channel: running.name.clone() });
                     }
+                    self.channel_is(process, running.pid);
                 }
                 let gone: Vec<_> = self
                     .processes
@@ -159,7 +160,7 @@ impl Manager {
                 self.supervisor_has_spoken = true;
                 self.subscribe_if_ready();
             }
-            FromSupervisor::Started { process, pid } => self.processes.started(ProcessId(process), pid),
+            FromSupervisor::Started { process, pid } => self.channel_is(ProcessId(process), pid),
             FromSupervisor::StartFailed { process, why } => {
                 tracing::error!(
                     event = "channel.start-failed",
@@ -250,7 +251,7 @@ impl Manager {
                 let (Some(supervisor), Some((kind, capacity))) = (&self.supervisor, start) else {
                     return self.apply(Event::StartFailed { process });
                 };
-                let (number, kind) = (process.0, kind.to_owned());
+                let number = process.0;
                 send(
                     supervisor,
                     &ToSupervisor::StartChannel { process: number, channel: channel.clone(), kind, capacity },

@@ -11,7 +11,7 @@ use sternpost_scheduler::ProcessId;
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) channel: String,
-    /// 0 until the supervisor has said it.
+    /// 0 until the supervisor or the kernel has said it.
     pub(crate) pid: u32,
     pub(crate) link: Option<Rc<Link>>,
     /// Announced when it attached; none before.
@@ -106,12 +106,6 @@ impl Processes {
             self.remove(*process);
         }
         dead.into_iter().map(|(_, pid)| pid).collect()
-    }
-
-    pub(crate) fn started(&mut self, process: ProcessId, pid: u32) {
-        if let Some(known) = self.processes.get_mut(&process) {
-            known.pid = pid;
-        }
     }
 
     /// The processes that have not ended, with their channel and, when they are attached, capacity.

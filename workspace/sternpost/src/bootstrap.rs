@@ -145,6 +145,16 @@ pub(crate) enum RoleUsers {
     Separate,
 }
 
+impl RoleUsers {
+    /// As the bootstrap has it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Separate => "separate",
+        }
+    }
+}
+
 /// What the file says, with the defaults filled in.
 #[derive(Clone, Debug)]
 pub(crate) struct Bootstrap {

@@ -3,7 +3,7 @@
 
 mod directory;
 
-use crate::bootstrap::{Backend, Bootstrap, BootstrapError, Queue, Source};
+use crate::bootstrap::{Backend, Bootstrap, BootstrapError, Queue, RoleUsers, Source};
 use crate::logging;
 use crate::profile;
 use crate::roles::{Roles, RolesError};
@@ -13,8 +13,9 @@ use std::net::IpAddr;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 use sternpost_channels::smtp_server::ListenerSocket;
-use sternpost_config::ChannelKind;
+use sternpost_link::{self as link, ChannelKind};
 use sternpost_platform::disk::DiskBackend;
+use sternpost_platform::door::Users;
 use sternpost_platform::process;
 use sternpost_platform::sandbox::{self, Filter, FilterError, KeepError};
 
@@ -46,6 +47,46 @@ pub(crate) struct Tie {
     run_directory: PathBuf,
 }
 
+/// By which users a role that others connect to knows them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Trusting {
+    /// Whether the roles are the supervisor's user, or each one of its own
+    #[arg(long, value_parser = role_users)]
+    role_users: RoleUsers,
+    /// The supervisor's user
+    #[arg(long)]
+    supervisor_user: u32,
+}
+
+impl Trusting {
+    fn users(&self) -> Users {
+        users(self.role_users, self.supervisor_user)
+    }
+}
+
+/// Who may connect to a socket of the run directory as what: by the table, operators as root, the supervisor's user, and the one
+/// that the table gives the commands.
+pub(crate) fn users(role_users: RoleUsers, supervisor_user: u32) -> Users {
+    if role_users == RoleUsers::Same {
+        return Users::Same(supervisor_user);
+    }
+    let roles = Roles::of_this_build();
+    let user = |role: &str| roles.identity(role).map(|identity| identity.uid);
+    let by_name = [
+        (link::Role::Store, "store"),
+        (link::Role::Qmgr, "qmgr"),
+        (link::Role::Directory, "directory"),
+        (link::Role::SmtpServer, "smtp-server"),
+        (link::Role::Channel, "smtp"),
+        (link::Role::Channel, "lmtp"),
+        (link::Role::Housekeeper, "housekeeper"),
+    ];
+    Users::Separate {
+        operators: [0, supervisor_user].into_iter().chain(user("health")).chain(user("console")).collect(),
+        roles: by_name.into_iter().filter_map(|(role, name)| Some((role, user(name)?))).collect(),
+    }
+}
+
 /// The store's log and socket.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Store {
@@ -54,6 +95,8 @@ pub(crate) struct Store {
     /// The section [queue] of the bootstrap, in JSON
     #[arg(long, value_parser = queue)]
     queue: Queue,
+    #[command(flatten)]
+    users: Trusting,
     /// How the self test would write it
     #[arg(long, value_parser = profile::Method::parse)]
     found_method: Option<profile::Method>,
@@ -76,6 +119,8 @@ pub(crate) struct Qmgr {
     /// The node's identity
     #[arg(long)]
     node: String,
+    #[command(flatten)]
+    users: Trusting,
     /// Channel processes in all that the self test found
     #[arg(long)]
     found_channel_processes: Option<u32>,
@@ -133,13 +178,18 @@ fn queue(text: &str) -> Result<Queue, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
+fn role_users(text: &str) -> Result<RoleUsers, String> {
+    [RoleUsers::Same, RoleUsers::Separate]
+        .into_iter()
+        .find(|users| users.name() == text)
+        .ok_or_else(|| "write same or separate".to_owned())
+}
+
 fn kind(text: &str) -> Result<ChannelKind, String> {
-    match text {
-        "smtp" => Ok(ChannelKind::Smtp),
-        "lmtp" => Ok(ChannelKind::Lmtp),
-        "housekeeper" => Ok(ChannelKind::Housekeeper),
-        _ => Err("write smtp, lmtp or housekeeper".to_owned()),
-    }
+    [ChannelKind::Smtp, ChannelKind::Lmtp, ChannelKind::Housekeeper]
+        .into_iter()
+        .find(|kind| kind.name() == text)
+        .ok_or_else(|| "write smtp, lmtp or housekeeper".to_owned())
 }
 
 /// A listener's name may hold any character, also `=`.
@@ -311,6 +361,7 @@ fn store(arguments: Store) -> Result<(), RoleError> {
             }),
             batch_octets_max: arguments.found_batch_octets,
         },
+        users: arguments.users.users(),
         filter,
     })
     .map_err(ended("store"))
@@ -325,6 +376,7 @@ fn qmgr(arguments: Qmgr) -> Result<(), RoleError> {
         run_directory: arguments.tie.run_directory,
         state_directory: arguments.state,
         node: arguments.node,
+        users: arguments.users.users(),
         channel_processes_measured: arguments.found_channel_processes,
     })
     .map_err(ended("qmgr"))
@@ -354,17 +406,11 @@ fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {
 
 fn channel(arguments: Channel) -> Result<(), RoleError> {
     begin(&arguments.tie, &arguments.name)?;
-    close_door(
-        match arguments.kind {
-            ChannelKind::Smtp => "smtp",
-            ChannelKind::Lmtp => "lmtp",
-            ChannelKind::Housekeeper => "housekeeper",
-        },
-        &[],
-    )?;
+    close_door(arguments.kind.name(), &[])?;
     let options = sternpost_channels::ChannelOptions {
         run_directory: arguments.tie.run_directory,
         channel: arguments.name,
+        kind: arguments.kind,
         process: arguments.process,
         capacity: arguments.capacity,
     };

@@ -19,6 +19,7 @@ pub(crate) use listening::FOREIGN_ADDRESS;
 pub(crate) use paths::{QMGR_SOCKET, STORE_SOCKET, SUPERVISOR_SOCKET};
 
 use crate::bootstrap::{Bootstrap, BootstrapError};
+use crate::role;
 use family::{Action, ChannelOrder, Event, Family, Start};
 use listening::{Change, Listening};
 use paths::RunDirectory;
@@ -30,8 +31,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
-use sternpost_link::Role;
 use sternpost_link::supervisor::{FromSupervisor, ToSupervisor};
+use sternpost_link::{Hello, Role};
+use sternpost_platform::door::Door;
 use sternpost_platform::link::{Link, Listener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -147,6 +149,7 @@ async fn supervise(
     let sockets = run_directory.listen()?;
     let listener = Listener::new(sockets.supervisor).map_err(process("listen to QMGR"))?;
     let (inputs, mut input) = mpsc::channel(64);
+    let users = role::users(given.role_users(), rustix::process::geteuid().as_raw());
     let spawner = Spawner {
         bootstrap_path,
         run_directory: run_directory.path().to_owned(),
@@ -161,7 +164,8 @@ async fn supervise(
         listening,
         listen_retry_at: None,
         children: HashMap::new(),
-        links: HashMap::new(),
+        sessions: HashMap::new(),
+        door: Door::new(users),
         qmgr: None,
         service: Service::default(),
         inputs,
@@ -205,6 +209,12 @@ async fn supervise(
     Ok(())
 }
 
+/// A link, and as what it was let in.
+struct Session {
+    link: Rc<Link>,
+    role: Option<Role>,
+}
+
 /// Everything that the supervisor knows.
 struct Supervisor {
     family: Family,
@@ -213,7 +223,9 @@ struct Supervisor {
     listen_retry_at: Option<Instant>,
     /// How to signal each child, by process id.
     children: HashMap<u32, mpsc::UnboundedSender<Signal>>,
-    links: HashMap<SessionId, Rc<Link>>,
+    sessions: HashMap<SessionId, Session>,
+    /// Who may connect to the supervisor's socket.
+    door: Door,
     /// The session that has said that it is QMGR.
     qmgr: Option<SessionId>,
     service: Service,
@@ -235,11 +247,11 @@ impl Supervisor {
                 self.family.apply(now, event);
             }
             Input::Session(id, FromSession::Opened(link)) => {
-                self.links.insert(id, link);
+                self.sessions.insert(id, Session { link, role: None });
             }
             Input::Session(id, FromSession::Frame(frame)) => self.frame(id, frame),
             Input::Session(id, FromSession::Closed) => {
-                self.links.remove(&id);
+                self.sessions.remove(&id);
                 if self.qmgr == Some(id) {
                     self.qmgr = None;
                 }
@@ -253,20 +265,20 @@ impl Supervisor {
 
     fn frame(&mut self, id: SessionId, frame: ToSupervisor) {
         let now = Instant::now();
+        let Some(session) = self.sessions.get(&id) else { return };
+        match (session.role, &frame) {
+            (None, ToSupervisor::Hello(hello)) => return self.greet(id, hello.clone()),
+            (Some(role), frame) if frame.is_business_of(role) => {}
+            (role, _) => {
+                let who = role.map_or("a process that has not said who it is", Role::name);
+                let why = format!("{who} has sent what is not its business");
+                self.door.refuse(&session.link, &why);
+                return;
+            }
+        }
         match frame {
-            ToSupervisor::Hello(hello) => {
-                if hello.role == Role::Qmgr {
-                    self.qmgr = Some(id);
-                }
-                self.report(id);
-            }
+            ToSupervisor::Hello(_) => {}
             ToSupervisor::Status => self.report(id),
-            _ if self.qmgr != Some(id) => {
-                tracing::warn!("a process that is not QMGR gave an order; its link is closed");
-                if let Some(link) = self.links.remove(&id) {
-                    link.close();
-                }
-            }
             ToSupervisor::StartChannel { process, channel, kind, capacity } => {
                 let order = ChannelOrder { process, channel, kind, capacity };
                 self.family.apply(now, Event::StartChannel(order));
@@ -279,6 +291,27 @@ impl Supervisor {
                 self.listening_changed(now, change);
             }
         }
+    }
+
+    /// Lets in operators, and the one process that was started as QMGR.
+    fn greet(&mut self, id: SessionId, hello: Hello) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(hello) = self.door.admit(&session.link, hello) else { return };
+        let is_qmgr = self
+            .family
+            .running()
+            .iter()
+            .any(|process| process.role == Role::Qmgr && process.pid == hello.pid);
+        match hello.role {
+            Role::Operator => {}
+            Role::Qmgr if is_qmgr => self.qmgr = Some(id),
+            role => {
+                let why = format!("it is no {} that the supervisor has started to lead it", role.name());
+                return self.door.refuse(&session.link, &why);
+            }
+        }
+        session.role = Some(hello.role);
+        self.report(id);
     }
 
     fn listening_changed(&mut self, now: Instant, change: Change) {
@@ -345,7 +378,7 @@ impl Supervisor {
     }
 
     fn tell(&self, frame: &FromSupervisor) {
-        if let Some(link) = self.qmgr.and_then(|qmgr| self.links.get(&qmgr))
+        if let Some(Session { link, .. }) = self.qmgr.and_then(|qmgr| self.sessions.get(&qmgr))
             && let Err(error) = link.push(frame)
         {
             tracing::error!(%error, "QMGR could not be told");
@@ -360,7 +393,7 @@ impl Supervisor {
             listening: self.listening.report(),
             failed: self.listening.failed(),
         };
-        if let Some(link) = self.links.get(&id)
+        if let Some(Session { link, .. }) = self.sessions.get(&id)
             && let Err(error) = link.push(&running)
         {
             tracing::error!(%error, "what runs does not fit a frame");

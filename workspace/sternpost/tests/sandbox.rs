@@ -33,7 +33,7 @@ const USERS: [(&str, u32); 7] = [
     ("smtp-server", 904),
     ("smtp", 905),
     ("lmtp", 905),
-    ("housekeeper", 905),
+    ("housekeeper", 906),
 ];
 
 /// The lines of `/proc/PID/status`.

@@ -186,6 +186,7 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::path::Path;
     use std::sync::{Arc, Mutex};
+    use sternpost_platform::door::Users;
     use sternpost_platform::sandbox::Filter;
     use sternpost_queue::OpenError;
     use tracing::field::{Field, Visit};
@@ -232,6 +233,7 @@ mod tests {
             segment_octets: Some(asked.segment_octets),
             segments: Some(asked.segments),
             batch_octets_max: None,
+            users: Users::Same(0),
             recommended: Recommended::default(),
             filter: Filter::new(&[], &[]).unwrap(),
         }

@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use sternpost_platform::clock::Clock;
 use sternpost_platform::disk::{DiskBackend, DiskOpenError, LogDisk};
+use sternpost_platform::door::{Door, Users};
 use sternpost_platform::link::{Link, LinkEnd, Listener, Readiness};
 use sternpost_platform::sandbox::{Filter, FilterError};
 use tokio::sync::Notify;
@@ -40,6 +41,8 @@ pub struct Options {
     pub segments: Option<u32>,
     /// Octets of the largest batch, if the operator says.
     pub batch_octets_max: Option<u32>,
+    /// Who may connect as what.
+    pub users: Users,
     /// What holds where the operator says nothing.
     pub recommended: Recommended,
     /// The system calls that are left to it once the log is open and its ring is made.
@@ -124,7 +127,7 @@ async fn drive(options: Options) -> Result<(), StoreError> {
     options.filter.install().map_err(StoreError::Filter)?;
     let readiness = log.disk().readiness().try_clone_to_owned().map_err(StoreError::Watch)?;
     let shared = Rc::new(Shared {
-        service: RefCell::new(Service::new(log, clock, manner)),
+        service: RefCell::new(Service::new(log, clock, manner, Door::new(options.users))),
         appended: Notify::new(),
         subscribed: Notify::new(),
     });

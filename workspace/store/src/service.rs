@@ -10,6 +10,7 @@ use sternpost_link::store::{FromStore, Lane, Refusal, StreamFrame, ToStore};
 use sternpost_link::{DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
 use sternpost_message::{MessageSequence, UnixMillis};
 use sternpost_platform::clock::Clock;
+use sternpost_platform::door::Door;
 use sternpost_platform::link::Link;
 use sternpost_platform::memory;
 use sternpost_queue::{Disk, Log, LogEvent};
@@ -51,13 +52,14 @@ pub(crate) struct Service<D: Disk> {
     client_last: u64,
     marks: Vec<Mark>,
     manner: Manner,
+    door: Door,
     deliverable: u64,
     /// When the acknowledgements that wait for deliverable mail go out at the latest.
     held_until: Option<UnixMillis>,
 }
 
 impl<D: Disk> Service<D> {
-    pub(crate) fn new(log: Log<D>, clock: Clock, manner: Manner) -> Self {
+    pub(crate) fn new(log: Log<D>, clock: Clock, manner: Manner, door: Door) -> Self {
         Self {
             log,
             clock,
@@ -66,6 +68,7 @@ impl<D: Disk> Service<D> {
             client_last: 0,
             marks: Vec::new(),
             manner,
+            door,
             deliverable: 0,
             held_until: None,
         }
@@ -110,10 +113,23 @@ impl<D: Disk> Service<D> {
     fn frame(&mut self, id: ClientId, frame: ToStore<'_>) -> bool {
         let now = self.clock.now();
         let Some(client) = self.clients.get_mut(&id) else { return false };
-        match (&client.hello, frame) {
-            (None, ToStore::Hello(hello)) => client.greet(hello),
-            (None, _) | (Some(_), ToStore::Hello(_)) => client.link.close(),
-            (Some(_), ToStore::Append { lane, number, records }) => {
+        match (client.hello.as_ref().map(|hello| hello.role), &frame) {
+            (None, ToStore::Hello(hello)) => {
+                if let Some(hello) = self.door.admit(&client.link, hello.clone()) {
+                    client.greet(hello);
+                }
+                return false;
+            }
+            (Some(role), frame) if frame.is_business_of(role) => {}
+            (role, _) => {
+                let who = role.map_or("a process that has not said who it is", Role::name);
+                self.door.refuse(&client.link, &format!("{who} has sent what is not its business"));
+                return false;
+            }
+        }
+        match frame {
+            ToStore::Hello(_) => {}
+            ToStore::Append { lane, number, records } => {
                 client.open_sets += 1;
                 let set = translate::set(records);
                 if let Err(error) = self.log.append(now, translate::lane(lane), set, ticket(id, lane, number))
@@ -121,39 +137,34 @@ impl<D: Disk> Service<D> {
                     self.refused(id, lane, number, translate::refusal(&error));
                 }
             }
-            (Some(_), ToStore::Fetch { request, message, offset, octets_max }) => {
+            ToStore::Fetch { request, message, offset, octets_max } => {
                 self.fetch(id, request, message, offset, octets_max);
             }
-            (Some(_), ToStore::Release { cells }) => client.release(&cells),
-            (Some(_), ToStore::Cancel { request }) => {
+            ToStore::Release { cells } => client.release(&cells),
+            ToStore::Cancel { request } => {
                 if let Some(window) = &mut client.window {
                     window.cancel(request);
                 }
             }
-            (Some(hello), ToStore::Subscribe) if hello.role == Role::Qmgr => {
+            ToStore::Subscribe => {
                 self.stream = Some(Stream { client: id, cursor: None, overflowed: true });
                 return true;
             }
-            (Some(hello), ToStore::Mark { token, ended }) if hello.role == Role::Qmgr => {
+            ToStore::Mark { token, ended } => {
                 self.marks.push(Mark { token, ended, turns: 2 });
             }
-            (Some(hello), ToStore::Deliverable { waiting }) if hello.role == Role::Qmgr => {
-                self.deliverable = waiting;
-            }
-            (Some(_), ToStore::Subscribe | ToStore::Mark { .. } | ToStore::Deliverable { .. }) => {
-                client.link.close();
-            }
-            (Some(_), ToStore::List { from, count_max }) => {
+            ToStore::Deliverable { waiting } => self.deliverable = waiting,
+            ToStore::List { from, count_max } => {
                 client.list(&self.log, from, count_max);
             }
-            (Some(_), ToStore::Show { message }) => {
+            ToStore::Show { message } => {
                 let detail =
                     self.log.find(message).and_then(|sequence| self.log.message(sequence).ok().flatten());
                 client.send(&FromStore::Shown {
                     detail: detail.map(|detail| Box::new(translate::detail(detail))),
                 });
             }
-            (Some(_), ToStore::Status) => {
+            ToStore::Status => {
                 let status = translate::status(&self.log.status(), &self.manner);
                 client.send(&FromStore::Status(status));
             }
@@ -390,9 +401,6 @@ impl Client {
     }
 
     fn greet(&mut self, hello: Hello) {
-        if hello.version != PROTOCOL_VERSION {
-            return self.link.close();
-        }
         let own = Hello {
             version: PROTOCOL_VERSION,
             role: Role::Store,
@@ -401,7 +409,7 @@ impl Client {
             channel: String::new(),
             capacity: 0,
         };
-        if hello.role == Role::Channel {
+        if hello.role.is_channel() {
             match Window::new(hello.capacity).and_then(|window| Ok((window.share()?, window))) {
                 Ok((memory, window)) => {
                     let welcome = FromStore::Welcome { hello: own, cells_count: window.cells_count };

@@ -14,8 +14,18 @@ use sternpost_scheduler::{Event, ProcessId};
 
 impl Manager {
     /// A channel process shakes hands. One whose channel is no longer configured gets no view: it ends what it holds.
-    pub(crate) fn channel_connected(&mut self, hello: &Hello, link: &Rc<Link>) {
+    ///
+    /// # Errors
+    /// Why it is not the process that the supervisor has started by this number.
+    pub(crate) fn channel_connected(&mut self, hello: &Hello, link: &Rc<Link>) -> Result<(), &'static str> {
         let process = ProcessId(hello.process);
+        match self.processes.get(process) {
+            Some(known) if (known.pid != 0 && known.pid != hello.pid) || known.channel != hello.channel => {
+                return Err("the channel process of its number is another one");
+            }
+            None if self.supervisor_has_spoken => return Err("there is no channel process of its number"),
+            _ => {}
+        }
         if self.processes.get(process).is_none() {
             let attach_by = self.clocks.now().plus_ms(ATTACH_TIMEOUT_MS);
             self.processes.insert(process, Process::new(hello.channel.clone(), hello.pid, attach_by, false));
@@ -37,6 +47,7 @@ impl Manager {
                 send(link, &FromQmgr::Drain);
             }
         }
+        Ok(())
     }
 
     pub(crate) fn channel_said(&mut self, hello: &Hello, frame: ToQmgr) {
@@ -102,10 +113,34 @@ impl Manager {
         }
     }
 
+    /// The supervisor says which process it has started by a number. If another one has come in its place until now,
+    /// nothing that it said holds: it loses its link, and the number ends with the real one.
+    pub(super) fn channel_is(&mut self, process: ProcessId, pid: u32) {
+        let Some(known) = self.processes.get_mut(process) else { return };
+        let before = std::mem::replace(&mut known.pid, pid);
+        if before == 0 || before == pid {
+            return;
+        }
+        if let Some(link) = known.link.take() {
+            link.close();
+        }
+        tracing::warn!(
+            event = "channel.impostor",
+            channel = known.channel,
+            process = process.0,
+            pid,
+            impostor = before,
+            "another process said that it is this channel's; both links are given up"
+        );
+        self.kill(process);
+    }
+
     /// The link of a channel has ended; its process must end too.
     pub(crate) fn channel_lost(&mut self, hello: &Hello) {
         let process = ProcessId(hello.process);
-        if let Some(known) = self.processes.get_mut(process) {
+        if let Some(known) = self.processes.get_mut(process)
+            && known.pid == hello.pid
+        {
             known.link = None;
             self.kill(process);
         }

@@ -4,7 +4,6 @@ use super::{CommandResult, exit_code};
 use crate::ask::{self, AskError, Which};
 use crate::output;
 use serde_json::{Value, json};
-use sternpost_link::Role;
 use sternpost_link::qmgr::Question;
 use sternpost_link::store::StoreStatus;
 use sternpost_link::supervisor::{FailedListener, ListeningSocket, Running};
@@ -71,7 +70,7 @@ fn is_well(status: &Value) -> bool {
 
 /// A channel process is named by its channel, in `role` too.
 fn role(running: &Running) -> Value {
-    let role = if running.role == Role::Channel { &running.name } else { running.role.name() };
+    let role = if running.role.is_channel() { &running.name } else { running.role.name() };
     json!({
         "role": role,
         "name": running.name,
@@ -164,6 +163,7 @@ fn text(status: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sternpost_link::Role;
 
     #[test]
     fn a_channel_process_has_its_channel_as_role() {

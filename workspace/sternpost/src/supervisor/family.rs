@@ -10,8 +10,8 @@ use super::limits::{
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
-use sternpost_link::Role;
 use sternpost_link::supervisor::{FromSupervisor, Running};
+use sternpost_link::{ChannelKind, Role};
 
 /// A channel process as QMGR orders it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub(crate) struct ChannelOrder {
     pub(crate) process: u64,
     /// The channel's name.
     pub(crate) channel: String,
-    /// `smtp`, `lmtp` or `housekeeper`.
-    pub(crate) kind: String,
+    /// What it does.
+    pub(crate) kind: ChannelKind,
     /// Mlists that it may take at a time.
     pub(crate) capacity: u32,
 }
@@ -237,7 +237,7 @@ impl Family {
             })
         });
         let channels = self.channels.values().map(|channel| Running {
-            role: Role::Channel,
+            role: channel.order.kind.role(),
             name: channel.order.channel.clone(),
             process: channel.order.process,
             pid: channel.process.pid,

@@ -56,7 +56,7 @@ impl Play {
     }
 
     fn order(&mut self, process: u64) {
-        let order = ChannelOrder { process, channel: "smtp".into(), kind: "smtp".into(), capacity: 64 };
+        let order = ChannelOrder { process, channel: "smtp".into(), kind: ChannelKind::Smtp, capacity: 64 };
         self.apply(Event::StartChannel(order));
     }
 }

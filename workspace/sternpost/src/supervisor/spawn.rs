@@ -56,6 +56,13 @@ impl Given {
     }
 }
 
+impl Given {
+    /// Whether the roles have users of their own.
+    pub(super) const fn role_users(&self) -> RoleUsers {
+        self.role_users
+    }
+}
+
 impl Spawner {
     /// Starts a process and gives it the sockets that it works on, and no other descriptor.
     ///
@@ -99,7 +106,7 @@ impl Spawner {
     fn confine(&self, command: &mut Command, start: &Start) -> io::Result<()> {
         let role = match start {
             Start::Kept(role) => role.name(),
-            Start::Channel(order) => &order.kind,
+            Start::Channel(order) => order.kind.name(),
         };
         let roles = Roles::of_this_build();
         let (Some(identity), Some(limits)) = (roles.identity(role), roles.limits(role)) else {
@@ -125,9 +132,10 @@ impl Spawner {
         let mut descriptors = Vec::new();
         let role = match start {
             Start::Kept(role) => *role,
-            Start::Channel(_) => Role::Channel,
+            Start::Channel(order) => order.kind.role(),
         };
-        arguments.push(role.name().into());
+        // Channel processes of all kinds are one subcommand.
+        arguments.push(if role.is_channel() { Role::Channel } else { role }.name().into());
         arguments.push(pair("--supervisor", std::process::id().to_string().into()));
         arguments.push(pair("--run-directory", self.run_directory.clone().into()));
         match start {
@@ -165,12 +173,15 @@ impl Spawner {
             Start::Kept(_) => {}
             Start::Channel(order) => {
                 arguments.push(pair("--name", order.channel.clone().into()));
-                arguments.push(pair("--kind", order.kind.clone().into()));
+                arguments.push(pair("--kind", order.kind.name().into()));
                 arguments.push(pair("--process", order.process.to_string().into()));
                 arguments.push(pair("--capacity", order.capacity.to_string().into()));
             }
         }
         if matches!(role, Role::Store | Role::Qmgr) {
+            arguments.push(pair("--role-users", self.given.role_users.name().into()));
+            let own = rustix::process::geteuid().as_raw();
+            arguments.push(pair("--supervisor-user", own.to_string().into()));
             for descriptor in &descriptors {
                 arguments.push(pair("--listen-fd", descriptor.as_raw_fd().to_string().into()));
             }
@@ -224,6 +235,7 @@ pub(super) async fn reap(
 mod tests {
     use super::super::family::ChannelOrder;
     use super::*;
+    use sternpost_link::ChannelKind;
 
     fn spawner(found: Option<Chosen>) -> Spawner {
         let socket = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
@@ -259,15 +271,18 @@ mod tests {
         let supervisor = format!("--supervisor={}", std::process::id());
         let (store, count) = words(&Start::Kept(Role::Store));
         assert_eq!(store[..5], ["role", "store", &supervisor, "--run-directory=/r", "--queue={}"]);
-        assert!(store[5].starts_with("--listen-fd=") && store.len() == 6 && count == 1);
+        let own = format!("--supervisor-user={}", rustix::process::geteuid().as_raw());
+        assert_eq!(store[5..7], ["--role-users=same", &own]);
+        assert!(store[7].starts_with("--listen-fd=") && store.len() == 8 && count == 1);
         let (qmgr, count) = words(&Start::Kept(Role::Qmgr));
         assert_eq!(qmgr[3..6], ["--run-directory=/r", "--state=/s/qmgr", "--node=n"]);
-        assert!(qmgr[6].starts_with("--listen-fd=") && qmgr.len() == 7 && count == 1);
+        assert_eq!(qmgr[6..8], ["--role-users=same", &own]);
+        assert!(qmgr[8].starts_with("--listen-fd=") && qmgr.len() == 9 && count == 1);
         let (directory, count) = words(&Start::Kept(Role::Directory));
         assert_eq!(directory[3..], ["--run-directory=/r", "--bootstrap=/b", "--node=n"]);
         assert_eq!(count, 0);
         let order =
-            ChannelOrder { process: 7, channel: "-odd name".into(), kind: "smtp".into(), capacity: 64 };
+            ChannelOrder { process: 7, channel: "-odd name".into(), kind: ChannelKind::Smtp, capacity: 64 };
         let (channel, count) = words(&Start::Channel(order));
         assert_eq!(
             channel[3..],
