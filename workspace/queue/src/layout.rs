@@ -20,11 +20,18 @@ const TRIAL_OCTETS_MIN: u64 = 128 << 10;
 /// 65,536 × 64 MiB = 4 TiB.
 const SEGMENTS_MAX: u64 = 65_536;
 
-/// Whether the head (the first 65,536 octets, or as many as there are) says that nothing was ever written: it is all
-/// zero, or the [`BLANK_MARKER`] and zeroes.
+/// Whether the head of a file (the first 65,536 octets, or as many as there are) says that nothing was ever written: it is
+/// all zero, or the [`BLANK_MARKER`] and zeroes.
 #[must_use]
 pub fn is_blank_head(head: &[u8]) -> bool {
     head.strip_prefix(BLANK_MARKER).unwrap_or(head).iter().all(|octet| *octet == 0)
+}
+
+/// Whether the head of a block device says that it is new: the [`BLANK_MARKER`] and zeroes. Zeroes alone say nothing: a drive
+/// gives them for a range that it has lost.
+#[must_use]
+pub fn is_marked_head(head: &[u8]) -> bool {
+    head.starts_with(BLANK_MARKER) && is_blank_head(head)
 }
 
 impl Geometry {
@@ -112,15 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn blank_is_zero_or_the_marker_and_zeroes_and_nothing_else() {
+    fn blank_is_zero_or_the_marker_and_zeroes_and_nothing_else_and_zeroes_mark_no_device() {
         let mut head = vec![0; 65_536];
         assert!(is_blank_head(&head) && is_blank_head(&[]));
+        assert!(!is_marked_head(&head) && !is_marked_head(&[]));
         head[..BLANK_MARKER.len()].copy_from_slice(BLANK_MARKER);
-        assert!(is_blank_head(&head));
+        assert!(is_blank_head(&head) && is_marked_head(&head));
         for place in [0, 5, BLANK_MARKER.len(), 4096, 32_768, 65_535] {
             let mut other = head.clone();
             other[place] ^= 1;
-            assert!(!is_blank_head(&other), "{place}");
+            assert!(!is_blank_head(&other) && !is_marked_head(&other), "{place}");
         }
         assert!(!is_blank_head(b"STERNPOST QUEUE BLANK 2\n"));
     }
@@ -129,6 +137,6 @@ mod tests {
     fn the_image_begins_the_queue_partition_with_the_marker() {
         let head = include_bytes!("../../../image/overlay/usr/share/sternpost/queue-blank");
         assert_eq!(head.len(), 65_536);
-        assert!(head.starts_with(BLANK_MARKER) && is_blank_head(head));
+        assert!(is_marked_head(head));
     }
 }

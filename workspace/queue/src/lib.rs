@@ -42,6 +42,6 @@ pub use format::{
     SEGMENT_OCTETS_MIN, SEGMENTS_MIN,
 };
 pub use inspect::{Inspection, Progress, inspect};
-pub use layout::{BLANK_MARKER, is_blank_head};
+pub use layout::{BLANK_MARKER, is_blank_head, is_marked_head};
 pub use log::{CreateError, Log};
 pub use recovery::{Damage, DamagedPart, OpenError, RecoveryReport, geometry};

@@ -26,8 +26,9 @@ pub enum OpenError {
     Disk(#[from] DiskError),
     /// Neither superblock is valid.
     #[error(
-        "this is no log: neither superblock is valid. If nothing on it is wanted, clear its first 64 KiB: \
-         dd if=/dev/zero of=PATH bs=64K count=1 conv=notrunc"
+        "this is no log: neither superblock is valid. If it held one, somebody has to look at it before it is lost for good. If \
+         nothing on it is wanted, write the mark of a blank queue to it: {{ echo STERNPOST QUEUE BLANK 1; head -c 65512 \
+         /dev/zero; }} | dd of=PATH bs=64K count=1 iflag=fullblock conv=notrunc"
     )]
     NoLog,
     /// Written by a later version.

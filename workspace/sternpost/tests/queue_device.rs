@@ -59,28 +59,25 @@ fn refusal(home: &Path) -> String {
 
 #[test]
 fn a_log_fills_a_blank_device_but_for_its_trial_region_and_is_kept() {
-    for head in [&b""[..], MARKER] {
-        let mta = sink();
-        let Some(disk) = LoopDevice::with_head(head) else { return };
-        let tables = Site::new().peer("mta", "smtp", mta.address(), &["smtp.test"]).tables();
-        let mut switch = Switch::start_from(home(&disk, &tables));
-        let status = switch.status();
-        // 48 MiB: 3 MiB in reserve, segments of 4 MiB so that at least 8 fit.
-        assert_eq!(
-            (&status["store"]["segments"], &status["store"]["log_octets"]),
-            (&11.into(), &(65_536 + 11 * (4 << 20)).into())
-        );
-        assert!(!switch.log().contains("log.zero"), "a device is not zeroed before the first 220");
-        let hello = b"Subject: hello\r\n\r\nhello\r\n";
-        let reply = Client::greet(switch.address()).message("<a@sender.test>", &["b@smtp.test"], hello);
-        assert!(reply.starts_with("250 2.0.0 ") && mta.wait_for(1, PATIENCE), "{reply}");
-        let secret = disk.octets(24, 16);
-        switch.kill_supervisor();
-        switch.launch();
-        assert_eq!(disk.octets(24, 16), secret, "the log is the same one");
-        assert!(disk.octets(LoopDevice::OCTETS - (1 << 20), 1 << 20).iter().all(|octet| *octet == 0));
-        drop(switch);
-    }
+    let mta = sink();
+    let Some(disk) = LoopDevice::with_head(MARKER) else { return };
+    let tables = Site::new().peer("mta", "smtp", mta.address(), &["smtp.test"]).tables();
+    let mut switch = Switch::start_from(home(&disk, &tables));
+    let status = switch.status();
+    // 48 MiB: 3 MiB in reserve, segments of 4 MiB so that at least 8 fit.
+    assert_eq!(
+        (&status["store"]["segments"], &status["store"]["log_octets"]),
+        (&11.into(), &(65_536 + 11 * (4 << 20)).into())
+    );
+    assert!(!switch.log().contains("log.zero"), "a device is not zeroed before the first 220");
+    let hello = b"Subject: hello\r\n\r\nhello\r\n";
+    let reply = Client::greet(switch.address()).message("<a@sender.test>", &["b@smtp.test"], hello);
+    assert!(reply.starts_with("250 2.0.0 ") && mta.wait_for(1, PATIENCE), "{reply}");
+    let secret = disk.octets(24, 16);
+    switch.kill_supervisor();
+    switch.launch();
+    assert_eq!(disk.octets(24, 16), secret, "the log is the same one");
+    assert!(disk.octets(LoopDevice::OCTETS - (1 << 20), 1 << 20).iter().all(|octet| *octet == 0));
 }
 
 #[test]
@@ -88,19 +85,30 @@ fn a_device_that_holds_something_else_is_refused_and_left_as_it_is() {
     let mut boot_sector = vec![0; 512];
     boot_sector[510..].copy_from_slice(&[0x55, 0xaa]);
     let other_marker = b"STERNPOST QUEUE BLANK 2\n";
-    for head in [&boot_sector[..], other_marker, b"\x7fELF"] {
+    // Zeroes are what a drive gives for a head that it has lost.
+    for head in [&boot_sector[..], other_marker, b"\x7fELF", b""] {
         let Some(disk) = LoopDevice::with_head(head) else { return };
         let before = disk.octets(0, 1 << 20);
         let home = home(&disk, &Site::new().tables());
         let said = refusal(home.path());
         let device = disk.device().display().to_string();
         assert!(said.contains(&device) && said.contains("this is no log"), "{said}");
-        assert!(
-            said.contains("If nothing on it is wanted, clear its first 64 KiB: dd if=/dev/zero"),
-            "{said}"
-        );
+        let remedy = "{ echo STERNPOST QUEUE BLANK 1; head -c 65512 /dev/zero; } | dd of=PATH bs=64K count=1 iflag=fullblock";
+        assert!(said.contains(&format!("write the mark of a blank queue to it: {remedy}")), "{said}");
         assert_eq!(disk.octets(0, 1 << 20), before);
         let output = run(Command::new(program()).args(["queue", "verify", "--path"]).arg(disk.device()));
         assert!(!output.status.success(), "{}", text(&output.stdout));
     }
+}
+
+#[test]
+fn the_remedy_of_the_refusal_marks_a_device() {
+    let Some(disk) = LoopDevice::with_head(b"\x7fELF") else { return };
+    let remedy = "{ echo STERNPOST QUEUE BLANK 1; head -c 65512 /dev/zero; } | \
+                  dd of=\"$1\" bs=64K count=1 iflag=fullblock conv=notrunc";
+    let output = run(Command::new("sh").args(["-c", remedy, "sh"]).arg(disk.device()));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut marked = MARKER.to_vec();
+    marked.resize(65_536, 0);
+    assert_eq!(disk.octets(0, 65_536), marked);
 }

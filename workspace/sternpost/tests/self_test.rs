@@ -86,7 +86,8 @@ fn the_self_test_measures_beside_a_file_and_leaves_nothing_but_its_profile() {
 
 #[test]
 fn the_self_test_of_a_device_writes_behind_the_log_alone() {
-    let Some(disk) = LoopDevice::with_head(b"") else { return };
+    let mark = b"STERNPOST QUEUE BLANK 1\n";
+    let Some(disk) = LoopDevice::with_head(mark) else { return };
     let device = disk.device().to_string_lossy().into_owned();
     let home = new_home();
     let path = home.path().join("profile.json").to_string_lossy().into_owned();
@@ -96,7 +97,8 @@ fn the_self_test_of_a_device_writes_behind_the_log_alone() {
     // 48 MiB: 3 MiB in reserve, of which the head takes 64 KiB.
     let behind = LoopDevice::OCTETS - (4 << 20);
     let log = disk.octets(0, usize::try_from(behind).expect("a small device"));
-    assert!(log.iter().all(|octet| *octet == 0), "the log's place is untouched");
+    assert!(log.starts_with(mark), "the mark is untouched");
+    assert!(log[mark.len()..].iter().all(|octet| *octet == 0), "the log's place is untouched");
     let region = disk.octets(LoopDevice::OCTETS - (2 << 20), 1 << 20);
     assert!(region.iter().any(|octet| *octet != 0), "the trial region was written over");
 }

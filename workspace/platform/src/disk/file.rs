@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
-use sternpost_queue::{AlignedBuffer, DiskError, HEAD_OCTETS, PAGE_OCTETS, is_blank_head};
+use sternpost_queue::{AlignedBuffer, DiskError, HEAD_OCTETS, PAGE_OCTETS, is_blank_head, is_marked_head};
 
 use super::{DiskOpenError, device_error, step_error};
 
@@ -117,11 +117,11 @@ impl LogFile {
         Ok(Self { file, octets, block_octets, is_device, writable_from: offset, direct, remarks })
     }
 
-    /// Whether the octets in which a log tells what it is say that there never was one.
+    /// Whether the octets in which a log tells what it is say that there never was one. A device must say it in words.
     pub(super) fn is_blank(&self) -> Result<bool, DiskError> {
         let mut head = vec![0; usize::try_from(self.octets.min(HEAD_OCTETS)).unwrap_or_default()];
         self.read(0, &mut head)?;
-        Ok(is_blank_head(&head))
+        Ok(if self.is_device { is_marked_head(&head) } else { is_blank_head(&head) })
     }
 
     /// Whether another process holds the lock of the log.

@@ -147,7 +147,7 @@ impl LogDisk {
         self.file().is_device
     }
 
-    /// Whether the head says that there never was a log: it is zero, or has the mark of a blank device (FORMAT.md). A
+    /// Whether the head says that there never was a log: it has the mark of a blank device, or is a file's and zero (FORMAT.md). A
     /// damaged log is not blank.
     ///
     /// # Errors
