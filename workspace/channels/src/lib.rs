@@ -25,6 +25,9 @@ pub enum RoleError {
     /// A socket could not be used.
     #[error("cannot use a socket")]
     Socket(#[source] io::Error),
+    /// A socket that strangers connect to listens no more: its owner has to mend it.
+    #[error("a listening socket does not listen any more")]
+    Broken(#[source] io::Error),
     /// Signals could not be watched.
     #[error("cannot watch for signals")]
     Signal(#[source] io::Error),

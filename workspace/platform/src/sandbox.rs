@@ -126,13 +126,15 @@ pub fn lacks_for_users() -> io::Result<Vec<&'static str>> {
     Ok(needed.into_iter().filter(|(_, one)| !held.contains(*one)).map(|(name, _)| name).collect())
 }
 
-/// Places of the file system that are left to a process, with all that is below them.
+/// What is left to a process: places of the file system, with all that is below them, and the way out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Places {
     /// To read.
     pub reads: Vec<PathBuf>,
     /// To read and to write.
     pub writes: Vec<PathBuf>,
+    /// Whether it may connect to TCP peers.
+    pub may_connect: bool,
 }
 
 /// Why a process could not be kept to its places.
@@ -140,7 +142,8 @@ pub struct Places {
 #[error("the kernel does not keep this process to its places")]
 pub struct KeepError(#[source] landlock::RulesetError);
 
-/// From here on this process opens no file but those of `places`, runs none, binds no TCP port, connects to no abstract
+/// From here on this process opens no file but those of `places`, runs none, binds no TCP port, connects to no TCP peer unless it
+/// may, nor by a socket that it has been given, connects to no abstract
 /// socket and signals no process of another sandbox (Landlock). Descriptors that are open stay usable. To be called while the
 /// process has one thread. A place that is not there yet never becomes one.
 ///
@@ -153,9 +156,14 @@ pub fn keep_to(places: &Places) -> Result<bool, KeepError> {
     let execute = landlock::AccessFs::Execute;
     let read = landlock::AccessFs::from_read(abi) & !execute;
     let write = landlock::AccessFs::from_all(abi) & !execute;
+    let mut network = landlock::AccessNet::BindTcp | landlock::AccessNet::ConnectTcp;
+    if places.may_connect {
+        // A rule would name ports; peers listen on any.
+        network.remove(landlock::AccessNet::ConnectTcp);
+    }
     let status = landlock::Ruleset::default()
         .handle_access(landlock::AccessFs::from_all(abi))
-        .and_then(|rules| rules.handle_access(landlock::AccessNet::BindTcp))
+        .and_then(|rules| rules.handle_access(network))
         .and_then(|rules| rules.scope(landlock::Scope::from_all(abi)))
         .and_then(landlock::Ruleset::create)
         .and_then(|rules| rules.add_rules(landlock::path_beneath_rules(&places.reads, read)))

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use sternpost_platform::sandbox::{Condition, Filter, FilterError, Identity, Limits, Places, Rule, Test};
 
+/// The set of calls whose roles may connect to TCP peers.
+const TCP_CLIENT: &str = "tcp-client";
 const TEXT: &str = include_str!("../../../image/roles.toml");
 
 /// Why a table of roles cannot be used.
@@ -228,7 +230,7 @@ impl Roles {
         Some(Limits { open_files, locked_octets, data_octets })
     }
 
-    /// The places of the file system that a role may open, with what the words of the table stand for.
+    /// The places of the file system that a role may open and whether it may connect out, with what the words of the table stand for.
     ///
     /// # Errors
     /// `Wrong` for a role that is not in the table, and for a word that stands for nothing.
@@ -246,7 +248,8 @@ impl Roles {
             }
             Ok(paths)
         };
-        Ok(Places { reads: paths(&known.reads)?, writes: paths(&known.writes)? })
+        let may_connect = known.calls.iter().any(|set| set == TCP_CLIENT);
+        Ok(Places { reads: paths(&known.reads)?, writes: paths(&known.writes)?, may_connect })
     }
 
     /// The filter of a role's system calls.
@@ -322,7 +325,7 @@ mod tests {
         Kills,
     }
 
-    fn attempt(what: &str) -> std::io::Result<()> {
+    fn attempt(what: &str, given: std::os::fd::OwnedFd) -> std::io::Result<()> {
         use std::os::unix::process::CommandExt;
         let port_of_nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         match what {
@@ -349,6 +352,10 @@ mod tests {
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
                 result => result.map(drop),
             },
+            "connect what it was given" => match rustix::net::connect(given, &port_of_nobody) {
+                Err(rustix::io::Errno::CONNREFUSED) => Ok(()),
+                result => Ok(result?),
+            },
             "udp" => std::net::UdpSocket::bind("127.0.0.1:0").map(drop),
             "listen" => std::net::TcpListener::bind("127.0.0.1:0").map(drop),
             "link" => std::os::unix::net::UnixDatagram::unbound().map(drop),
@@ -362,6 +369,8 @@ mod tests {
     /// In the copy: becomes the role, tries, and says by the exit status how it went.
     fn end_after(attempt_of_role: &str) -> ! {
         let (role, what) = attempt_of_role.split_once(' ').unwrap();
+        let (family, stream) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
+        let given = rustix::net::socket(family, stream, None).unwrap();
         sternpost_platform::sandbox::renounce().unwrap();
         if role != "store" {
             let words = [
@@ -373,7 +382,7 @@ mod tests {
             sternpost_platform::sandbox::keep_to(&places).unwrap();
         }
         Roles::of_this_build().filter(role).unwrap().install().unwrap();
-        std::process::exit(match attempt(what) {
+        std::process::exit(match attempt(what, given) {
             Ok(()) => 10,
             Err(error) if matches!(error.raw_os_error(), Some(38 | 13)) => 11,
             Err(error) => {
@@ -406,6 +415,14 @@ mod tests {
         }
     }
 
+    /// Major and minor version.
+    fn kernel() -> (u32, u32) {
+        let uname = rustix::system::uname();
+        let mut numbers =
+            uname.release().to_str().unwrap().split('.').map(|number| number.parse().unwrap_or(0));
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    }
+
     #[test]
     fn a_role_can_do_what_its_filter_names_and_nothing_else() {
         if let Ok(attempt) = std::env::var(ATTEMPT) {
@@ -436,6 +453,14 @@ mod tests {
             for role in all {
                 let expected = if works_for.contains(&role) { End::Works } else { otherwise };
                 assert_eq!(end_of(role, what), expected, "{role}: {what}");
+            }
+        }
+        // The store is given no TCP socket, and has no Landlock. Linux 6.7 has the rule.
+        if kernel() >= (6, 7) {
+            for role in all {
+                let is_free = ["store", "directory", "smtp", "lmtp"].contains(&role);
+                let expected = if is_free { End::Works } else { End::IsRefused };
+                assert_eq!(end_of(role, "connect what it was given"), expected, "{role}");
             }
         }
         // QMGR can open a file to write on; a ring it cannot make. The list of what kills is the same for all.

@@ -332,6 +332,20 @@ impl Supervisor {
         }
     }
 
+    /// The process that is about to start gets sockets that listen, whatever the one before has done to them.
+    fn mend_listening(&mut self) {
+        for address in self.listening.mend() {
+            tracing::warn!(
+                event = "listener.broken",
+                %address,
+                "a process had stopped this socket from listening; it listens again"
+            );
+        }
+        if self.listening.has_failures() {
+            self.listen_retry_at = Some(Instant::now() + limits::LISTEN_RETRY);
+        }
+    }
+
     /// For the firewall, which opens what stands there and nothing else.
     fn tell_of_listeners(&self) {
         if let Err(error) = listeners_file::write(&self.spawner.run_directory, &self.listening.report()) {
@@ -358,6 +372,9 @@ impl Supervisor {
     }
 
     fn start(&mut self, start: Start) {
+        if matches!(start, Start::Kept(Role::SmtpServer)) {
+            self.mend_listening();
+        }
         let event = match self.spawner.spawn(&start, &self.listening) {
             Ok((pid, child)) => {
                 let (signals, receiver) = mpsc::unbounded_channel();

@@ -2,9 +2,10 @@
 
 mod switch;
 
-use rustix::process::geteuid;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, geteuid, pidfd_getfd, pidfd_open};
 use rustix::thread::{Gid, Uid, set_thread_res_gid, set_thread_res_uid};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -33,10 +34,12 @@ fn stage() -> (Switch, Sink, bool) {
     let is_separate = geteuid().is_root();
     let switch = if is_separate {
         let home = new_home();
-        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o711)).unwrap();
-        fs::write(home.path().join("tables.toml"), tables).unwrap();
-        fs::write(home.path().join("log"), "").unwrap();
-        chown(home.path().join("log"), Some(STORE), Some(GROUP)).unwrap();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o711))
+            .expect("the folder of a test can be written");
+        fs::write(home.path().join("tables.toml"), tables).expect("the folder of a test can be written");
+        fs::write(home.path().join("log"), "").expect("the folder of a test can be written");
+        chown(home.path().join("log"), Some(STORE), Some(GROUP))
+            .expect("the folder of a test can be written");
         let lines = "role_users = \"separate\"\n";
         Switch::start_with(home, SMALL_ROOM, "auto", lines, "[tables]\npath = \"tables.toml\"\n")
     } else {
@@ -58,14 +61,14 @@ fn connect_as(uid: u32, path: PathBuf) -> UnixDatagram {
     let connecting = std::thread::spawn(move || {
         if geteuid().is_root() {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(GROUP));
-            set_thread_res_gid(gid, gid, gid).unwrap();
-            set_thread_res_uid(uid, uid, uid).unwrap();
+            set_thread_res_gid(gid, gid, gid).expect("root may be anybody");
+            set_thread_res_uid(uid, uid, uid).expect("root may be anybody");
         }
         sternpost_platform::link::connect(&path).expect("the socket is there")
     });
-    let socket = UnixDatagram::from(connecting.join().unwrap());
-    socket.set_nonblocking(false).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let socket = UnixDatagram::from(connecting.join().expect("it connects"));
+    socket.set_nonblocking(false).expect("a socket can be set");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a socket can be set");
     socket
 }
 
@@ -157,6 +160,37 @@ fn who_connects_is_who_the_kernel_says() {
         assert_eq!(says(&switch, "supervisor.sock", uid, &at_supervisor(Role::Operator)).1, End::Answered);
     }
     is_unharmed(&switch, &smtp);
+}
+
+/// The sockets on which a process listens for TCP connections, in the process's own state: what is done to them is done to it.
+fn listening_sockets_of(pid: u32) -> Vec<OwnedFd> {
+    use rustix::net::{AddressFamily, sockopt};
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    let process = pidfd_open(number, PidfdFlags::empty()).expect("the process lives");
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process is ours");
+    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let copies = numbers.filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok());
+    let listens = |socket: &OwnedFd| {
+        sockopt::socket_domain(socket) == Ok(AddressFamily::INET)
+            && sockopt::socket_acceptconn(socket) == Ok(true)
+    };
+    copies.filter(listens).collect()
+}
+
+#[test]
+fn port_25_is_served_again_after_a_process_has_broken_its_socket() {
+    let (switch, smtp, _) = stage();
+    let first = switch.pid("smtp-server");
+    let sockets = listening_sockets_of(switch.supervisor_pid());
+    assert!(!sockets.is_empty(), "the supervisor holds the listening sockets");
+    for socket in sockets {
+        // As a server could that strangers have taken over.
+        rustix::net::shutdown(socket, rustix::net::Shutdown::Read).unwrap();
+    }
+    let is_another = || (switch.pid("smtp-server") != first).then_some(());
+    switch::wait_for("another smtp-server", is_another);
+    is_unharmed(&switch, &smtp);
+    assert!(switch.log().contains("listener.broken"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::store_client::StoreClient;
 use connection::Connection;
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ use sternpost_submission::{Policy, RouteAnswer, Routing};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 
 /// Time that open sessions have to end when the process is asked to stop.
@@ -173,13 +174,17 @@ async fn serve(options: Options) -> Result<(), RoleError> {
     while server.view.borrow().is_none() {
         server.view_changed.notified().await;
     }
+    let (broken, mut is_broken) = mpsc::channel(1);
     for ListenerSocket { socket, listeners } in options.listeners {
         let socket = std::net::TcpListener::from(socket);
         socket.set_nonblocking(true).map_err(RoleError::Socket)?;
         let listener = TcpListener::from_std(socket).map_err(RoleError::Socket)?;
-        spawn_local(Rc::clone(&server).accept(listeners, listener));
+        spawn_local(Rc::clone(&server).accept(listeners, listener, broken.clone()));
     }
-    terminate.recv().await;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        Some(error) = is_broken.recv() => return Err(RoleError::Broken(error)),
+    }
     server.stopping.send_replace(true);
     let all_ended = async {
         while server.connections.get() > 0 {
@@ -250,7 +255,12 @@ impl Server {
         }
     }
 
-    async fn accept(self: Rc<Self>, listeners: Vec<(String, Option<IpAddr>)>, listener: TcpListener) {
+    async fn accept(
+        self: Rc<Self>,
+        listeners: Vec<(String, Option<IpAddr>)>,
+        listener: TcpListener,
+        broken: mpsc::Sender<io::Error>,
+    ) {
         let mut stopping = self.stopping.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -265,6 +275,11 @@ impl Server {
                     if let Some(name) = name {
                         self.connected(name, stream, client);
                     }
+                }
+                // The socket is in no state to accept (EINVAL), and no wait will change that.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    let _ = broken.send(error).await;
+                    return;
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: those that wait stay in the socket's queue.

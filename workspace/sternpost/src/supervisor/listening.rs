@@ -109,6 +109,31 @@ impl Listening {
         self.set(self.open.keys().chain(self.failed.keys()).cloned().collect())
     }
 
+    /// Has each socket listen that does not any more: a process that shared it can have shut it down, for everybody. To be
+    /// called before a process gets the sockets. Gives the addresses concerned; what could not be mended has failed, and is
+    /// tried again with a new socket.
+    pub(crate) fn mend(&mut self) -> Vec<SocketAddr> {
+        let mut mended = Vec::new();
+        let given =
+            self.given.iter().map(|given| (Rc::clone(&given.socket), given.bound)).collect::<Vec<_>>();
+        let is_given = |socket: &Rc<TcpListener>| given.iter().any(|(given, _)| Rc::ptr_eq(given, socket));
+        let own = self.open.values().filter(|open| !is_given(&open.socket));
+        let own = own.map(|open| (Rc::clone(&open.socket), open.bound)).collect::<Vec<_>>();
+        for (socket, bound) in given.into_iter().chain(own) {
+            if listens(&socket) {
+                continue;
+            }
+            mended.push(bound);
+            if let Err(error) = listen_again(&socket, bound) {
+                let broken = self.open.extract_if(.., |_, open| Rc::ptr_eq(&open.socket, &socket));
+                let why =
+                    |key: &Key| format!("{}: its socket was broken and cannot listen again: {error}", key.1);
+                self.failed.extend(broken.map(|(key, _)| (key.clone(), why(&key))));
+            }
+        }
+        mended
+    }
+
     /// Whether something that is wanted is not open.
     pub(crate) fn has_failures(&self) -> bool {
         !self.failed.is_empty()
@@ -138,7 +163,8 @@ impl Listening {
     fn given(&self, address: SocketAddr) -> Option<Open> {
         let find = |wanted: IpAddr| {
             let wanted = SocketAddr::new(wanted, address.port());
-            self.given.iter().find(|given| given.bound == wanted).map(|given| Rc::clone(&given.socket))
+            let is_it = |given: &&Given| given.bound == wanted && listens(&given.socket);
+            self.given.iter().find(is_it).map(|given| Rc::clone(&given.socket))
         };
         if let Some(socket) = find(address.ip()) {
             return Some(Open { socket, bound: address, only: None });
@@ -201,6 +227,22 @@ fn open(address: SocketAddr) -> io::Result<Open> {
     socket.bind(address)?;
     let socket = socket.listen(LISTEN_BACKLOG)?.into_std()?;
     Ok(Open { bound: socket.local_addr()?, socket: Rc::new(socket), only: None })
+}
+
+/// Whether the kernel takes connections on it.
+fn listens(socket: &TcpListener) -> bool {
+    rustix::net::sockopt::socket_acceptconn(socket).unwrap_or(false)
+}
+
+/// Takes a socket out of whatever it was made to do, and has it listen where it did.
+fn listen_again(socket: &TcpListener, bound: SocketAddr) -> io::Result<()> {
+    rustix::net::connect_unspec(socket)?;
+    // A port that the kernel had chosen is no longer this socket's; one that was asked for is, and cannot be had again.
+    match rustix::net::bind(socket, &bound) {
+        Err(rustix::io::Errno::INVAL) => {}
+        result => result?,
+    }
+    Ok(rustix::net::listen(socket, i32::try_from(LISTEN_BACKLOG).unwrap_or(i32::MAX))?)
 }
 
 /// # Errors
@@ -289,6 +331,31 @@ mod tests {
         drop(other);
         assert!(listening.retry().changed && !listening.has_failures());
         assert_eq!(listening.served().count(), 2);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_socket_that_a_process_has_broken_listens_again_where_it_did() {
+        let given = TcpListener::bind(any_port()).unwrap();
+        let (mut listening, refusals) = Listening::with_given(vec![given.try_clone().unwrap().into()]);
+        assert!(refusals.is_empty());
+        listening.set(vec![("given".into(), given.local_addr().unwrap()), ("own".into(), any_port())]);
+        let places: Vec<_> = listening.report().iter().map(|socket| socket.bound).collect();
+        assert_eq!(listening.mend(), []);
+        let elsewhere = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+        for connect_out in [false, true] {
+            for served in listening.served() {
+                rustix::net::shutdown(served.descriptor, rustix::net::Shutdown::Read).unwrap();
+                if connect_out {
+                    // Nobody listens there: what counts is that the socket was used.
+                    let _ = rustix::net::connect(served.descriptor, &elsewhere);
+                }
+            }
+            assert!(places.iter().all(|place| std::net::TcpStream::connect(place).is_err()));
+            assert_eq!(listening.mend().len(), 2);
+            assert_eq!(listening.report().iter().map(|socket| socket.bound).collect::<Vec<_>>(), places);
+            assert!(places.iter().all(|place| std::net::TcpStream::connect(place).is_ok()));
+            assert!(!listening.has_failures());
+        }
     }
 
     fn listening_with(address: &str) -> (Listening, u16) {
