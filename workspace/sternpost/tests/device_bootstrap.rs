@@ -137,7 +137,7 @@ fn a_secret_is_readable_for_the_directory_role_alone() {
     machine.give_as_credential(&site("dc=secret"));
     machine.start_well();
     let mode = |name: &str| fs::metadata(machine.path(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode("out/directory"), 0o700);
+    assert_eq!(mode("out/directory"), 0o750);
     assert_eq!(mode("out/directory/password"), 0o400);
     assert_eq!(mode("out/bootstrap.toml"), 0o640);
     assert_eq!(mode("kept/sternpost.toml"), 0o600);
@@ -150,6 +150,7 @@ fn a_secret_is_readable_for_the_directory_role_alone() {
             let metadata = fs::metadata(machine.path(name)).unwrap();
             (metadata.uid(), metadata.gid())
         };
+        assert_eq!(owner("out/directory"), (0, 900));
         assert_eq!(owner("out/directory/password"), (903, 900));
         assert_eq!(owner("out/bootstrap.toml"), (0, 900));
     }

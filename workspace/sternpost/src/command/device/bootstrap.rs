@@ -359,7 +359,8 @@ fn put_into_force(arguments: &Arguments, chosen: &Chosen) -> Result<(), DeviceEr
     let identity = Roles::of_this_build().identity("directory");
     let (uid, gid) = identity.map_or((0, 0), |identity| (identity.uid, identity.gid));
     let secrets = arguments.out.join(SECRETS);
-    place::folder(&secrets, Owner { uid, gid, mode: 0o700 }).map_err(DeviceError::write(&secrets))?;
+    // The role reads there and makes nothing: root writes by names that nobody else can change.
+    place::folder(&secrets, Owner { uid: 0, gid, mode: 0o750 }).map_err(DeviceError::write(&secrets))?;
     for (name, text) in chosen.site.files() {
         write(&secrets.join(name), text.as_bytes(), Owner { uid, gid, mode: 0o400 })?;
     }

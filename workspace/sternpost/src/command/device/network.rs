@@ -37,6 +37,12 @@ const MIIMON_MS_MAX: i64 = 60_000;
 const NAME_OCTETS_MAX: usize = 15;
 /// More than any device has ports and networks.
 const LINKS_MAX: usize = 256;
+/// Of name servers, and of time servers. The C library asks three, and a file of networkd has all of them for each interface.
+const SERVERS_MAX: usize = 16;
+/// Of one interface.
+const ADDRESSES_MAX: usize = 64;
+/// Of one interface.
+const ROUTES_MAX: usize = 256;
 
 /// As the file says it.
 #[derive(Debug, Default, Deserialize)]
@@ -202,7 +208,19 @@ impl fmt::Display for Mac {
 }
 
 /// Judges the section; what is wrong is noted in `reading`, and then the value is of no use.
-pub(crate) fn check(section: NetworkSection, reading: &mut Reading<'_>) -> Network {
+pub(crate) fn check(mut section: NetworkSection, reading: &mut Reading<'_>) -> Network {
+    at_most(SERVERS_MAX, &mut section.dns, "network.dns", reading);
+    at_most(SERVERS_MAX, &mut section.ntp, "network.ntp", reading);
+    for (key, links) in [
+        ("network.interface", &mut section.interface),
+        ("network.bond", &mut section.bond),
+        ("network.vlan", &mut section.vlan),
+    ] {
+        for link in links.iter_mut().map(Spanned::get_mut) {
+            at_most(ADDRESSES_MAX, &mut link.addresses, &format!("{key}.addresses"), reading);
+            at_most(ROUTES_MAX, &mut link.routes, &format!("{key}.routes"), reading);
+        }
+    }
     let hostname = section.hostname.map(|name| {
         if !is_label(name.get_ref()) {
             let what = format!("{:?} is no host name", name.get_ref());
@@ -591,6 +609,15 @@ impl Checker<'_, '_> {
                 None => {}
             }
         }
+    }
+}
+
+/// Notes a list that is too long, once, and forgets what is too much of it.
+fn at_most<T>(count_max: usize, list: &mut Vec<Spanned<T>>, key: &str, reading: &mut Reading<'_>) {
+    if let Some(first) = list.get(count_max) {
+        let what = format!("{} are more than {count_max}", list.len());
+        reading.wrong(first.span(), key, what, "Leave out what this device does not need.");
+        list.truncate(count_max);
     }
 }
 

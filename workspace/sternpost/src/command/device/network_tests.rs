@@ -38,6 +38,32 @@ fn a_network_of_every_kind_is_read() {
 }
 
 #[test]
+fn a_list_that_no_device_needs_is_one_problem_however_long_it_is() {
+    let list = |count: usize, item: &str| format!("[{}]", vec![format!("\"{item}\""); count].join(", "));
+    let addresses = |count: usize| {
+        let each = (0..count).map(|number| format!("\"10.0.{}.{}/8\"", number / 200, number % 200 + 1));
+        format!("[[interface]]\nname = \"eth0\"\naddresses = [{}]\n", each.collect::<Vec<_>>().join(", "))
+    };
+    let routes = |count: usize| {
+        let route =
+            |number| format!("[[interface.routes]]\nto = \"172.16.0.{number}/32\"\nvia = \"10.0.0.9\"\n");
+        format!("{}{}", addresses(1), (0..count).map(route).collect::<String>())
+    };
+    let rows = [
+        (format!("dns = {}\n", list(40_000, "")), "network.dns: 40000 are more than 16."),
+        (format!("ntp = {}\n", list(17, "ntp.example.org")), "network.ntp: 17 are more than 16."),
+        (addresses(65), "network.interface.addresses: 65 are more than 64."),
+        (routes(257), "network.interface.routes: 257 are more than 256."),
+    ];
+    for (text, expected) in rows {
+        let said = judged(&text).unwrap_err();
+        assert!(said.contains(expected) && said.len() < 8_000, "{said}");
+    }
+    judged(&format!("dns = {}\n", list(16, "::2"))).unwrap();
+    judged(&addresses(64)).unwrap();
+}
+
+#[test]
 fn what_is_wrong_is_named_with_line_key_and_what_to_do() {
     let eth = "[[interface]]\nname = \"eth0\"\n";
     let addressed = "[[interface]]\nname = \"eth0\"\naddresses = [\"192.0.2.10/24\"]\n";

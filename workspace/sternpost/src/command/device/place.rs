@@ -30,7 +30,7 @@ pub(crate) fn put(path: &Path, octets: &[u8], owner: Owner) -> io::Result<()> {
     let _ = std::fs::remove_file(&new);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(octets)?;
-    give(&new, owner)?;
+    give(&file, owner)?;
     file.sync_all()?;
     std::fs::rename(&new, path)?;
     // The name too survives the loss of power.
@@ -43,15 +43,18 @@ pub(crate) fn put(path: &Path, octets: &[u8], owner: Owner) -> io::Result<()> {
 /// Those of the file system.
 pub(crate) fn folder(path: &Path, owner: Owner) -> io::Result<()> {
     std::fs::create_dir_all(path)?;
-    give(path, owner)
+    let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    give(&OpenOptions::new().read(true).custom_flags(flags).open(path)?, owner)
 }
 
-fn give(path: &Path, owner: Owner) -> io::Result<()> {
+/// To what is open, whatever has its name by now: the folder may be another user's.
+fn give(file: &File, owner: Owner) -> io::Result<()> {
     let Owner { uid, gid, mode } = owner;
     if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
+        std::os::unix::fs::fchown(file, Some(uid), Some(gid))?;
     }
-    std::fs::set_permissions(path, Permissions::from_mode(mode))
+    file.set_permissions(Permissions::from_mode(mode))
 }
 
 /// A file of at most `octets_max`; none when it is not there.
@@ -88,6 +91,20 @@ mod tests {
         assert_eq!(read_text(&path, 3).unwrap().as_deref(), Some("two"));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_whose_name_leads_elsewhere_gives_nothing_away() {
+        let above = tempfile::tempdir().unwrap();
+        let (elsewhere, name) = (above.path().join("elsewhere"), above.path().join("name"));
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::fs::set_permissions(&elsewhere, Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &name).unwrap();
+        folder(&name, Owner { mode: 0o755, ..Owner::PUBLIC }).unwrap_err();
+        assert_eq!(std::fs::metadata(&elsewhere).unwrap().permissions().mode() & 0o777, 0o700);
+        std::fs::remove_file(&name).unwrap();
+        folder(&name, Owner { mode: 0o755, ..Owner::PUBLIC }).unwrap();
+        assert_eq!(std::fs::metadata(&name).unwrap().permissions().mode() & 0o777, 0o755);
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Site {
             (Ok(document), Ok(table)) => (document, table),
             (Err(error), _) | (_, Err(error)) => {
                 let what_to_do = "Correct the line; the keys stand in README.md, \"Installing a device\".";
-                reading.wrong(error.span().unwrap_or(0..0), "", error.message(), what_to_do);
+                reading.wrong(error.span().unwrap_or(0..0), "", without_values(error.message()), what_to_do);
                 return reading.finish(None);
             }
         };
@@ -258,6 +258,19 @@ impl Site {
     }
 }
 
+/// A reader's message without the value that it repeats: that may be a password in the wrong place, and the message goes to
+/// the console and the journal.
+fn without_values(message: &str) -> String {
+    for beginning in ["invalid type: ", "invalid value: ", "unknown variant "] {
+        let Some(rest) = message.strip_prefix(beginning) else { continue };
+        // The last one: a value may hold these words too.
+        let (value, expected) = rest.rfind(", expected").map_or((rest, ""), |at| rest.split_at(at));
+        let kind = value.split(['"', '`', '\'']).next().unwrap_or_default().trim_end();
+        return format!("{}{expected}", format!("{beginning}{kind}").trim_end());
+    }
+    message.to_owned()
+}
+
 /// A key for a file and the one for its text.
 struct Named<'a> {
     name: &'static str,
@@ -387,6 +400,34 @@ mod tests {
 
     fn said(result: Result<Site, Vec<Problem>>) -> Result<Site, String> {
         result.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    #[test]
+    fn a_secret_in_the_wrong_place_is_not_repeated() {
+        let rows = [
+            ("bind = { simple = \"hunter2\" }", "invalid type: string, expected struct SimpleSection"),
+            ("bind = \"hunter2\"", "unknown variant, expected `simple` or `external`"),
+            (
+                "bind = { simple = { dn = [\"hunter2, expected x\"], password = \"hunter2\" } }",
+                "invalid type: ",
+            ),
+            ("bind = { simple = { dn = \"n\", password = [\"hunter2\"] } }", "expected a string"),
+            ("bind = { simple = { dn = \"n\", password = hunter2 } }", "credential:5"),
+            ("start_tls = \"hunter2\"", "invalid type: string, expected a boolean"),
+        ];
+        for (line, expected) in rows {
+            let text = INLINE.replace("bind = { simple = { dn = \"cn=n\", password = \"secret\" } }", line);
+            let said = alone(&text).unwrap_err();
+            assert!(!said.contains("hunter2") && said.contains(expected), "{said}");
+        }
+        assert_eq!(
+            without_values("invalid type: string \"a, expected b\", expected c"),
+            "invalid type: string, expected c"
+        );
+        assert_eq!(
+            without_values("unknown field `dnss`, expected `dns`"),
+            "unknown field `dnss`, expected `dns`"
+        );
     }
 
     fn with_stick(text: &str) -> Result<Site, String> {
