@@ -45,7 +45,7 @@ pub struct Measured<'a> {
     pub cpus_count: u32,
     /// Memory of the machine.
     pub memory_octets: u64,
-    /// From the wish for a process to its end, when it has nothing to do. The lowest tenth.
+    /// From the wish for a process to its end, when it has nothing to do. The least of several.
     pub process_start: Duration,
 }
 

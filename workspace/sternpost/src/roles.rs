@@ -496,6 +496,13 @@ mod tests {
                 value("CapabilityBoundingSet=").unwrap().split_whitespace().map(str::to_owned).collect();
             assert_eq!(bounding, role.capabilities, "{unit}");
             assert_eq!(value("NoNewPrivileges="), Some("yes"), "{unit}");
+            let limit = |key: &str| {
+                let text = value(key).unwrap_or_else(|| panic!("{unit} has no {key}"));
+                let (number, factor) = text.strip_suffix('M').map_or((text, 1), |mib| (mib, 1 << 20));
+                number.parse::<u64>().unwrap() * factor
+            };
+            assert_eq!(limit("LimitNOFILE="), role.limits.open_files, "{unit}");
+            assert_eq!(limit("LimitMEMLOCK="), role.limits.locked_octets, "{unit}");
             if role.user != "root" {
                 assert_eq!(value("Group="), Some(roles.group.name.as_str()), "{unit}");
                 let ambient = value("AmbientCapabilities=").unwrap_or_default();

@@ -167,6 +167,7 @@ impl LogFile {
         buffer: &AlignedBuffer,
         flags: ReadWriteFlags,
     ) -> Result<(), DiskError> {
+        self.check_write(offset, buffer)?;
         let mut done = 0;
         while done < buffer.len() {
             let at = offset + done as u64;

@@ -1,6 +1,6 @@
 //! A process that starts as a role does and ends at once: what the self test takes the cost of a start from.
 //!
-//! The only place beside the supervisor's `spawn` where a process is started.
+//! Beside it only the supervisor's `spawn` starts processes, and `device firewall` the program `nft`.
 
 use std::io;
 use std::process::{Command, Stdio};

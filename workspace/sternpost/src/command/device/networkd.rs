@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vlan_on_a_bond_of_interfaces_found_by_their_hardware_is_five_files() {
+    fn a_vlan_on_a_bond_of_interfaces_found_by_their_hardware_is_six_files() {
         let files = made(
             "[[interface]]\nname = \"a\"\nmac = \"52:54:00:00:00:0A\"\n[[interface]]\nname = \"b\"\nmac = \"52-54-00-00-00-0b\"\n\
              [[bond]]\nname = \"bond0\"\nmembers = [\"a\", \"b\"]\nmode = \"802.3ad\"\nmiimon_ms = 50\n\

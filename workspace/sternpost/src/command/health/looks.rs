@@ -28,10 +28,11 @@ pub(super) async fn all(which: &Which) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     let configuration = configuration(which, &mut findings).await;
-    findings.push(queue(which).await);
+    let queue = queue(which).await;
+    let can_probe = queue.state == State::Good;
+    findings.push(queue);
     let Some(configuration) = configuration else { return findings };
     listeners(&configuration, &supervisor.listening, &supervisor.failed, &mut findings).await;
-    let can_probe = findings.iter().all(|finding| finding.what != QUEUE || finding.state == State::Good);
     if can_probe {
         probe::all(which, &configuration, &mut findings).await;
     } else {
