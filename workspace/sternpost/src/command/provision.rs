@@ -41,7 +41,7 @@ pub(crate) struct Init {
     /// Another name of the node: the serial number of its machine; may be repeated
     #[arg(long, value_name = "TEXT", value_parser = identity)]
     identity: Vec<String>,
-    /// Where clients connect; may be repeated, for example for [::]:25
+    /// Where clients connect; may be repeated, for example for `[::]:25`
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:25")]
     listener: Vec<SocketAddr>,
     /// Clients that may send to every domain, besides the machine itself; may be repeated
