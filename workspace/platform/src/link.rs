@@ -3,6 +3,7 @@
 //! Frames are pushed from anywhere and sent by the link's own flusher task, once per turn of the event loop: what a
 //! turn produced travels in one datagram. Not here: what frames mean (`sternpost-link` and the roles).
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -15,11 +16,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 use sternpost_link::{DATAGRAM_OCTETS_MAX, DatagramError, FrameError, Outbox};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-/// Connections that wait while the listening process restarts.
+/// Connections that wait while the listening process restarts or is busy.
 const BACKLOG: i32 = 128;
 
 /// Opens a listening socket at `path`; a socket file that an earlier run left there is replaced.
@@ -40,10 +42,26 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
 /// Connects to the socket at `path`.
 ///
 /// # Errors
-/// `NotFound` or `ConnectionRefused` while nobody listens there.
+/// `NotFound` or `ConnectionRefused` while nobody listens there, `WouldBlock` while as many connections wait as may.
 pub fn connect(path: &Path) -> io::Result<OwnedFd> {
     let socket = seqpacket()?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+/// Connects to the socket at `path`, and while as many connections wait there as may, waits its turn; the thread
+/// sleeps meanwhile.
+///
+/// # Errors
+/// Those of [`connect`]; `WouldBlock` says that `patience` has passed.
+pub fn connect_patiently(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
+    let socket = seqpacket()?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    // The time a connection may wait for its turn is that of sending: unix(7), socket(7) SO_SNDTIMEO.
+    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    set_socket_timeout(&socket, Timeout::Send, None)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
     Ok(socket)
 }
 
@@ -438,6 +456,30 @@ mod tests {
                 assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
             })
             .await;
+    }
+
+    #[test]
+    fn a_command_waits_its_turn_where_many_connections_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listening = listen(&path).unwrap();
+        let mut waiting = Vec::new();
+        let full = loop {
+            match connect(&path) {
+                Ok(socket) => waiting.push(socket),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() <= 1_000, "as many as like may wait");
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let short = connect_patiently(&path, Duration::from_millis(20)).unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::WouldBlock);
+        std::thread::scope(|threads| {
+            let here = threads.spawn(|| connect_patiently(&path, Duration::from_secs(60)));
+            rustix::net::accept(&listening).unwrap();
+            let here = here.join().unwrap().unwrap();
+            assert!(rustix::fs::fcntl_getfl(&here).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+        });
     }
 
     #[tokio::test(flavor = "current_thread")]

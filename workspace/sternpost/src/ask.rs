@@ -13,7 +13,7 @@ use sternpost_link::qmgr::{FromQmgr, Question, ToQmgr};
 use sternpost_link::store::{FromStore, StoreStatus, ToStore};
 use sternpost_link::supervisor::{FailedListener, FromSupervisor, ListeningSocket, Running, ToSupervisor};
 use sternpost_link::{DATAGRAM_OCTETS_MAX, DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
-use sternpost_platform::link::Link;
+use sternpost_platform::link::{Link, connect_patiently};
 use sternpost_platform::memory;
 
 /// Time for one answer: a process that restarts is back in less.
@@ -147,8 +147,9 @@ impl Asking {
         hello: impl Fn(Hello) -> F,
     ) -> Result<Self, AskError> {
         let path = which.run_directory()?.join(socket);
-        let socket = match sternpost_platform::link::connect(&path) {
+        let socket = match connect_patiently(&path, ANSWER_MAX) {
             Ok(socket) => socket,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(AskError::Silent { who }),
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
             {

@@ -64,7 +64,7 @@ fn connect_as(uid: u32, path: PathBuf) -> UnixDatagram {
             set_thread_res_gid(gid, gid, gid).expect("root may be anybody");
             set_thread_res_uid(uid, uid, uid).expect("root may be anybody");
         }
-        sternpost_platform::link::connect(&path).expect("the socket is there")
+        sternpost_platform::link::connect_patiently(&path, PATIENCE).expect("the socket is there")
     });
     let socket = UnixDatagram::from(connecting.join().expect("it connects"));
     socket.set_nonblocking(false).expect("a socket can be set");

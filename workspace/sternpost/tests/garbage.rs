@@ -10,6 +10,7 @@ use sternpost_link::qmgr::ToQmgr;
 use sternpost_link::store::ToStore;
 use sternpost_link::supervisor::ToSupervisor;
 use sternpost_link::{DATAGRAM_OCTETS_MAX, Hello, Outbox, PROTOCOL_VERSION, Role};
+use sternpost_platform::link::connect_patiently;
 use switch::client::Client;
 use switch::mail::{send, sink, to};
 use switch::site::Site;
@@ -115,8 +116,7 @@ fn hello(role: Role) -> Hello {
 fn throw(stage: &Stage, socket: &str, seed: u64, greeting: &[u8]) {
     let mut random = Random(seed);
     for number in 0..CONNECTIONS {
-        let socket =
-            sternpost_platform::link::connect(&stage.switch.socket(socket)).expect("the socket is there");
+        let socket = connect_patiently(&stage.switch.socket(socket), PATIENCE).expect("the socket is there");
         let socket = UnixDatagram::from(socket);
         socket.set_write_timeout(Some(Duration::from_secs(20))).expect("a limit can be set");
         // The switch may have closed already: then there is nobody to be harmed.
