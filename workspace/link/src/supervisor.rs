@@ -18,6 +18,17 @@ pub struct Running {
     pub starts_count: u32,
 }
 
+/// A role that is always there and has ended by itself soon after its start, perhaps again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failing {
+    /// Its role.
+    pub role: Role,
+    /// How often in a row, from 1 on.
+    pub ends_count: u32,
+    /// How it has ended the last time, and what it has said of that itself: about 1 KiB at most, of any characters.
+    pub why: String,
+}
+
 /// A listening socket of the `smtp-server`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListeningSocket {
@@ -95,6 +106,8 @@ pub enum FromSupervisor {
         listening: Vec<ListeningSocket>,
         /// Those that could not be opened.
         failed: Vec<FailedListener>,
+        /// The roles that do not stay.
+        failing: Vec<Failing>,
     },
     /// A channel process runs.
     Started {

@@ -11,13 +11,15 @@ use std::rc::Rc;
 use std::time::Duration;
 use sternpost_link::qmgr::{FromQmgr, Question, ToQmgr};
 use sternpost_link::store::{FromStore, StoreStatus, ToStore};
-use sternpost_link::supervisor::{FailedListener, FromSupervisor, ListeningSocket, Running, ToSupervisor};
+use sternpost_link::supervisor::{
+    FailedListener, Failing, FromSupervisor, ListeningSocket, Running, ToSupervisor,
+};
 use sternpost_link::{DATAGRAM_OCTETS_MAX, DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
 use sternpost_platform::link::{Link, connect_patiently};
 use sternpost_platform::memory;
 
 /// Time for one answer: a process that restarts is back in less.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// The environment variable that names the run directory.
 const RUN_DIRECTORY: &str = "STERNPOST_RUN_DIRECTORY";
@@ -212,6 +214,8 @@ pub(crate) struct Supervised {
     pub(crate) listening: Vec<ListeningSocket>,
     /// Those that could not be opened.
     pub(crate) failed: Vec<FailedListener>,
+    /// The roles that do not stay.
+    pub(crate) failing: Vec<Failing>,
 }
 
 /// What the supervisor runs, and where it listens.
@@ -223,8 +227,8 @@ pub(crate) async fn supervisor(which: &Which) -> Result<Supervised, AskError> {
     let mut asking = Asking::connect(which, SUPERVISOR_SOCKET, "the supervisor", ToSupervisor::Hello)?;
     asking
         .answer(|frame, _| match frame {
-            FromSupervisor::Running { processes, listening, failed } => {
-                Some(Ok(Supervised { processes, listening, failed }))
+            FromSupervisor::Running { processes, listening, failed, failing } => {
+                Some(Ok(Supervised { processes, listening, failed, failing }))
             }
             _ => None,
         })

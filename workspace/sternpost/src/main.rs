@@ -82,7 +82,11 @@ fn main() -> ExitCode {
         Command::Queue(command) => command::queue::run(&command),
         Command::Provision(command) => command::provision::run(command),
         Command::Device(command) => command::device::run(&command),
-        Command::Role(role) => role::run(role).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Role(role) => role::run(role).map(|()| ExitCode::SUCCESS).map_err(|error| {
+            // The supervisor reads it there, and says it to whoever asks.
+            output::print(&output::chain(&error));
+            error.into()
+        }),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {}", output::chain(&error));

@@ -409,6 +409,7 @@ impl Supervisor {
             processes: self.family.running(),
             listening: self.listening.report(),
             failed: self.listening.failed(),
+            failing: self.family.failing(Instant::now()),
         };
         if let Some(Session { link, .. }) = self.sessions.get(&id)
             && let Err(error) = link.push(&running)

@@ -20,6 +20,11 @@ struct Switch {
 
 impl Switch {
     fn start() -> Self {
+        Self::start_with(|_| ())
+    }
+
+    /// Starts a switch in a folder that was prepared.
+    fn start_with(prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bootstrap = "run_directory = \"run\"\nstate_directory = \"state\"\n\
                          [queue]\npath = \"queue.log\"\nsegment_octets = 1048576\nsegments = 8\n\
@@ -28,6 +33,7 @@ impl Switch {
         let tables = "[node]\nname = \"n\"\nhostname = \"n.example\"\n\
                       [[listener]]\nname = \"in\"\naddresses = [\"127.0.0.1:0\"]\n";
         fs::write(folder.path().join("tables.toml"), tables).unwrap();
+        prepare(folder.path());
         let supervisor = run(folder.path()).stderr(Stdio::null()).spawn().unwrap();
         let switch = Self { folder, supervisor };
         until("the supervisor answers", || switch.pid_of("directory").is_some());
@@ -136,6 +142,17 @@ fn a_killed_role_is_started_again() {
     let roles = switch.roles();
     let directory = roles.iter().find(|running| running["role"] == "directory").unwrap();
     assert!(directory["starts"].as_u64().unwrap() >= 2, "{directory}");
+}
+
+#[test]
+fn why_a_role_does_not_stay_is_said_by_status() {
+    let switch = Switch::start_with(|folder| fs::write(folder.join("queue.log"), "something else").unwrap());
+    let failing = || switch.status()["roles_failing"][0].clone();
+    until("the store has ended three times", || failing()["ends"].as_u64().is_some_and(|ends| ends >= 3));
+    assert_eq!(failing()["role"], "store");
+    let why = failing()["why"].as_str().unwrap().to_owned();
+    assert!(why.starts_with("exit status: 1: ") && why.contains("queue.log"), "{why}");
+    assert_eq!(fs::read(switch.path("queue.log")).unwrap(), b"something else");
 }
 
 #[test]

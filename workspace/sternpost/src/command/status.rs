@@ -4,14 +4,15 @@ use super::{CommandResult, exit_code};
 use crate::ask::{self, AskError, Which};
 use crate::output;
 use serde_json::{Value, json};
+use std::time::Duration;
 use sternpost_link::qmgr::Question;
 use sternpost_link::store::StoreStatus;
-use sternpost_link::supervisor::{FailedListener, ListeningSocket, Running};
+use sternpost_link::supervisor::{FailedListener, Failing, ListeningSocket, Running};
 
 /// Which switch, and how it is printed.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, an entry is wrong, no configuration is in force, a listener does not\nlisten, a change is held or cannot be used, or the log is full."
+    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, an entry is wrong, no configuration is in force, a listener does not\nlisten, a role does not stay, a change is held or cannot be used, or the log is full."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -26,7 +27,7 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When the supervisor does not answer. A QMGR or store that does not is shown as such.
 pub(crate) fn run(arguments: &Arguments) -> CommandResult {
-    let status = ask::on_loop(look(&arguments.which))?;
+    let status = ask::on_loop(look(&arguments.which, ask::ANSWER_MAX))?;
     if arguments.json {
         output::print_json(&status);
     } else {
@@ -35,13 +36,19 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     Ok(exit_code(is_well(&status)))
 }
 
-/// What runs, where it listens, and how QMGR and the store are. A QMGR or store that does not answer has an `error`.
+/// What runs, where it listens, and how QMGR and the store are. A QMGR or store that does not answer in this time has an
+/// `error`.
 ///
 /// # Errors
 /// When the supervisor does not answer.
-pub(crate) async fn look(which: &Which) -> Result<Value, AskError> {
+pub(crate) async fn look(which: &Which, answer_max: Duration) -> Result<Value, AskError> {
     let running = ask::supervisor(which).await?;
-    let (qmgr, store) = tokio::join!(ask::qmgr(which, Question::Status), ask::store_status(which));
+    let (qmgr, store) = tokio::join!(
+        tokio::time::timeout(answer_max, ask::qmgr(which, Question::Status)),
+        tokio::time::timeout(answer_max, ask::store_status(which)),
+    );
+    let qmgr = qmgr.unwrap_or(Err(AskError::Silent { who: "QMGR" }));
+    let store = store.unwrap_or(Err(AskError::Silent { who: "the store" }));
     let part = |result: Result<Value, AskError>| match result {
         Ok(value) => value,
         Err(error) => json!({ "error": output::chain(&error) }),
@@ -50,6 +57,7 @@ pub(crate) async fn look(which: &Which) -> Result<Value, AskError> {
     Ok(json!({
         "roles": running.processes.iter().map(role).collect::<Vec<_>>(),
         "listeners": running.listening.iter().map(listener).collect::<Vec<_>>(),
+        "roles_failing": running.failing.iter().map(failing).collect::<Vec<_>>(),
         "listeners_failed": running.failed.iter().map(failed_listener).collect::<Vec<_>>(),
         "values": values(&store, &qmgr),
         "qmgr": qmgr,
@@ -66,6 +74,7 @@ fn is_well(status: &Value) -> bool {
         && configuration["unusable"].as_array().is_none_or(Vec::is_empty)
         && status["store"]["full"] == false
         && status["listeners_failed"].as_array().is_none_or(Vec::is_empty)
+        && status["roles_failing"].as_array().is_none_or(Vec::is_empty)
 }
 
 /// A channel process is named by its channel, in `role` too.
@@ -78,6 +87,10 @@ fn role(running: &Running) -> Value {
         "starts": running.starts_count,
         "process": running.process,
     })
+}
+
+fn failing(failing: &Failing) -> Value {
+    json!({ "role": failing.role.name(), "ends": failing.ends_count, "why": failing.why })
 }
 
 fn listener(socket: &ListeningSocket) -> Value {
@@ -136,6 +149,11 @@ fn text(status: &Value) -> String {
         &rows("roles", &["role", "pid", "starts", "process"]),
     );
     out.push('\n');
+    let failing = rows("roles_failing", &["role", "ends", "why"]);
+    if !failing.is_empty() {
+        out.push_str(&output::table(&["DOES NOT STAY", "ENDS", "WHY"], &failing));
+        out.push('\n');
+    }
     out.push_str(&output::table(&["LISTENER", "ADDRESS"], &rows("listeners", &["name", "address"])));
     let failed = rows("listeners_failed", &["name", "why"]);
     if !failed.is_empty() {
@@ -182,6 +200,7 @@ mod tests {
             "qmgr": {"configuration": {"generation": 1, "problems": [], "unusable": [], "held": null}},
             "store": {"full": false},
             "listeners_failed": [],
+            "roles_failing": [],
         });
         assert!(is_well(&well));
         let rows = [
@@ -189,6 +208,7 @@ mod tests {
             ("/store", json!({"error": "no answer"})),
             ("/store/full", json!(true)),
             ("/listeners_failed", json!([{"name": "in"}])),
+            ("/roles_failing", json!([{"role": "store"}])),
             ("/qmgr/configuration/problems", Value::Null),
             ("/qmgr/configuration/problems", json!([{"dn": "cn=out"}])),
             ("/qmgr/configuration/held", json!({"reason": "the node is gone", "would_remove": []})),

@@ -6,11 +6,12 @@
 //! hears of the end and decides.
 
 use super::limits::{
-    CHANNEL_STOP_MAX, DIRECTORY_STOP_MAX, HoldOff, QMGR_STOP_MAX, SMTP_SERVER_STOP_MAX, STORE_STOP_MAX,
+    CHANNEL_STOP_MAX, DIRECTORY_STOP_MAX, HoldOff, LONG_LIFE, QMGR_STOP_MAX, SMTP_SERVER_STOP_MAX,
+    STORE_STOP_MAX,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
-use sternpost_link::supervisor::{FromSupervisor, Running};
+use sternpost_link::supervisor::{Failing, FromSupervisor, Running};
 use sternpost_link::{ChannelKind, Role};
 
 /// A channel process as QMGR orders it.
@@ -115,6 +116,14 @@ struct Kept {
     start_at: Option<Instant>,
     starts_count: u32,
     hold_off: HoldOff,
+    /// Short lives in a row that nobody has asked to end, and why the last one did.
+    failures: (u32, String),
+}
+
+impl Kept {
+    fn has_failed(&mut self, why: String) {
+        self.failures = (self.failures.0.saturating_add(1), why);
+    }
 }
 
 #[derive(Debug)]
@@ -169,6 +178,7 @@ impl Family {
             start_at,
             starts_count: 0,
             hold_off: HoldOff::default(),
+            failures: (0, String::new()),
         };
         let mut family = Self {
             kept: [
@@ -246,6 +256,23 @@ impl Family {
         kept.chain(channels).collect()
     }
 
+    /// The kept roles that do not stay: such a one is not there, or has not lived long yet.
+    pub(crate) fn failing(&self, now: Instant) -> Vec<Failing> {
+        let lives_long = |process: &Process| now.saturating_duration_since(process.started) >= LONG_LIFE;
+        let failing = self.kept.iter().filter(|kept| {
+            kept.failures.0 > 0
+                && !kept.process.as_ref().is_some_and(lives_long)
+                && (kept.role != Role::SmtpServer || self.smtp_server_is_wanted)
+        });
+        failing
+            .map(|kept| Failing {
+                role: kept.role,
+                ends_count: kept.failures.0,
+                why: kept.failures.1.clone(),
+            })
+            .collect()
+    }
+
     fn processes(&self) -> impl Iterator<Item = &Process> {
         let kept = self.kept.iter().filter_map(|kept| kept.process.as_ref());
         kept.chain(self.channels.values().map(|channel| &channel.process))
@@ -279,6 +306,7 @@ impl Family {
                 tracing::error!(role = role.name(), why, "could not be started");
                 if let Some(kept) = self.kept(role) {
                     kept.start_at = Some(now + kept.hold_off.after(Duration::ZERO));
+                    kept.has_failed(why);
                 }
             }
             Start::Channel(order) => {
@@ -327,6 +355,11 @@ impl Family {
                     "ended"
                 );
                 kept.start_at = Some(now + wait);
+                if life >= LONG_LIFE {
+                    kept.failures.0 = 0;
+                } else {
+                    kept.has_failed(status);
+                }
             } else {
                 tracing::info!(role, child = pid, status, "ended as it was told, is started again");
                 kept.start_at = Some(now);

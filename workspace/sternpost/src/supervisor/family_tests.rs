@@ -70,6 +70,36 @@ fn store_qmgr_and_directory_run_from_the_start_and_the_server_does_not() {
 }
 
 #[test]
+fn a_role_that_does_not_stay_is_told_with_its_reason_until_it_lives_long() {
+    let mut play = Play::new();
+    let failing = |play: &Play| {
+        let failing = play.family.failing(play.now).into_iter();
+        failing.map(|failing| (failing.role, failing.ends_count, failing.why)).collect::<Vec<_>>()
+    };
+    assert!(failing(&play).is_empty());
+    for ends in 1..=3 {
+        let status = format!("exit status: 1: number {ends}");
+        play.apply(Event::Ended { pid: play.pid("store").unwrap(), status: status.clone() });
+        assert_eq!(failing(&play), [(Role::Store, ends, status)]);
+        play.pass(Duration::from_secs(5));
+    }
+    // It runs, and may end like the others before it.
+    assert_eq!(failing(&play).len(), 1);
+    play.pass(LONG_LIFE);
+    assert!(failing(&play).is_empty());
+    play.end(play.pid("store").unwrap());
+    assert!(failing(&play).is_empty(), "a long life is no failure");
+    play.end(play.pid("store").unwrap());
+    assert_eq!(failing(&play)[0].1, 1);
+    // Its sockets have changed: what is told to end has not failed.
+    play.apply(Event::ListeningChanged { is_empty: false });
+    let server = play.pid("smtp-server").unwrap();
+    play.apply(Event::ListeningChanged { is_empty: false });
+    play.end(server);
+    assert_eq!(failing(&play).len(), 1);
+}
+
+#[test]
 fn a_role_that_dies_young_is_held_off_and_one_that_dies_old_is_not() {
     let mut play = Play::new();
     play.end(play.pid("store").unwrap());

@@ -4,6 +4,7 @@ use super::Input;
 use super::family::{Event, Start};
 use super::listening::{Listening, Served};
 use crate::bootstrap::{Bootstrap, RoleUsers};
+use crate::output;
 use crate::profile::{self, Chosen};
 use crate::roles::Roles;
 use std::ffi::OsString;
@@ -11,11 +12,18 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 use sternpost_link::Role;
 use sternpost_platform::process;
 use sternpost_platform::sandbox;
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
+
+/// What is read of the words that a process leaves.
+const LAST_WORDS_OCTETS_MAX: u64 = 1_024;
+/// What it has written is there when it has ended; only a descriptor that it handed on could keep the pipe open.
+const LAST_WORDS_WAIT: Duration = Duration::from_millis(100);
 
 /// What every start needs.
 #[derive(Debug)]
@@ -86,6 +94,8 @@ impl Spawner {
             .env_remove("LISTEN_FDNAMES")
             .env_remove("LISTEN_PID")
             .stdin(Stdio::null())
+            // Why it ends, in the words of `main`; its log goes to stderr.
+            .stdout(Stdio::piped())
             // Ctrl-C at a terminal is the supervisor's alone: it stops the others in order.
             .process_group(0);
         self.confine(&mut command, start)?;
@@ -224,11 +234,24 @@ pub(super) async fn reap(
             }
         }
     };
-    let status = match status {
+    let mut status = match status {
         Ok(status) => status.to_string(),
         Err(error) => format!("its end was missed: {error}"),
     };
+    let words = last_words(&mut child).await;
+    if !words.is_empty() {
+        status = format!("{status}: {words}");
+    }
     let _ = inputs.send(Input::Family(Event::Ended { pid, status })).await;
+}
+
+async fn last_words(child: &mut Child) -> String {
+    let Some(pipe) = child.stdout.take() else { return String::new() };
+    let mut words = Vec::new();
+    // Cut short or not: what was read by then is all that there is.
+    let _ =
+        tokio::time::timeout(LAST_WORDS_WAIT, pipe.take(LAST_WORDS_OCTETS_MAX).read_to_end(&mut words)).await;
+    output::printable(String::from_utf8_lossy(&words).trim())
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ const ENTRIES_WAIT_MIN: Duration = Duration::from_secs(15);
 const WAIT_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// What is not good for less than this may be on its way; a slow device takes a few seconds for each part.
 const LACKING_MIN: Duration = Duration::from_secs(15);
+/// A role that has ended once may have been stopped by somebody.
+const ENDS_MIN: u64 = 3;
 /// A directory that is away for less is restarted, or its cable changed.
 const DIRECTORY_AWAY_MIN: Duration = Duration::from_secs(60);
 /// Problems that are told at a look: the rest is for `sternpost status`.
@@ -238,6 +240,7 @@ fn problems(facts: &Facts) -> Vec<String> {
         problems.extend(state.problems.iter().cloned());
     }
     let Some(status) = &facts.status else { return problems };
+    problems.extend(failing(status));
     if let Some(state) = &facts.device {
         problems.extend(ports::missing(&state.ports, &facts.ports));
     }
@@ -280,6 +283,15 @@ fn problems(facts: &Facts) -> Vec<String> {
     problems
 }
 
+/// The roles that end again and again, and what they have said of it.
+fn failing(status: &Value) -> impl Iterator<Item = String> {
+    let failing = status["roles_failing"].as_array().into_iter().flatten();
+    failing.filter(|failing| failing["ends"].as_u64().is_some_and(|ends| ends >= ENDS_MIN)).map(|failing| {
+        let word = |key: &str| failing[key].as_str().unwrap_or_default();
+        format!("the part {} of the switch ends again and again: {}", word("role"), word("why"))
+    })
+}
+
 /// The peer for which most waits. Its count is not among the words: they would change all the time.
 fn most_waiting(scheduler: &Value) -> String {
     let channels = scheduler["channels"].as_array().into_iter().flatten();
@@ -294,7 +306,8 @@ fn most_waiting(scheduler: &Value) -> String {
 
 /// What keeps the health check from finding the switch good, but for what is said already.
 fn not_good(facts: &Facts) -> impl Iterator<Item = String> {
-    let is_expected = facts.good_at_s.is_none() && missing(facts).is_none();
+    let does_not_stay = facts.status.as_ref().is_some_and(|status| failing(status).next().is_some());
+    let is_expected = facts.good_at_s.is_none() && missing(facts).is_none() && !does_not_stay;
     let failed = facts.status.as_ref().and_then(|status| status["listeners_failed"].as_array());
     let is_said = move |says: &str| {
         failed
@@ -324,7 +337,10 @@ fn state(facts: &Facts) -> (&'static str, String) {
         };
     };
     if !status["store"]["error"].is_null() || !status["qmgr"]["error"].is_null() {
-        return told("STARTING", "store or queue manager do not answer yet");
+        return match failing(status).next() {
+            None => told("STARTING", "store or queue manager do not answer yet"),
+            Some(_) => told("STOPPED", "a part of the switch ends again and again, see below"),
+        };
     }
     if listeners(facts).next().is_none() {
         return told("STARTING", "nobody listens for mail yet");

@@ -276,6 +276,25 @@ fn what_keeps_the_boot_from_being_good_is_a_problem_after_a_while() {
 }
 
 #[test]
+fn a_role_that_ends_again_and_again_is_a_problem_with_its_own_words() {
+    let mut status = running();
+    status["store"] = json!({"error": "the store did not answer"});
+    status["roles_failing"] = json!([{"role": "store", "ends": 2, "why": "exit status: 1: no log"}]);
+    let mut told = behind_the_self_test();
+    let shown = super::status(&facts(status.clone())).join("\n");
+    assert!(shown.contains("STARTING: store or queue manager do not answer yet"), "{shown}");
+    status["roles_failing"][0]["ends"] = json!(3);
+    let mut facts = facts(status);
+    let lacking = Lacking { what: "queue".into(), says: "silent".into(), since_kernel_start_s: 5.0 };
+    facts.lacking = vec![(lacking, at(15.0))];
+    let wanted = "sternpost: 20.00 s: problem: the part store of the switch ends again and again: exit status: 1: no log";
+    assert_eq!(told.milestones(&facts, at(20.0)).last().unwrap(), wanted);
+    let shown = super::status(&facts).join("\n");
+    assert!(shown.contains("STOPPED: a part of the switch ends again and again, see below"), "{shown}");
+    assert!(!shown.contains("not good yet"), "{shown}");
+}
+
+#[test]
 fn the_self_test_shows_what_it_measured_and_why_it_chose() {
     let wanted = [
         "DURABLE WRITE  BATCH     P10      P50      P99       RATE",
