@@ -48,6 +48,23 @@ fn a_state_partition_that_wants_answers_of_its_repairer_is_repaired() {
 }
 
 #[test]
+fn a_queue_partition_that_holds_something_else_is_named_and_left_as_it_is() {
+    let device = Device::from_factory("queue-overwritten");
+    device.boot_well("first").quit();
+    let queue = gpt::partition(&device.drive(), "queue").expect("the drive can be read");
+    let queue = queue.expect("the first boot makes the queue partition");
+    let drive = File::options().read(true).write(true).open(device.drive()).expect("the drive is there");
+    let foreign = b"what somebody else has put here ".repeat(1 << 12);
+    drive.write_all_at(&foreign, queue.start).expect("the drive can be written");
+    let mut vm = device.boot("overwritten");
+    vm.milestone("problem: the part store of the switch ends again and again: exit status: 1: ", BOOT_MAX);
+    vm.quit();
+    let mut found = vec![0; foreign.len()];
+    drive.read_exact_at(&mut found, queue.start).expect("the drive can be read");
+    assert!(found == foreign, "the store has written to a partition that it does not know");
+}
+
+#[test]
 fn a_disk_that_is_too_small_is_named_on_the_console() {
     let device = Device::with_drive("disk-too-small", SMALL_DRIVE_OCTETS);
     let mut vm = device.boot("guest");
