@@ -10,6 +10,7 @@ mod bootstrap;
 mod command;
 mod logging;
 mod output;
+mod place;
 mod profile;
 mod role;
 mod roles;

@@ -5,9 +5,10 @@
 
 use crate::bootstrap::SelfTest;
 use crate::output;
+use crate::place::{self, Owner};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use sternpost_scheduler::self_test::{
     BATCH_OCTETS_MAX, BATCH_OCTETS_MIN, CHANNEL_PROCESSES_MAX, CHANNEL_PROCESSES_MIN, Derived, Values,
@@ -238,13 +239,8 @@ impl Profile {
     /// `Io`.
     pub(crate) fn write(&self, path: &Path) -> Result<(), ProfileError> {
         let failed = |source| ProfileError::Io { path: path.to_owned(), action: "written", source };
-        let mut name = path.as_os_str().to_owned();
-        name.push(".new");
-        let new = PathBuf::from(name);
         let octets = serde_json::to_vec_pretty(self).map_err(io::Error::other).map_err(failed)?;
-        let mut file = File::create(&new).map_err(failed)?;
-        file.write_all(&octets).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&new, path).map_err(failed)
+        place::put(path, &octets, Owner::PUBLIC).map_err(failed)
     }
 
     /// Adds the profile to a folder of earlier ones, and removes all but the last ten.

@@ -8,7 +8,6 @@ pub(crate) mod identity;
 mod joined;
 mod network;
 mod networkd;
-mod place;
 mod ports;
 mod problem;
 mod resolver;

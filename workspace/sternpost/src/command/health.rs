@@ -13,9 +13,10 @@ mod probe;
 use super::{CommandError, CommandResult};
 use crate::ask::{self, AskError, Which};
 use crate::output;
+use crate::place::{self, Owner};
 use lacking::Since;
 use serde_json::{Value, json};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
@@ -226,12 +227,8 @@ fn tell_good(path: &Path, findings: &[Finding]) -> io::Result<()> {
     }
 }
 
-/// Writes in the place of an earlier word; whoever reads it never sees a part.
 fn write(path: &Path, value: &Value) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = std::fs::File::create(&new)?;
-    file.write_all(format!("{value:#}\n").as_bytes())?;
-    std::fs::rename(&new, path)
+    place::put(path, format!("{value:#}\n").as_bytes(), Owner::PUBLIC)
 }
 
 #[cfg(test)]

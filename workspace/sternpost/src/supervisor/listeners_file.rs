@@ -1,10 +1,10 @@
 //! `listeners.json` in the run directory: where the switch listens, for whoever opens the way there (`sternpost device
 //! firewall`). Written whole, by renaming, at each change; empty as long as nothing is open.
 
-use std::fs::{File, Permissions};
-use std::io::{self, Write};
+use crate::place::{self, Owner};
+use std::fs::File;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use sternpost_link::supervisor::ListeningSocket;
 
@@ -45,11 +45,8 @@ pub(crate) fn write(run_directory: &Path, sockets: &[ListeningSocket]) -> io::Re
         port: socket.bound.port(),
     };
     let listeners = Listeners { listeners: sockets.iter().map(listener).collect() };
-    let new = run_directory.join(".listeners.new");
-    let mut file = File::create(&new)?;
-    file.set_permissions(Permissions::from_mode(0o644))?;
-    file.write_all(&serde_json::to_vec_pretty(&listeners)?)?;
-    std::fs::rename(new, run_directory.join(LISTENERS_FILE))?;
+    let octets = serde_json::to_vec_pretty(&listeners)?;
+    place::put(&run_directory.join(LISTENERS_FILE), &octets, Owner::PUBLIC)?;
     File::create(run_directory.join(CHANGED_FILE)).map(drop)
 }
 

@@ -8,12 +8,12 @@
 
 use super::identity::{self, SERIAL_FILE};
 use super::network::Kind;
-use super::place::{self, Owner};
 use super::problem::Problem;
 use super::site::{Beside, FILE_NAME, Site, TEXT_OCTETS_MAX};
 use super::state::{FOLDER_DEFAULT, PortName, STATE_FILE, State};
 use super::{CommandResult, DeviceError, joined, networkd, ports, stick};
 use crate::bootstrap::Bootstrap;
+use crate::place::{self, Owner};
 use crate::roles::Roles;
 use crate::{logging, output};
 use sha2::{Digest, Sha256};

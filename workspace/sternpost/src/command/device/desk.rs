@@ -6,10 +6,10 @@
 
 use super::identity;
 use super::network::Kind;
-use super::place::{self, Owner};
 use super::site::{Site, TEXT_OCTETS_MAX};
 use super::{DeviceError, bootstrap};
 use crate::output;
+use crate::place::{self, Owner};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;

@@ -5,8 +5,8 @@
 //! the configuration gets into them. They replace the ones before in one step. `--base` are the rules for the time when
 //! no listener is known; the image's `firewall-base.nft`, which is in force before the network is up, is what it prints.
 
-use super::place;
 use super::{CommandResult, DeviceError};
+use crate::place;
 use crate::supervisor::listeners_file::{CHANGED_FILE, LISTENERS_FILE, Listeners};
 use crate::{logging, output};
 use std::collections::BTreeSet;

@@ -1,9 +1,9 @@
 //! `sternpost device resolver`: `resolv.conf` with the name servers that the network daemon knows, those of DHCP too. Run
 //! whenever the daemon writes down its state; there is no resolver daemon on the device.
 
-use super::place::{self, Owner};
 use super::{CommandResult, DeviceError, networkd};
 use crate::logging;
+use crate::place::{self, Owner};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;

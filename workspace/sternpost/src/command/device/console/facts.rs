@@ -2,7 +2,6 @@
 //! that is expected; then it is not there.
 
 use super::super::identity;
-use super::super::place;
 use super::super::ports::{self, Port};
 use super::super::state::{STATE_FILE, State};
 use super::Arguments;
@@ -10,6 +9,7 @@ use super::storage::Storage;
 use crate::ask::{self, AskError, Which};
 use crate::command::health::lacking::{self, Lacking};
 use crate::command::status;
+use crate::place;
 use crate::profile;
 use serde_json::Value;
 use std::collections::BTreeMap;

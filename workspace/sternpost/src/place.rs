@@ -34,7 +34,8 @@ pub(crate) fn put(path: &Path, octets: &[u8], owner: Owner) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&new, path)?;
     // The name too survives the loss of power.
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 /// Makes a folder, or changes the one that is there.
