@@ -101,10 +101,12 @@ pub(crate) enum AskError {
         source: io::Error,
     },
     /// Nothing came.
-    #[error("{who} did not answer within {} s; sternpost status shows what runs", ANSWER_MAX.as_secs())]
+    #[error("{who} did not answer within {} s; sternpost status shows what runs", within.as_secs())]
     Silent {
         /// Which process.
         who: &'static str,
+        /// How long it was waited for.
+        within: Duration,
     },
     /// The process answered that it cannot.
     #[error("{who}: {why}")]
@@ -151,7 +153,9 @@ impl Asking {
         let path = which.run_directory()?.join(socket);
         let socket = match connect_patiently(&path, ANSWER_MAX) {
             Ok(socket) => socket,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(AskError::Silent { who }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(AskError::Silent { who, within: ANSWER_MAX });
+            }
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
             {
@@ -201,7 +205,9 @@ impl Asking {
                 }
             }
         };
-        tokio::time::timeout(ANSWER_MAX, receiving).await.unwrap_or(Err(AskError::Silent { who }))
+        tokio::time::timeout(ANSWER_MAX, receiving)
+            .await
+            .unwrap_or(Err(AskError::Silent { who, within: ANSWER_MAX }))
     }
 }
 

@@ -5,9 +5,13 @@ use crate::ask::{self, AskError, Which};
 use crate::output;
 use serde_json::{Value, json};
 use std::time::Duration;
+use sternpost_link::Role;
 use sternpost_link::qmgr::Question;
 use sternpost_link::store::StoreStatus;
 use sternpost_link::supervisor::{FailedListener, Failing, ListeningSocket, Running};
+
+/// A role that does not stay has said why to the supervisor, and answers at once or not at all.
+const FAILING_ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Which switch, and how it is printed.
 #[derive(Debug, clap::Args)]
@@ -43,12 +47,17 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
 /// When the supervisor does not answer.
 pub(crate) async fn look(which: &Which, answer_max: Duration) -> Result<Value, AskError> {
     let running = ask::supervisor(which).await?;
+    let patience = |role| {
+        let does_not_stay = running.failing.iter().any(|failing| failing.role == role);
+        if does_not_stay { answer_max.min(FAILING_ANSWER_MAX) } else { answer_max }
+    };
+    let (qmgr_max, store_max) = (patience(Role::Qmgr), patience(Role::Store));
     let (qmgr, store) = tokio::join!(
-        tokio::time::timeout(answer_max, ask::qmgr(which, Question::Status)),
-        tokio::time::timeout(answer_max, ask::store_status(which)),
+        tokio::time::timeout(qmgr_max, ask::qmgr(which, Question::Status)),
+        tokio::time::timeout(store_max, ask::store_status(which)),
     );
-    let qmgr = qmgr.unwrap_or(Err(AskError::Silent { who: "QMGR" }));
-    let store = store.unwrap_or(Err(AskError::Silent { who: "the store" }));
+    let qmgr = qmgr.unwrap_or(Err(AskError::Silent { who: "QMGR", within: qmgr_max }));
+    let store = store.unwrap_or(Err(AskError::Silent { who: "the store", within: store_max }));
     let part = |result: Result<Value, AskError>| match result {
         Ok(value) => value,
         Err(error) => json!({ "error": output::chain(&error) }),
@@ -181,7 +190,6 @@ fn text(status: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sternpost_link::Role;
 
     #[test]
     fn a_channel_process_has_its_channel_as_role() {

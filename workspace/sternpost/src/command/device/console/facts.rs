@@ -94,8 +94,9 @@ fn age(path: &Path) -> Duration {
 fn status_of(which: &Which) -> Option<Value> {
     let looking = async {
         // The supervisor answers for parts that do not.
-        let silent = Err(AskError::Silent { who: "the switch" });
-        tokio::time::timeout(2 * ANSWER_MAX, status::look(which, ANSWER_MAX)).await.unwrap_or(silent)
+        let within = 2 * ANSWER_MAX;
+        let silent = Err(AskError::Silent { who: "the switch", within });
+        tokio::time::timeout(within, status::look(which, ANSWER_MAX)).await.unwrap_or(silent)
     };
     ask::on_loop(looking).ok()
 }
