@@ -93,6 +93,20 @@ prune_libraries() {
     done
 }
 
+# Programs look for their libraries where the root has them, not where they were linked: what somebody puts into a folder of that
+# name, below /tmp perhaps, must not become a part of what root runs. Only systemd has a folder of its own.
+clean_library_paths() {
+    local file paths
+    command -v patchelf >/dev/null || die "patchelf is missing, which Buildroot should have made"
+    while read -r -d '' file; do
+        paths="$(patchelf --print-rpath "$file" 2>/dev/null)" || continue
+        case "$paths" in
+        "" | /usr/lib/systemd) ;;
+        *) patchelf --remove-rpath "$file" || die "$file looks for libraries in $paths, and patchelf does not mend it" ;;
+        esac
+    done < <(find "$root/usr" -type f \( -perm /111 -o -name '*.so*' \) -print0)
+}
+
 check_essential() {
     local path
     for path in usr/bin/sternpost usr/lib/systemd/systemd usr/lib/systemd/systemd-journald usr/lib/systemd/systemd-networkd \
@@ -108,6 +122,7 @@ prune_rest
 cp -r --no-dereference "$image/overlay/." "$root/"
 prune_modules
 prune_libraries
+clean_library_paths
 check_no_shell "$root"
 check_essential
 set_modes "$root"
