@@ -42,6 +42,10 @@ const EMULATED: &str = include_str!("../../image/cmdline.emulated");
 const GUEST: &str = "10.0.2.15";
 /// A guest tells of its memory once a second.
 const MEMORY_TOLD_MAX: Duration = Duration::from_secs(30);
+/// A guest is idle that has not given back so much for so long. After a boot it does so for half a minute, in pieces.
+const IDLE_CHANGE_OCTETS: u64 = 1 << 20;
+const IDLE_FOR: Duration = Duration::from_secs(10);
+const IDLE_MAX: Duration = Duration::from_secs(240);
 /// Lines of the console that a failed test shows.
 const LINES_SHOWN: usize = 60;
 
@@ -353,6 +357,23 @@ impl Vm {
             told["last-update"].as_u64() > before.map(|update| update + 1) && memory.is_some()
         });
         memory.expect("the wait ends when it is known")
+    }
+
+    /// The guest's memory when it is idle: when it has given nothing back for a while that is worth mention.
+    pub fn idle_memory(&mut self) -> Memory {
+        let deadline = Instant::now() + IDLE_MAX;
+        let (mut least, mut since) = (self.memory().used_octets(), Instant::now());
+        loop {
+            let memory = self.memory();
+            if memory.used_octets() + IDLE_CHANGE_OCTETS < least {
+                (least, since) = (memory.used_octets(), Instant::now());
+            } else if since.elapsed() >= IDLE_FOR {
+                return memory;
+            }
+            if Instant::now() > deadline {
+                self.fail(&format!("it gives memory back for longer than {IDLE_MAX:?}: {memory:?}"));
+            }
+        }
     }
 
     fn monitor(&mut self, line: &str) -> String {

@@ -15,18 +15,18 @@ const GROUP_DESCRIPTORS: std::ops::Range<u64> = 2_048..8_192;
 /// More than any console here has.
 const LINES_MAX: usize = 1_000;
 
-/// A device that has run once, and where its state is.
-fn after_first_boot(name: &str) -> (Device, File, std::ops::Range<u64>) {
+/// A device that has run once, its drive, and where a partition of it is.
+fn after_first_boot(name: &str, partition: &str) -> (Device, File, std::ops::Range<u64>) {
     let device = Device::from_factory(name);
     device.boot_well("first").quit();
-    let state = gpt::partition(&device.drive(), "state").expect("the drive can be read");
-    let drive = File::options().write(true).open(device.drive()).expect("the drive is there");
-    (device, drive, state.expect("the first boot makes the state partition"))
+    let range = gpt::partition(&device.drive(), partition).expect("the drive can be read");
+    let drive = File::options().read(true).write(true).open(device.drive()).expect("the drive is there");
+    (device, drive, range.expect("the first boot makes state and queue"))
 }
 
 #[test]
 fn mail_flows_without_the_state_partition() {
-    let (device, drive, state) = after_first_boot("state-lost");
+    let (device, drive, state) = after_first_boot("state-lost", "state");
     let length = state.end - state.start;
     fallocate(&drive, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, state.start, length)
         .expect("the file system of a test has holes");
@@ -38,7 +38,7 @@ fn mail_flows_without_the_state_partition() {
 
 #[test]
 fn a_state_partition_that_wants_answers_of_its_repairer_is_repaired() {
-    let (device, drive, state) = after_first_boot("state-damaged");
+    let (device, drive, state) = after_first_boot("state-damaged", "state");
     let zeroes = vec![0; usize::try_from(GROUP_DESCRIPTORS.end - GROUP_DESCRIPTORS.start).expect("small")];
     drive.write_all_at(&zeroes, state.start + GROUP_DESCRIPTORS.start).expect("the drive can be written");
     // Only what was kept there tells this boot of its directory.
@@ -49,11 +49,7 @@ fn a_state_partition_that_wants_answers_of_its_repairer_is_repaired() {
 
 #[test]
 fn a_queue_partition_that_holds_something_else_is_named_and_left_as_it_is() {
-    let device = Device::from_factory("queue-overwritten");
-    device.boot_well("first").quit();
-    let queue = gpt::partition(&device.drive(), "queue").expect("the drive can be read");
-    let queue = queue.expect("the first boot makes the queue partition");
-    let drive = File::options().read(true).write(true).open(device.drive()).expect("the drive is there");
+    let (device, drive, queue) = after_first_boot("queue-overwritten", "queue");
     let foreign = b"what somebody else has put here ".repeat(1 << 12);
     drive.write_all_at(&foreign, queue.start).expect("the drive can be written");
     let mut vm = device.boot("overwritten");

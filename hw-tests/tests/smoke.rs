@@ -16,9 +16,6 @@ const PROCESSORS: f64 = 2.0;
 /// MemTotal − MemAvailable of an idle device with 512 MiB.
 const MEMORY_OCTETS_MAX: u64 = 96 << 20;
 
-/// What a boot has used is given back by and by.
-const IDLE_AFTER: Duration = Duration::from_secs(30);
-
 /// Ports that services of an operating system use, and those around ours.
 const COMMON_PORTS: [u16; 24] = [
     20, 21, 22, 23, 24, 53, 80, 110, 111, 123, 143, 161, 199, 389, 443, 465, 514, 587, 636, 2525, 5355, 8080,
@@ -64,9 +61,7 @@ fn a_device_from_the_factory_boots_tests_itself_and_switches_mail() {
     // Where others compute too, the guest gets its share alone.
     let share = (load_average() / PROCESSORS).max(1.0);
     assert!(smtp_s < SMTP_AFTER_S_MAX * share, "220 after {smtp_s:.1} s, load average {:.1}", load_average());
-    let after_boot = vm.memory();
-    std::thread::sleep(IDLE_AFTER);
-    let memory = vm.memory();
+    let (after_boot, memory) = (vm.memory(), vm.idle_memory());
     println!(
         "memory in use of {:.1} MiB: {:.1} just after the boot, {:.1} when idle",
         mib(memory.total_octets),

@@ -25,7 +25,7 @@ pub struct Failing {
     pub role: Role,
     /// How often in a row, from 1 on.
     pub ends_count: u32,
-    /// How it has ended the last time, and what it has said of that itself: about 1 KiB at most, of any characters.
+    /// How it has ended the last time, and the first KiB of what it has said of that itself, without control characters.
     pub why: String,
 }
 
