@@ -21,5 +21,5 @@ pub use id::{
     RecipientRange, RouteIndex, UnixMillis,
 };
 pub use null_hop::NullHop;
-pub use outcome::{Diagnostic, EnhancedStatus, ErrorScope, Outcome, RecipientState};
+pub use outcome::{Diagnostic, EnhancedStatus, ErrorScope, Outcome, OutcomeKind, RecipientState};
 pub use priority::{CivilPriority, MtPriority, Precedence, PriorityError};

@@ -135,6 +135,41 @@ pub enum Outcome {
     },
 }
 
+/// An outcome without its words: what it does to a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OutcomeKind {
+    /// [`Outcome::Delivered`]
+    Delivered,
+    /// [`Outcome::Transferred`]
+    Transferred,
+    /// [`Outcome::Deferred`]
+    Deferred,
+    /// [`Outcome::Failed`]
+    Failed,
+    /// [`Outcome::DelayReported`]
+    DelayReported,
+    /// [`Outcome::Reported`]
+    Reported,
+    /// [`Outcome::Discarded`]
+    Discarded,
+}
+
+impl Outcome {
+    /// What it does to a recipient.
+    #[must_use]
+    pub const fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Delivered(_) => OutcomeKind::Delivered,
+            Self::Transferred(_) => OutcomeKind::Transferred,
+            Self::Deferred { .. } => OutcomeKind::Deferred,
+            Self::Failed(_) => OutcomeKind::Failed,
+            Self::DelayReported => OutcomeKind::DelayReported,
+            Self::Reported { .. } => OutcomeKind::Reported,
+            Self::Discarded { .. } => OutcomeKind::Discarded,
+        }
+    }
+}
+
 /// Where a recipient stands. A function of the outcomes recorded for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RecipientState {
@@ -162,17 +197,17 @@ impl RecipientState {
 
     /// The state after `outcome`. A terminal state is final: an outcome that comes twice changes nothing.
     #[must_use]
-    pub const fn after(self, outcome: &Outcome) -> Self {
+    pub const fn after(self, outcome: OutcomeKind) -> Self {
         if self.is_terminal() {
             return self;
         }
         match outcome {
-            Outcome::Delivered(_) => Self::Delivered,
-            Outcome::Transferred(_) => Self::Transferred,
-            Outcome::Deferred { .. } | Outcome::DelayReported => self,
-            Outcome::Failed(_) => Self::Failed,
-            Outcome::Reported { .. } => Self::Reported,
-            Outcome::Discarded { .. } => Self::Discarded,
+            OutcomeKind::Delivered => Self::Delivered,
+            OutcomeKind::Transferred => Self::Transferred,
+            OutcomeKind::Deferred | OutcomeKind::DelayReported => self,
+            OutcomeKind::Failed => Self::Failed,
+            OutcomeKind::Reported => Self::Reported,
+            OutcomeKind::Discarded => Self::Discarded,
         }
     }
 
@@ -206,8 +241,8 @@ mod tests {
     #[test]
     fn a_terminal_recipient_stays_as_it_is() {
         let failed = Outcome::Failed(Diagnostic::own(EnhancedStatus::new(5, 0, 0), "late"));
-        assert_eq!(RecipientState::Delivered.after(&failed), RecipientState::Delivered);
-        assert_eq!(RecipientState::Pending.after(&failed), RecipientState::Failed);
+        assert_eq!(RecipientState::Delivered.after(failed.kind()), RecipientState::Delivered);
+        assert_eq!(RecipientState::Pending.after(failed.kind()), RecipientState::Failed);
     }
 
     #[test]

@@ -5,18 +5,39 @@
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use sternpost_message::{MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis};
+use sternpost_message::{Envelope, MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis};
 use zerocopy::IntoBytes;
 
 use crate::AlignedBuffer;
 use crate::buffer::BufferFull;
+use crate::entry::{
+    CONTENT_ENTRY_OCTETS_MAX, DISCARDED_ENTRY_OCTETS_MAX, Entry, WRITTEN_ENTRY_OCTETS_MAX,
+    message_entry_octets_max, outcome_entry_octets_max,
+};
 use crate::format::{
     BatchHeader, CONTENT_OVERHEAD_OCTETS, ContentHead, Follows, HEADER_OCTETS, Kind, MessageHead,
     OutcomeHead, PAGE, PAGE_OCTETS, RECORD_ALIGNMENT, RECORD_HEADER_OCTETS, RecordHeader, Salt,
-    SegmentHeader,
+    SegmentHeader, append_crc, split_record,
 };
-use crate::index::{Effect, Place, Resident};
+use crate::index::{Effect, MessageEffect, Resident};
+use crate::place::Place;
+use crate::runs::Runs;
+use crate::seal::{Gathered, index_room};
 use crate::set::WaitingSet;
+
+/// What a set or a record takes: octets in a batch, and octets in the index of its segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) octets: usize,
+    pub(crate) entry_octets: usize,
+}
+
+impl std::ops::AddAssign for Need {
+    fn add_assign(&mut self, other: Self) {
+        self.octets += other.octets;
+        self.entry_octets += other.entry_octets;
+    }
+}
 
 /// Where a batch will stand, and in which use of its segment.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +50,24 @@ pub(crate) struct Berth {
     pub(crate) opens: bool,
     /// What may be written from the start of the buffer: whole pages.
     pub(crate) octets_max: usize,
+    /// From where it begins to the end of the segment.
+    pub(crate) segment_rest: usize,
+    /// Octets of the entries that the segment's index has already.
+    pub(crate) entries_octets: usize,
+}
+
+impl Berth {
+    /// Octets that headers and records may take, if the batch adds `entries_octets` to the index.
+    pub(crate) fn octets_for(&self, entries_octets: usize) -> usize {
+        let entries = self.entries_octets + WRITTEN_ENTRY_OCTETS_MAX + entries_octets;
+        self.octets_max.min(self.segment_rest.saturating_sub(index_room(entries)))
+    }
+
+    /// Whether records fit into an empty batch.
+    pub(crate) fn takes(&self, need: Need) -> bool {
+        let head = HEADER_OCTETS + if self.opens { PAGE_OCTETS } else { 0 };
+        self.octets_for(need.entry_octets) >= head + need.octets
+    }
 }
 
 /// What only the instant of writing knows.
@@ -47,12 +86,14 @@ pub(crate) struct Batch {
     pub(crate) berth: Berth,
     salt: Salt,
     records: u32,
+    /// Of the headers of the records so far.
+    records_crc: u32,
     /// What the records will do, in their order.
     pub(crate) effects: Vec<Effect>,
+    /// What the segment's index will say of them.
+    entries: Vec<u8>,
     /// The sets that commit with it, in order.
     pub(crate) sets: Vec<WaitingSet>,
-    /// Octets of the sets in it.
-    pub(crate) set_octets: usize,
     /// Chunks of messages whose envelope is not in the batch: index and octets.
     pub(crate) chunks: FxHashMap<MessageId, Vec<(u32, u32)>>,
     /// Messages whose envelope is in it.
@@ -72,14 +113,16 @@ impl Batch {
         let head = HEADER_OCTETS + if berth.opens { PAGE_OCTETS } else { 0 };
         buffer.clear();
         buffer.resize(head).expect("a buffer holds more than two pages");
+        let salt = Salt::of_use(secret, berth.segment, berth.use_number);
         Self {
             buffer,
             berth,
-            salt: Salt::of_use(secret, berth.segment, berth.use_number),
+            salt,
             records: 0,
+            records_crc: salt.crc(&[]),
             effects: Vec::new(),
+            entries: Vec::new(),
             sets: Vec::new(),
-            set_octets: 0,
             chunks: FxHashMap::default(),
             accepted: FxHashSet::default(),
             touched: FxHashSet::default(),
@@ -99,7 +142,17 @@ impl Batch {
 
     /// Octets that records can still take.
     pub(crate) fn room(&self) -> usize {
-        self.berth.octets_max.min(self.buffer.capacity()) - self.buffer.len()
+        self.room_beside(0)
+    }
+
+    /// Whether records fit, and `kept` octets beside them.
+    pub(crate) fn takes(&self, need: Need, kept: usize) -> bool {
+        self.room_beside(need.entry_octets) >= need.octets + kept
+    }
+
+    fn room_beside(&self, entry_octets: usize) -> usize {
+        let octets_max = self.berth.octets_for(self.entries.len() + entry_octets);
+        octets_max.min(self.buffer.capacity()).saturating_sub(self.buffer.len())
     }
 
     /// Gives the buffer back, unwritten.
@@ -124,8 +177,14 @@ impl Batch {
         self.buffer.as_mut_slice()[at..header_at].copy_from_slice(header.as_bytes());
         self.buffer.pad_to(RECORD_ALIGNMENT);
         self.records += 1;
+        self.records_crc = append_crc(self.records_crc, header.as_bytes());
         let base = self.berth.offset - if self.berth.opens { PAGE } else { 0 };
-        Ok(Place { segment: self.berth.segment, offset: base + to_u32(at), octets: to_u32(octets) })
+        Ok(Place::new(self.berth.segment, base + to_u32(at), to_u32(octets)))
+    }
+
+    fn push(&mut self, effect: Effect) {
+        self.entries = Entry::of(&effect).write(std::mem::take(&mut self.entries));
+        self.effects.push(effect);
     }
 
     pub(crate) fn add_content(
@@ -138,24 +197,29 @@ impl Batch {
         let head =
             ContentHead { message: message.0, owner: owner.into(), index: index.into(), reserved: 0.into() };
         let place = self.add(Kind::Content, [head.as_bytes(), octets, &[], &[]])?;
-        self.effects.push(Effect::Content { message, index, owner, place });
+        self.push(Effect::Content { message, index, owner, place });
         Ok(())
     }
 
-    /// Adds an envelope record, without its effect.
-    pub(crate) fn add_envelope(&mut self, head: &MessageHead, envelope: &[u8]) -> Result<Place, BufferFull> {
-        self.add(Kind::Envelope, [head.as_bytes(), envelope, &[], &[]])
-    }
-
-    pub(crate) fn add_moved(
+    /// Adds an envelope, or a moved one with its states.
+    pub(crate) fn add_message(
         &mut self,
+        kind: Kind,
         head: &MessageHead,
-        envelope: &[u8],
-        states: &[u8],
+        envelope: (&Arc<Envelope>, &[u8]),
+        states: (Runs, &[u8]),
     ) -> Result<(), BufferFull> {
-        let place = self.add(Kind::Moved, [head.as_bytes(), envelope, states, &[]])?;
-        self.effects.push(Effect::Moved { sequence: MessageSequence(head.sequence.get()), place });
-        self.moved += 1;
+        let place = self.add(kind, [head.as_bytes(), envelope.1, states.1, &[]])?;
+        self.push(Effect::Message(Box::new(MessageEffect {
+            message: MessageId(head.message),
+            sequence: MessageSequence(head.sequence.get()),
+            envelope: Arc::clone(envelope.0),
+            content_octets: head.content_octets.get(),
+            chunks: head.chunks.get(),
+            place,
+            runs: states.0,
+            moved: kind == Kind::Moved,
+        })));
         Ok(())
     }
 
@@ -169,7 +233,7 @@ impl Batch {
         let head = OutcomeHead { sequence: sequence.0.into(), at_ms: at.0.into() };
         let place = self.add(Kind::Outcome, [head.as_bytes(), encoded, &[], &[]])?;
         self.touched.insert(sequence.0);
-        self.effects.push(Effect::Outcome { sequence, outcomes: Arc::clone(outcomes), place });
+        self.push(Effect::Outcome { sequence, outcomes: Arc::clone(outcomes), place });
         Ok(())
     }
 
@@ -177,31 +241,38 @@ impl Batch {
         self.add(Kind::Discarded, [&message.0, &[], &[], &[]])?;
         self.discarded.insert(message);
         self.chunks.remove(&message);
-        self.effects.push(Effect::Discarded { message });
+        self.push(Effect::Discarded { message });
         Ok(())
     }
 
-    /// Puts octets where records belong, for fuzzing.
+    /// Puts octets where records belong and gives them good CRCs, for fuzzing.
     pub(crate) fn add_raw(&mut self, octets: &[u8]) {
+        let begin = self.buffer.len();
         self.buffer.extend(octets).expect("fuzzing gives half a segment at most");
         self.buffer.pad_to(RECORD_ALIGNMENT);
+        let mut rest = &mut self.buffer.as_mut_slice()[begin..];
+        while let Some((header, body, taken)) = split_record(rest) {
+            let header = header.with_crc(self.salt.crc(body));
+            self.records_crc = append_crc(self.records_crc, header.as_bytes());
+            self.records += 1;
+            rest[..RECORD_HEADER_OCTETS].copy_from_slice(header.as_bytes());
+            rest = &mut rest[taken..];
+        }
     }
 
-    /// Ends the batch: headers, CRCs, zeroes to the end of the page. The buffer is ready to be written at the offset
-    /// in the segment that comes first; the CRC names the batch to its successor; the last is the octet behind it.
-    pub(crate) fn seal(&mut self, secret: &[u8; 16], seal: &Seal) -> (AlignedBuffer, Follows, u32, u32) {
+    /// Ends the batch: headers, CRCs, zeroes to the end of the page.
+    pub(crate) fn seal(&mut self, secret: &[u8; 16], seal: &Seal) -> SealedBatch {
         let berth = self.berth;
         let header_at = if berth.opens { PAGE_OCTETS } else { 0 };
         let body_at = header_at + HEADER_OCTETS;
-        let body = &self.buffer.as_slice()[body_at..];
         let header = BatchHeader {
             records: self.records,
             sequence: seal.sequence,
             use_number: berth.use_number,
             segment: berth.segment,
             offset: berth.offset,
-            body_octets: to_u32(body.len()),
-            body_crc: self.salt.crc(body),
+            body_octets: to_u32(self.buffer.len() - body_at),
+            records_crc: self.records_crc,
             predecessor_crc: seal.follows.crc,
             start_use: seal.start_use,
             next_message: seal.next_message,
@@ -224,28 +295,62 @@ impl Batch {
         self.buffer.pad_to(PAGE_OCTETS);
         let buffer = std::mem::replace(&mut self.buffer, AlignedBuffer::with_capacity(0));
         let name = Follows { use_number: berth.use_number, sequence: seal.sequence, crc };
-        let start = if berth.opens { berth.offset - PAGE } else { berth.offset };
-        (buffer, name, start, berth.offset + header.octets())
+        let end = berth.offset + header.octets();
+        let mut entries = Entry::Written { at_ms: seal.now.0 }
+            .write(Vec::with_capacity(WRITTEN_ENTRY_OCTETS_MAX + self.entries.len()));
+        entries.append(&mut self.entries);
+        let gathered = Gathered {
+            segment: berth.segment,
+            use_number: berth.use_number,
+            first_sequence: seal.sequence,
+            end,
+            next_message: seal.next_message,
+            entries,
+        };
+        let offset = if berth.opens { berth.offset - PAGE } else { berth.offset };
+        SealedBatch { buffer, name, offset, end, gathered }
     }
 }
 
-/// Octets that a chunk takes in a batch.
-pub(crate) const fn content_record_octets(octets: usize) -> usize {
-    (CONTENT_OVERHEAD_OCTETS + octets).next_multiple_of(RECORD_ALIGNMENT)
+/// A batch that is ready to be written.
+pub(crate) struct SealedBatch {
+    pub(crate) buffer: AlignedBuffer,
+    /// By this its successor names it.
+    pub(crate) name: Follows,
+    /// Where in the segment it is written.
+    pub(crate) offset: u32,
+    /// The octet behind it.
+    pub(crate) end: u32,
+    /// For the segment's index.
+    pub(crate) gathered: Gathered,
 }
 
-/// Octets that an envelope takes in a batch.
-pub(crate) const fn envelope_record_octets(encoded: usize) -> usize {
-    (RECORD_HEADER_OCTETS + size_of::<MessageHead>() + encoded).next_multiple_of(RECORD_ALIGNMENT)
+/// What a chunk takes.
+pub(crate) const fn content_need(octets: usize) -> Need {
+    Need {
+        octets: (CONTENT_OVERHEAD_OCTETS + octets).next_multiple_of(RECORD_ALIGNMENT),
+        entry_octets: CONTENT_ENTRY_OCTETS_MAX,
+    }
 }
 
-/// Octets that an outcome takes in a batch.
-pub(crate) const fn outcome_record_octets(encoded: usize) -> usize {
-    (RECORD_HEADER_OCTETS + size_of::<OutcomeHead>() + encoded).next_multiple_of(RECORD_ALIGNMENT)
+/// What an envelope takes whose encoding, with that of its states if it has any, is so long.
+pub(crate) fn message_need(envelope: &Envelope, encoded_octets: usize) -> Need {
+    let octets = RECORD_HEADER_OCTETS + size_of::<MessageHead>() + encoded_octets;
+    let routes_octets = envelope.routes.iter().map(|route| route.channel.len() + route.peer.len()).sum();
+    let entry_octets =
+        message_entry_octets_max(envelope.routes.len(), routes_octets, envelope.recipients.len());
+    Need { octets: octets.next_multiple_of(RECORD_ALIGNMENT), entry_octets }
 }
 
-/// Octets that the end of a partial message takes in a batch.
-pub(crate) const DISCARDED_RECORD_OCTETS: usize = RECORD_HEADER_OCTETS + 16;
+/// What an outcome takes.
+pub(crate) const fn outcome_need(ranges: usize, encoded_octets: usize) -> Need {
+    let octets = RECORD_HEADER_OCTETS + size_of::<OutcomeHead>() + encoded_octets;
+    Need { octets: octets.next_multiple_of(RECORD_ALIGNMENT), entry_octets: outcome_entry_octets_max(ranges) }
+}
+
+/// What the end of a partial message takes.
+pub(crate) const DISCARDED_NEED: Need =
+    Need { octets: RECORD_HEADER_OCTETS + 16, entry_octets: DISCARDED_ENTRY_OCTETS_MAX };
 
 /// A length within a segment, which has at most 64 MiB.
 pub(crate) fn to_u32(octets: usize) -> u32 {

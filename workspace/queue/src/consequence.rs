@@ -45,7 +45,7 @@ impl<D: Disk> Log<D> {
         set.records.iter().any(|record| {
             let WaitingRecord::Outcome { message, outcomes, .. } = record else { return false };
             let Some(mut runs) = self.runs_after(*message, batches) else { return false };
-            outcomes.iter().any(|(range, outcome)| !runs.apply(*range, outcome, Last::None).is_empty())
+            outcomes.iter().any(|(range, outcome)| !runs.apply(*range, outcome.kind(), Last::None).is_empty())
         })
     }
 
@@ -57,11 +57,11 @@ impl<D: Disk> Log<D> {
         for effect in batches.iter().filter(speaks_of).flat_map(|batch| &batch.effects) {
             match (effect, &mut runs) {
                 (Effect::Message(new), runs) if new.sequence == message => {
-                    *runs = Some(Runs::new(&new.envelope));
+                    *runs = Some(new.runs.clone());
                 }
                 (Effect::Outcome { sequence, outcomes, .. }, Some(runs)) if *sequence == message => {
                     for (range, outcome) in outcomes.iter() {
-                        runs.apply(*range, outcome, Last::None);
+                        runs.apply(*range, outcome.kind(), Last::None);
                     }
                 }
                 _ => {}

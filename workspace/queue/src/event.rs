@@ -123,7 +123,7 @@ pub struct RouteFacts {
     /// Its pending recipients, ascending.
     pub pending: Vec<RecipientRange>,
     /// The most attempts that any of them has behind it.
-    pub attempts: u32,
+    pub attempts: u16,
 }
 
 /// All that the log knows of a living message but its content.
@@ -167,6 +167,8 @@ pub struct LogStatus {
     pub living_octets: u64,
     /// Messages that live.
     pub living_messages: u64,
+    /// Memory that the log needs to know of them.
+    pub living_memory_octets: u64,
     /// Messages without envelope.
     pub partials: u64,
     /// Octets that wait for a batch.

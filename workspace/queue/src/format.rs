@@ -5,6 +5,8 @@ use sternpost_message::{Diagnostic, MessageId, RecipientState};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::place::SEGMENTS_MAX;
+
 /// The unit in which the log is aligned and written.
 pub const PAGE_OCTETS: usize = 4096;
 /// [`PAGE_OCTETS`] where a place within a segment is meant.
@@ -26,6 +28,7 @@ const VERSION: u32 = 1;
 const SUPERBLOCK_MAGIC: [u8; 8] = *b"STERNLOG";
 const SEGMENT_MAGIC: [u8; 8] = *b"STERNSEG";
 const BATCH_MAGIC: [u8; 8] = *b"STERNBAT";
+const FOOTER_MAGIC: [u8; 8] = *b"STERNIDX";
 
 /// Octets of every header that has a CRC at its end.
 pub(crate) const HEADER_OCTETS: usize = 128;
@@ -42,7 +45,7 @@ pub(crate) const RECORD_ALIGNMENT: usize = 8;
 pub struct Geometry {
     /// Octets of a segment: 1 MiB to 64 MiB (tests: from 128 KiB), a multiple of 4,096.
     pub segment_octets: u32,
-    /// Segments, at least 8.
+    /// Segments: 8 to 65,536.
     pub segments: u32,
 }
 
@@ -58,7 +61,17 @@ impl Geometry {
     pub fn is_sound(&self) -> bool {
         (SEGMENT_OCTETS_MIN..=SEGMENT_OCTETS_MAX).contains(&self.segment_octets)
             && self.segment_octets.is_multiple_of(PAGE)
-            && self.segments >= SEGMENTS_MIN
+            && (SEGMENTS_MIN..=SEGMENTS_MAX).contains(&self.segments)
+    }
+
+    /// No log holds more chunks than headers of chunks.
+    pub(crate) fn chunks_max(&self) -> u64 {
+        self.octets() / CONTENT_OVERHEAD_OCTETS as u64
+    }
+
+    /// Where the last page of a segment is in it.
+    pub(crate) const fn footer_offset(&self) -> u32 {
+        self.segment_octets - PAGE
     }
 
     /// Where a place in a segment is on the device.
@@ -145,6 +158,12 @@ impl Salt {
 
     pub(crate) fn of_use(secret: &[u8; 16], segment: u32, use_number: u64) -> Self {
         let crc = crc32c::crc32c_append(crc32c::crc32c(secret), b"batch");
+        let crc = crc32c::crc32c_append(crc, &segment.to_le_bytes());
+        Self(crc32c::crc32c_append(crc, &use_number.to_le_bytes()))
+    }
+
+    pub(crate) fn of_index(secret: &[u8; 16], segment: u32, use_number: u64) -> Self {
+        let crc = crc32c::crc32c_append(crc32c::crc32c(secret), b"index");
         let crc = crc32c::crc32c_append(crc, &segment.to_le_bytes());
         Self(crc32c::crc32c_append(crc, &use_number.to_le_bytes()))
     }
@@ -242,6 +261,101 @@ impl SegmentHeader {
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
+struct FooterOctets {
+    magic: [u8; 8],
+    version: U32,
+    segment: U32,
+    use_number: U64,
+    first_sequence: U64,
+    last_sequence: U64,
+    last_crc: U32,
+    end: U32,
+    next_message: U64,
+    entries: U32,
+    offset: U32,
+    body_octets: U32,
+    body_crc: U32,
+    reserved: [u8; 52],
+    crc: U32,
+}
+const _: () = assert!(size_of::<FooterOctets>() == HEADER_OCTETS);
+
+/// What the last page of a sealed segment says: where its index is, and what that covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Footer {
+    pub(crate) segment: u32,
+    pub(crate) use_number: u64,
+    pub(crate) first_sequence: u64,
+    /// The last good batch of the use.
+    pub(crate) last: Follows,
+    /// The octet behind it.
+    pub(crate) end: u32,
+    pub(crate) next_message: u64,
+    pub(crate) entries: u32,
+    /// Where in the segment the entries begin.
+    pub(crate) offset: u32,
+    pub(crate) body_octets: u32,
+    pub(crate) body_crc: u32,
+}
+
+impl Footer {
+    pub(crate) fn encode(&self, salt: Salt) -> [u8; HEADER_OCTETS] {
+        let mut octets = FooterOctets {
+            magic: FOOTER_MAGIC,
+            version: VERSION.into(),
+            segment: self.segment.into(),
+            use_number: self.use_number.into(),
+            first_sequence: self.first_sequence.into(),
+            last_sequence: self.last.sequence.into(),
+            last_crc: self.last.crc.into(),
+            end: self.end.into(),
+            next_message: self.next_message.into(),
+            entries: self.entries.into(),
+            offset: self.offset.into(),
+            body_octets: self.body_octets.into(),
+            body_crc: self.body_crc.into(),
+            reserved: [0; 52],
+            crc: 0.into(),
+        };
+        octets.crc = salt.crc(&octets.as_bytes()[..CRC_OFFSET]).into();
+        zerocopy::transmute!(octets)
+    }
+
+    /// The footer in the last page of a segment; none when anything about it is wrong.
+    pub(crate) fn decode(
+        page: &[u8],
+        salt: Salt,
+        segment: u32,
+        use_number: u64,
+        geometry: Geometry,
+    ) -> Option<Self> {
+        let (octets, _) = FooterOctets::read_from_prefix(page).ok()?;
+        let end_of_body = octets.offset.get().checked_add(octets.body_octets.get())?;
+        let valid = octets.magic == FOOTER_MAGIC
+            && octets.version.get() == VERSION
+            && octets.crc.get() == salt.crc(page.get(..CRC_OFFSET)?)
+            && octets.segment.get() == segment
+            && octets.use_number.get() == use_number
+            && octets.offset.get() >= octets.end.get()
+            && octets.end.get() > PAGE
+            && end_of_body <= geometry.footer_offset();
+        valid.then(|| Self {
+            segment,
+            use_number,
+            first_sequence: octets.first_sequence.get(),
+            last: Follows { use_number, sequence: octets.last_sequence.get(), crc: octets.last_crc.get() },
+            end: octets.end.get(),
+            next_message: octets.next_message.get(),
+            entries: octets.entries.get(),
+            offset: octets.offset.get(),
+            body_octets: octets.body_octets.get(),
+            body_crc: octets.body_crc.get(),
+        })
+    }
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 struct BatchHeaderOctets {
     magic: [u8; 8],
     version: U32,
@@ -251,7 +365,7 @@ struct BatchHeaderOctets {
     segment: U32,
     page: U32,
     body_octets: U32,
-    body_crc: U32,
+    records_crc: U32,
     predecessor_crc: U32,
     reserved_a: U32,
     start_use: U64,
@@ -272,7 +386,8 @@ pub(crate) struct BatchHeader {
     /// Where the batch begins in its segment, in octets (in pages on disk).
     pub(crate) offset: u32,
     pub(crate) body_octets: u32,
-    pub(crate) body_crc: u32,
+    /// Of the headers of its records, which hold the CRCs of their bodies.
+    pub(crate) records_crc: u32,
     pub(crate) predecessor_crc: u32,
     pub(crate) start_use: u64,
     pub(crate) next_message: u64,
@@ -291,7 +406,7 @@ impl BatchHeader {
             segment: self.segment.into(),
             page: (self.offset / PAGE).into(),
             body_octets: self.body_octets.into(),
-            body_crc: self.body_crc.into(),
+            records_crc: self.records_crc.into(),
             predecessor_crc: self.predecessor_crc.into(),
             reserved_a: 0.into(),
             start_use: self.start_use.into(),
@@ -303,6 +418,12 @@ impl BatchHeader {
         let crc = salt.crc(&octets.as_bytes()[..CRC_OFFSET]);
         octets.crc = crc.into();
         (zerocopy::transmute!(octets), crc)
+    }
+
+    /// The use of which a batch header at the front of `page` claims to be; its CRC is not looked at.
+    pub(crate) fn claimed_use(page: &[u8]) -> Option<u64> {
+        let (header, _) = BatchHeaderOctets::read_from_prefix(page).ok()?;
+        (header.magic == BATCH_MAGIC && header.version.get() == VERSION).then(|| header.use_number.get())
     }
 
     /// The header that stands at `offset` of the segment whose octets are given, with its CRC; none when anything about
@@ -334,7 +455,7 @@ impl BatchHeader {
                 segment,
                 offset,
                 body_octets: header.body_octets.get(),
-                body_crc: header.body_crc.get(),
+                records_crc: header.records_crc.get(),
                 predecessor_crc: header.predecessor_crc.get(),
                 start_use: header.start_use.get(),
                 next_message: header.next_message.get(),
@@ -386,6 +507,11 @@ pub(crate) struct RecordHeader {
 const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER_OCTETS);
 
 impl RecordHeader {
+    /// The same header for a body of this CRC.
+    pub(crate) fn with_crc(self, body_crc: u32) -> Self {
+        Self { body_crc: body_crc.into(), ..self }
+    }
+
     pub(crate) fn new(kind: Kind, body_octets: u32, body_crc: u32) -> Self {
         Self {
             kind: (kind as u16).into(),
@@ -446,11 +572,16 @@ pub struct RecipientRecord {
     /// Where it stands.
     pub state: RecipientState,
     /// How many outcomes of attempts were recorded (delivered, transferred, deferred, failed).
-    pub attempts: u32,
+    pub attempts: u16,
     /// The diagnostic of the last of them.
     pub last: Option<Diagnostic>,
     /// Whether the sender was told of the delay.
     pub delay_reported: bool,
+}
+
+/// The CRC of what `crc` covers and `octets` behind it.
+pub(crate) fn append_crc(crc: u32, octets: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc, octets)
 }
 
 /// Splits the record at the front of a batch's body: its header, its body, and the octets that it takes with padding.
@@ -488,7 +619,7 @@ mod tests {
             segment: 2,
             offset: 0,
             body_octets: 0,
-            body_crc: 0,
+            records_crc: 0,
             predecessor_crc: 0,
             start_use: 1,
             next_message: 1,

@@ -50,12 +50,14 @@ fn with_body(body: &[u8]) -> Vec<u8> {
         offset: PAGE,
         opens: true,
         octets_max: SEGMENT_OCTETS_MIN as usize,
+        segment_rest: SEGMENT_OCTETS_MIN as usize,
+        entries_octets: 0,
     };
     let mut batch = Batch::new(AlignedBuffer::with_capacity(berth.octets_max), berth, &SECRET);
     batch.add_raw(&body[..body.len().min(SEGMENT_OCTETS_MIN as usize / 2)]);
     let seal =
         Seal { sequence: 1, follows: Follows::default(), start_use: 9, next_message: 1, now: UnixMillis(1) };
-    let (buffer, ..) = batch.seal(&SECRET, &seal);
+    let buffer = batch.seal(&SECRET, &seal).buffer;
     let at = usize::try_from(GEOMETRY.offset_of(7, 0)).unwrap_or_default();
     octets[at..at + buffer.len()].copy_from_slice(buffer.as_slice());
     octets

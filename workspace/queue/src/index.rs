@@ -6,45 +6,26 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use sternpost_message::{
-    Envelope, MessageId, MessageSequence, Outcome, Precedence, RecipientRange, Route, UnixMillis,
+    Envelope, MessageId, MessageSequence, Outcome, OutcomeKind, Precedence, RecipientRange, UnixMillis,
 };
 
 use crate::LogEvent;
 use crate::event::{MessageFacts, PartialFacts, RouteFacts};
-use crate::format::{RECORD_ALIGNMENT, RecipientRecord};
+use crate::living::{Content, Living, LivingMessages, content_octets};
+use crate::place::Place;
 use crate::recent_ids::RecentIds;
+use crate::routes::Routes;
 use crate::runs::{Last, Runs};
-
-/// Where a record is: segment, octet in the segment, octets of header and body. All zero: it is missing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
-    pub(crate) segment: u32,
-    pub(crate) offset: u32,
-    pub(crate) octets: u32,
-}
-
-impl Place {
-    /// What the record takes in its batch.
-    pub(crate) fn padded_octets(self) -> u64 {
-        u64::from(self.octets).next_multiple_of(RECORD_ALIGNMENT as u64)
-    }
-
-    pub(crate) const fn is_missing(self) -> bool {
-        self.octets == 0
-    }
-}
 
 /// What one durable record does.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
     /// A chunk. `owner` 0: from outside, else moved for that message.
     Content { message: MessageId, index: u32, owner: u64, place: Place },
-    /// An envelope, or a moved one with the states that it had.
+    /// An envelope, or a moved one.
     Message(Box<MessageEffect>),
-    /// The envelope that reclaim wrote anew while the log is in use: only its place is new.
-    Moved { sequence: MessageSequence, place: Place },
     /// Outcomes.
     Outcome { sequence: MessageSequence, outcomes: Arc<[(RecipientRange, Outcome)]>, place: Place },
     /// No envelope will come.
@@ -60,23 +41,22 @@ pub(crate) struct MessageEffect {
     pub(crate) content_octets: u64,
     pub(crate) chunks: u32,
     pub(crate) place: Place,
-    /// Set in a moved record.
-    pub(crate) states: Option<Vec<(RecipientRange, RecipientRecord)>>,
+    /// As they are in the record: all pending, or those of a moved message.
+    pub(crate) runs: Runs,
+    pub(crate) moved: bool,
 }
 
-/// A living message.
-pub(crate) struct Living {
-    pub(crate) id: MessageId,
-    pub(crate) content_octets: u64,
+/// A message as its record tells of it, or the index of its segment.
+pub(crate) struct Arrival {
+    pub(crate) message: MessageId,
+    pub(crate) sequence: MessageSequence,
     pub(crate) accepted_at: UnixMillis,
-    /// The envelope, or the moved record.
-    pub(crate) place: Place,
-    pub(crate) chunks: Box<[Place]>,
-    pub(crate) routes: Box<[Arc<Route>]>,
-    pub(crate) runs: Runs,
     pub(crate) precedence: Precedence,
-    /// A part of its content is lost.
-    pub(crate) damaged: bool,
+    pub(crate) content_octets: u64,
+    pub(crate) chunks: u32,
+    pub(crate) place: Place,
+    pub(crate) runs: Runs,
+    pub(crate) moved: bool,
 }
 
 /// Content without envelope.
@@ -88,38 +68,21 @@ pub(crate) struct Partial {
     pub(crate) changed_at: UnixMillis,
 }
 
-/// Who may have a record in a segment. Found out when the segment is reclaimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Who has a record in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Resident {
     Message(u64),
     Partial(MessageId),
 }
 
-/// One segment's share of what lives.
-#[derive(Default)]
-pub(crate) struct SegmentShare {
-    pub(crate) living_octets: u64,
-    pub(crate) residents: VecDeque<Resident>,
-}
-
-impl SegmentShare {
-    fn add(&mut self, resident: Resident) {
-        if self.residents.back() != Some(&resident) {
-            self.residents.push_back(resident);
-        }
-    }
-}
-
 /// See the module.
 pub(crate) struct Index {
-    living: BTreeMap<u64, Living>,
-    ids: FxHashMap<MessageId, u64>,
+    living: LivingMessages,
     dead_ids: RecentIds,
     partials: FxHashMap<MessageId, Partial>,
     partial_octets: u64,
-    routes: FxHashSet<Arc<Route>>,
-    routes_purge_at: usize,
-    pub(crate) segments: Vec<SegmentShare>,
+    routes: Routes,
+    segment_octets: Vec<u64>,
     living_octets: u64,
     /// Recovery only: moved chunks whose message was not seen yet.
     orphans: FxHashMap<u64, Vec<(u32, Place)>>,
@@ -128,30 +91,28 @@ pub(crate) struct Index {
 impl Index {
     pub(crate) fn new(segments: u32, recent_ids_max: usize) -> Self {
         Self {
-            living: BTreeMap::new(),
-            ids: FxHashMap::default(),
+            living: LivingMessages::default(),
             dead_ids: RecentIds::new(recent_ids_max),
             partials: FxHashMap::default(),
             partial_octets: 0,
-            routes: FxHashSet::default(),
-            routes_purge_at: 1024,
-            segments: (0..segments).map(|_| SegmentShare::default()).collect(),
+            routes: Routes::default(),
+            segment_octets: vec![0; segments as usize],
             living_octets: 0,
             orphans: FxHashMap::default(),
         }
     }
 
     pub(crate) fn get(&self, sequence: MessageSequence) -> Option<&Living> {
-        self.living.get(&sequence.0)
+        self.living.get(sequence.0)
     }
 
     pub(crate) fn find(&self, id: MessageId) -> Option<MessageSequence> {
-        self.ids.get(&id).copied().map(MessageSequence)
+        self.living.find(id).map(MessageSequence)
     }
 
     /// Whether a message of this id lives or is remembered.
     pub(crate) fn knows(&self, id: MessageId) -> bool {
-        self.ids.contains_key(&id) || self.dead_ids.contains(id)
+        self.living.find(id).is_some() || self.dead_ids.contains(id)
     }
 
     pub(crate) fn partial(&self, id: MessageId) -> Option<&Partial> {
@@ -179,8 +140,18 @@ impl Index {
         self.living_octets
     }
 
+    /// What of it stands in one segment.
+    pub(crate) fn living_octets_in(&self, segment: u32) -> u64 {
+        self.segment_octets[segment as usize]
+    }
+
     pub(crate) fn living_count(&self) -> u64 {
-        self.living.len() as u64
+        self.living.count()
+    }
+
+    /// Memory that the living messages take.
+    pub(crate) fn memory_octets(&self) -> u64 {
+        self.living.octets()
     }
 
     pub(crate) fn partials_count(&self) -> u64 {
@@ -188,13 +159,35 @@ impl Index {
     }
 
     pub(crate) fn living_from(&self, first: u64) -> impl Iterator<Item = (MessageSequence, &Living)> {
-        self.living.range(first..).map(|(sequence, living)| (MessageSequence(*sequence), living))
+        self.living.from(first)
     }
 
     pub(crate) fn facts_from(&self, first: u64) -> impl Iterator<Item = MessageFacts> + '_ {
         self.living_from(first)
             .filter(|(_, living)| !living.damaged)
-            .map(|(sequence, living)| living.facts(sequence))
+            .map(|(sequence, living)| self.facts_of(sequence, living))
+    }
+
+    pub(crate) fn facts(&self, sequence: MessageSequence) -> Option<MessageFacts> {
+        self.get(sequence).map(|living| self.facts_of(sequence, living))
+    }
+
+    /// What the scheduler needs to know of a message.
+    pub(crate) fn facts_of(&self, sequence: MessageSequence, living: &Living) -> MessageFacts {
+        let routes = living.runs.pending_by_route().into_iter().filter_map(|(index, pending, attempts)| {
+            let route = self.routes.get(*living.routes().get(usize::from(index.0))?)?;
+            Some(RouteFacts { index, route: Arc::clone(route), pending, attempts })
+        });
+        MessageFacts {
+            id: living.id,
+            sequence,
+            precedence: living.precedence,
+            accepted_at: living.accepted_at,
+            content_octets: living.content_octets(),
+            delay_reported: living.runs.delay_was_reported(),
+            routes: routes.collect(),
+            failed: living.runs.failed(),
+        }
     }
 
     /// Applies one record that is durable. What it changed goes to `events`, except during recovery.
@@ -206,30 +199,53 @@ impl Index {
     ) {
         match effect {
             Effect::Content { message, index, owner, place } => {
-                self.apply_content(message, index, owner, place, at);
+                self.take_content(message, index, owner, place, at);
             }
-            Effect::Message(message) => self.apply_message(*message, events),
-            Effect::Moved { sequence, place } => self.apply_moved(sequence, place),
+            Effect::Message(effect) => {
+                let MessageEffect { message, sequence, envelope, content_octets, chunks, place, runs, moved } =
+                    *effect;
+                let (accepted_at, precedence) = (envelope.accepted_at, envelope.precedence);
+                let routes = envelope.routes.iter().map(|route| (&*route.channel, &*route.peer));
+                let arrival = Arrival {
+                    message,
+                    sequence,
+                    accepted_at,
+                    precedence,
+                    content_octets,
+                    chunks,
+                    place,
+                    runs,
+                    moved,
+                };
+                self.take_message(arrival, routes, events);
+            }
             Effect::Outcome { sequence, outcomes, place } => {
-                self.apply_outcome(sequence, &outcomes, place, events);
+                self.take_outcomes(sequence, &outcomes, place, events);
             }
             Effect::Discarded { message } => self.drop_partial(message),
         }
     }
 
-    fn apply_content(&mut self, id: MessageId, index: u32, owner: u64, place: Place, at: UnixMillis) {
-        let sequence = if owner == 0 { self.ids.get(&id).copied() } else { Some(owner) };
+    pub(crate) fn take_content(
+        &mut self,
+        id: MessageId,
+        index: u32,
+        owner: u64,
+        place: Place,
+        at: UnixMillis,
+    ) {
+        let sequence = if owner == 0 { self.living.find(id) } else { Some(owner) };
         if let Some(sequence) = sequence {
-            let Some(living) = self.living.get_mut(&sequence) else {
-                if owner != 0 && !self.dead_ids.contains(id) {
+            match self.living.get_mut(sequence) {
+                Some(living) => {
+                    if let Some(old) = living.set_chunk(index, place) {
+                        self.account(old, place);
+                    }
+                }
+                None if owner != 0 && !self.dead_ids.contains(id) => {
                     self.orphans.entry(owner).or_default().push((index, place));
                 }
-                return;
-            };
-            if let Some(chunk) = usize::try_from(index).ok().and_then(|index| living.chunks.get_mut(index)) {
-                let old = std::mem::replace(chunk, place);
-                self.account(old, place);
-                self.segments[place.segment as usize].add(Resident::Message(sequence));
+                None => {}
             }
             return;
         }
@@ -250,25 +266,37 @@ impl Index {
         partial.octets = partial.octets + gained - lost;
         self.partial_octets = self.partial_octets + gained - lost;
         self.account(old, place);
-        self.segments[place.segment as usize].add(Resident::Partial(id));
     }
 
-    fn apply_message(&mut self, effect: MessageEffect, events: &mut Option<&mut VecDeque<LogEvent>>) {
-        let MessageEffect { message: id, sequence, envelope, content_octets, chunks, place, states } = effect;
-        let moved = states.is_some();
-        let runs = match states {
-            None => Runs::new(&envelope),
-            Some(states) => Runs::restored(&envelope, &states),
-        };
-        if let Some(living) = self.living.get_mut(&sequence.0) {
+    pub(crate) fn take_message<'a>(
+        &mut self,
+        arrival: Arrival,
+        routes: impl Iterator<Item = (&'a str, &'a str)>,
+        events: &mut Option<&mut VecDeque<LogEvent>>,
+    ) {
+        let Arrival {
+            message,
+            sequence,
+            accepted_at,
+            precedence,
+            content_octets,
+            chunks,
+            place,
+            runs,
+            moved,
+        } = arrival;
+        if let Some(living) = self.living.get_mut(sequence.0) {
             let old = std::mem::replace(&mut living.place, place);
             living.runs = runs;
+            let is_dead = living.runs.is_dead();
             self.account(old, place);
-            self.segments[place.segment as usize].add(Resident::Message(sequence.0));
+            if is_dead {
+                self.bury(sequence);
+            }
             return;
         }
         let mut places = vec![Place::default(); chunks as usize];
-        if let Some(partial) = self.partials.remove(&id) {
+        if let Some(partial) = self.partials.remove(&message) {
             self.partial_octets -= partial.octets;
             for (index, place) in partial.chunks {
                 match places.get_mut(index as usize) {
@@ -284,77 +312,82 @@ impl Index {
             }
         }
         self.account(Place::default(), place);
-        for place in places.iter().chain([&place]).filter(|place| !place.is_missing()) {
-            self.segments[place.segment as usize].add(Resident::Message(sequence.0));
-        }
-        let living = Living {
-            id,
-            content_octets,
-            accepted_at: envelope.accepted_at,
-            place,
-            chunks: places.into_boxed_slice(),
-            routes: envelope.routes.iter().map(|route| self.intern(route)).collect(),
-            runs,
-            precedence: envelope.precedence,
-            damaged: false,
-        };
+        let routes = routes.map(|(channel, peer)| self.routes.take(channel, peer)).collect();
+        let content = Content { octets: content_octets, chunks: places, routes };
+        let is_dead = runs.is_dead();
+        let living = Living::new(message, accepted_at, precedence, place, runs, content);
         if let Some(events) = events.as_mut().filter(|_| !moved) {
-            events.push_back(LogEvent::Accepted { sequence, facts: living.facts(sequence) });
+            events.push_back(LogEvent::Accepted { sequence, facts: self.facts_of(sequence, &living) });
         }
-        let dead = living.runs.is_dead();
-        self.ids.insert(id, sequence.0);
         self.living.insert(sequence.0, living);
-        if dead {
+        if is_dead {
             self.bury(sequence);
         }
     }
 
-    fn apply_moved(&mut self, sequence: MessageSequence, place: Place) {
-        let Some(living) = self.living.get_mut(&sequence.0) else { return };
-        let old = std::mem::replace(&mut living.place, place);
-        living.runs.settle();
-        self.account(old, place);
-        self.segments[place.segment as usize].add(Resident::Message(sequence.0));
-    }
-
-    fn apply_outcome(
+    fn take_outcomes(
         &mut self,
         sequence: MessageSequence,
         outcomes: &[(RecipientRange, Outcome)],
         place: Place,
         events: &mut Option<&mut VecDeque<LogEvent>>,
     ) {
-        let Some(living) = self.living.get_mut(&sequence.0) else { return };
+        let Some(living) = self.living.get_mut(sequence.0) else { return };
         let mut changed = Vec::new();
         for (range, outcome) in outcomes {
-            for range in living.runs.apply(*range, outcome, Last::Outcome(place)) {
-                changed.push((range, outcome.clone()));
-            }
+            let ranges = living.runs.apply(*range, outcome.kind(), Last::Outcome(place));
+            changed.extend(ranges.into_iter().map(|range| (range, outcome.clone())));
         }
-        let dead = living.runs.is_dead();
+        let is_dead = living.runs.is_dead();
         if let Some(events) = events {
             if !changed.is_empty() {
                 events.push_back(LogEvent::Outcome { sequence, outcomes: changed });
             }
-            if dead {
+            if is_dead {
                 events.push_back(LogEvent::Dead { sequence });
             }
         }
-        if dead {
+        if is_dead {
             self.bury(sequence);
         }
     }
 
-    fn bury(&mut self, sequence: MessageSequence) {
-        let Some(living) = self.living.remove(&sequence.0) else { return };
-        self.ids.remove(&living.id);
-        self.dead_ids.insert(living.id);
-        for place in living.chunks.iter().chain([&living.place]) {
-            self.account(*place, Place::default());
+    /// Outcomes as the index of a segment tells of them.
+    pub(crate) fn take_changes(
+        &mut self,
+        sequence: MessageSequence,
+        changes: &[(RecipientRange, OutcomeKind)],
+        place: Place,
+    ) {
+        let Some(living) = self.living.get_mut(sequence.0) else { return };
+        for (range, kind) in changes {
+            living.runs.apply(*range, *kind, Last::Outcome(place));
+        }
+        if living.runs.is_dead() {
+            self.bury(sequence);
         }
     }
 
-    fn drop_partial(&mut self, id: MessageId) {
+    /// Nothing remains to be done for the message, whatever was known of it.
+    pub(crate) fn bury(&mut self, sequence: MessageSequence) {
+        let Some(living) = self.living.remove(sequence.0) else { return };
+        self.dead_ids.insert(living.id);
+        for place in living.chunks().iter().chain([&living.place]) {
+            self.account(*place, Place::default());
+        }
+        for route in living.routes() {
+            self.routes.give_back(*route);
+        }
+    }
+
+    /// A message came and went, or went: what is there of it is dead.
+    pub(crate) fn take_gone(&mut self, sequence: MessageSequence, message: MessageId) {
+        self.bury(sequence);
+        self.drop_partial(message);
+        self.dead_ids.insert(message);
+    }
+
+    pub(crate) fn drop_partial(&mut self, id: MessageId) {
         let Some(partial) = self.partials.remove(&id) else { return };
         self.partial_octets -= partial.octets;
         for place in partial.chunks.into_values() {
@@ -365,35 +398,22 @@ impl Index {
     /// Moves the count of living octets from one place to another; a missing place counts nothing.
     fn account(&mut self, old: Place, new: Place) {
         let (lost, gained) = (old.padded_octets(), new.padded_octets());
-        let share = &mut self.segments[old.segment as usize].living_octets;
+        let share = &mut self.segment_octets[old.segment() as usize];
         *share = share.checked_sub(lost).expect("what leaves a segment was counted when it came");
-        self.segments[new.segment as usize].living_octets += gained;
+        self.segment_octets[new.segment() as usize] += gained;
         self.living_octets = self.living_octets + gained - lost;
-    }
-
-    fn intern(&mut self, route: &Route) -> Arc<Route> {
-        if let Some(known) = self.routes.get(route) {
-            return Arc::clone(known);
-        }
-        if self.routes.len() >= self.routes_purge_at {
-            self.routes.retain(|route| Arc::strong_count(route) > 1);
-            self.routes_purge_at = (self.routes.len() * 2).max(1024);
-        }
-        let route = Arc::new(route.clone());
-        self.routes.insert(Arc::clone(&route));
-        route
     }
 
     /// Ends recovery: marks the messages of whose content a part was not found, and gives their numbers.
     pub(crate) fn settle(&mut self) -> Vec<MessageSequence> {
         self.orphans = FxHashMap::default();
         let mut damaged = Vec::new();
-        for (sequence, living) in &mut self.living {
-            let found: u64 = living.chunks.iter().map(|place| content_octets(*place)).sum();
+        for (sequence, living) in self.living.iter_mut() {
+            let found: u64 = living.chunks().iter().map(|place| content_octets(*place)).sum();
             living.damaged =
-                living.chunks.iter().any(|place| place.is_missing()) || found != living.content_octets;
+                living.chunks().iter().any(|place| place.is_missing()) || found != living.content_octets();
             if living.damaged {
-                damaged.push(MessageSequence(*sequence));
+                damaged.push(sequence);
             }
         }
         damaged
@@ -401,9 +421,9 @@ impl Index {
 
     /// A chunk cannot be read back: its message is damaged from now on, and the place no longer counts.
     pub(crate) fn lose_chunk(&mut self, owner: MessageSequence, id: MessageId, index: u32) {
-        let old = if let Some(living) = self.living.get_mut(&owner.0) {
+        let old = if let Some(living) = self.living.get_mut(owner.0) {
             living.damaged = true;
-            living.chunks.get_mut(index as usize).map(std::mem::take)
+            living.set_chunk(index, Place::default())
         } else if let Some(partial) = self.partials.get_mut(&id) {
             let old = partial.chunks.remove(&index);
             let lost = old.map_or(0, content_octets);
@@ -421,45 +441,21 @@ impl Index {
         self.bury(sequence);
     }
 
-    /// The residents of `segment`, found by looking at everything. For a segment whose own list does not explain its
-    /// count; linear in what lives.
-    pub(crate) fn rebuild_residents(&mut self, segment: u32) {
-        let messages = self
-            .living
-            .iter()
-            .filter(|(_, living)| {
-                living.chunks.iter().chain([&living.place]).any(|place| place.segment == segment)
-            })
-            .map(|(sequence, _)| Resident::Message(*sequence));
-        let partials = self
-            .partials
-            .iter()
-            .filter(|(_, partial)| partial.chunks.values().any(|place| place.segment == segment))
-            .map(|(id, _)| Resident::Partial(*id));
-        self.segments[segment as usize].residents = messages.chain(partials).collect();
-    }
-}
-
-impl Living {
-    pub(crate) fn facts(&self, sequence: MessageSequence) -> MessageFacts {
-        let routes = self.runs.pending_by_route().into_iter().filter_map(|(index, pending, attempts)| {
-            let route = self.routes.get(usize::from(index.0))?;
-            Some(RouteFacts { index, route: Arc::clone(route), pending, attempts })
+    /// Whoever has a record in `segment`, in the order of the first one. Linear in what lives: 5 ms for a million
+    /// messages, once for each segment that is reclaimed.
+    pub(crate) fn residents(&self, segment: u32) -> VecDeque<Resident> {
+        let first = |places: &mut dyn Iterator<Item = Place>| {
+            places.filter(|place| place.segment() == segment && !place.is_missing()).map(Place::offset).min()
+        };
+        let messages = self.living.from(0).filter_map(|(sequence, living)| {
+            let at = first(&mut living.chunks().iter().copied().chain([living.place]))?;
+            Some((at, Resident::Message(sequence.0)))
         });
-        MessageFacts {
-            id: self.id,
-            sequence,
-            precedence: self.precedence,
-            accepted_at: self.accepted_at,
-            content_octets: self.content_octets,
-            delay_reported: self.runs.delay_was_reported(),
-            routes: routes.collect(),
-            failed: self.runs.failed(),
-        }
+        let partials = self.partials.iter().filter_map(|(id, partial)| {
+            Some((first(&mut partial.chunks.values().copied())?, Resident::Partial(*id)))
+        });
+        let mut residents: Vec<(u32, Resident)> = messages.chain(partials).collect();
+        residents.sort_unstable();
+        residents.into_iter().map(|(_, resident)| resident).collect()
     }
-}
-
-/// Octets of content in a chunk's record.
-pub(crate) fn content_octets(place: Place) -> u64 {
-    u64::from(place.octets).saturating_sub(crate::format::CONTENT_OVERHEAD_OCTETS as u64)
 }

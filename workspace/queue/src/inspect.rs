@@ -9,7 +9,7 @@ use crate::event::{MessageDetail, MessageFacts, PartialFacts, ReadError};
 use crate::format::{CHUNK_OCTETS_MAX, Geometry};
 use crate::index::Index;
 use crate::reader::Shelf;
-use crate::recovery::{Damage, DamagedPart, OpenError, RecoveryReport, recover};
+use crate::recovery::{Damage, DamagedPart, OpenError, Reading, RecoveryReport, recover};
 
 /// How far a long reading is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Inspection<D> {
 /// # Errors
 /// `OpenError` when this is no log, or the disk cannot be read.
 pub fn inspect<D: Disk>(mut disk: D, progress: &mut dyn FnMut(Progress)) -> Result<Inspection<D>, OpenError> {
-    let recovered = recover(&mut disk, 0, &mut |done, total| progress(Progress { done, total }))?;
+    let recovered = recover(&mut disk, 0, Reading::InFull, progress)?;
     let superblock = recovered.superblock;
     let parameters = Parameters { recent_content_octets_max: 0, ..Parameters::default() };
     let mut shelf = Shelf::new(disk, superblock.geometry, superblock.secret, &parameters);
@@ -53,7 +53,7 @@ impl<D: Disk> Inspection<D> {
 
     /// The living messages, ascending.
     pub fn messages(&self) -> impl Iterator<Item = MessageFacts> + '_ {
-        self.index.living_from(0).map(|(sequence, living)| living.facts(sequence))
+        self.index.living_from(0).map(|(sequence, living)| self.index.facts_of(sequence, living))
     }
 
     /// Content without envelope.
@@ -99,8 +99,8 @@ impl<D: Disk> Inspection<D> {
         for (done, sequence) in (1..).zip(sequences) {
             if !self.content_is_whole(sequence)? {
                 let place = self.index.get(sequence).map(|living| living.place).unwrap_or_default();
-                let offset = self.shelf.geometry.offset_of(place.segment, place.offset);
-                let octets = self.index.get(sequence).map_or(0, |living| living.content_octets);
+                let offset = self.shelf.geometry.offset_of(place.segment(), place.offset());
+                let octets = self.index.get(sequence).map_or(0, |living| living.content_octets());
                 damage.push(Damage { offset, octets, what: DamagedPart::Content });
             }
             progress(Progress { done, total });

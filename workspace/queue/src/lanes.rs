@@ -71,16 +71,16 @@ impl Lanes {
     }
 
     fn came(&mut self, set: &WaitingSet) {
-        self.octets += set.octets as u64;
+        self.octets += set.need.octets as u64;
         self.content_octets += content_octets(set);
     }
 
     fn went(&mut self, set: &WaitingSet) {
-        self.octets -= set.octets as u64;
+        self.octets -= set.need.octets as u64;
         self.content_octets -= content_octets(set);
     }
 }
 
 const fn content_octets(set: &WaitingSet) -> u64 {
-    if set.only_content { set.octets as u64 } else { 0 }
+    if set.only_content { set.need.octets as u64 } else { 0 }
 }

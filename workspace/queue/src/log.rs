@@ -5,17 +5,19 @@ use std::collections::VecDeque;
 use sternpost_message::{MessageId, MessageSequence, UnixMillis};
 
 use crate::append::{AppendError, AppendSet, Lane, Parameters};
-use crate::batch::Batch;
+use crate::batch::{Batch, Need};
+use crate::entry::CONTENT_ENTRY_OCTETS_MAX;
 use crate::event::{Alarm, LogEvent, LogStatus, MessageDetail, MessageFacts, PartialFacts, ReadError};
 use crate::format::{Follows, Geometry, HEADER_OCTETS, PAGE_OCTETS, SUPERBLOCK_B_OFFSET, Superblock};
-use crate::index::Index;
+use crate::index::{Index, Resident};
 use crate::lanes::Lanes;
 use crate::reader::Shelf;
 use crate::reclaim::Space;
-use crate::recovery::{Head, OpenError, RecoveryReport, recover};
+use crate::recovery::{Head, OpenError, Reading, RecoveryReport, recover};
+use crate::seal::Seals;
 use crate::set::WaitingSet;
-use crate::writer::Flight;
-use crate::{AlignedBuffer, Disk, DiskError};
+use crate::writer::{Flight, Part};
+use crate::{AlignedBuffer, Disk, DiskError, Progress};
 
 /// Why no log was made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +48,12 @@ pub struct Log<D: Disk> {
     pub(crate) next_message: u64,
     pub(crate) filling: Option<Batch>,
     pub(crate) flight: Option<Flight>,
+    /// The indexes of segments, and the part of one that is being written.
+    pub(crate) seals: Seals,
+    pub(crate) part: Option<Part>,
+    pub(crate) part_was_last: bool,
+    /// Who has still to be moved out of the oldest segment: its use, and whoever has a record in it.
+    pub(crate) residents: Option<(u64, VecDeque<Resident>)>,
     pub(crate) buffers: Vec<AlignedBuffer>,
     pub(crate) events: VecDeque<LogEvent>,
     pub(crate) failures_in_row: u32,
@@ -57,6 +65,10 @@ pub struct Log<D: Disk> {
     pub(crate) sweep_at: UnixMillis,
     pub(crate) counts: Counts,
 }
+
+/// The largest batch that can be asked for: 10 ms of a device that writes 1.6 GB/s.
+const BATCH_OCTETS_MAX: usize = 16 << 20;
+const _: () = assert!(BATCH_OCTETS_MAX <= crate::place::RECORD_OCTETS_MAX);
 
 /// Since the log was opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,11 +101,24 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `OpenError` when this is no log, or the disk cannot be read. Damage is no error: it is in the report.
     pub fn open(
-        mut disk: D,
+        disk: D,
         parameters: Parameters,
         now: UnixMillis,
     ) -> Result<(Self, RecoveryReport), OpenError> {
-        let recovered = recover(&mut disk, parameters.recent_ids_max, &mut |_, _| {})?;
+        Self::open_with_progress(disk, parameters, now, &mut |_| {})
+    }
+
+    /// The same; `progress` is told of each segment that is done.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_with_progress(
+        mut disk: D,
+        parameters: Parameters,
+        now: UnixMillis,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        let recovered = recover(&mut disk, parameters.recent_ids_max, Reading::ByIndex, progress)?;
         let superblock = recovered.superblock;
         if let Some(offset) = recovered.lost_superblock {
             let repaired = Superblock { generation: superblock.generation.saturating_add(1), ..superblock };
@@ -102,9 +127,14 @@ impl<D: Disk> Log<D> {
         let geometry = superblock.geometry;
         let segment_octets = geometry.segment_octets as usize;
         let batch_octets_max =
-            parameters.batch_octets_max.clamp(128 * 1024, segment_octets) / PAGE_OCTETS * PAGE_OCTETS;
+            parameters.batch_octets_max.clamp(128 * 1024, segment_octets.min(BATCH_OCTETS_MAX)) / PAGE_OCTETS
+                * PAGE_OCTETS;
         let mut shelf = Shelf::new(disk, geometry, superblock.secret, &parameters);
-        let space = Space::new(geometry, recovered.ring, &recovered.uses, recovered.start_use);
+        let ring = recovered.ring.iter().map(|(segment, _)| *segment).collect();
+        let mut space = Space::new(geometry, ring, &recovered.uses, recovered.start_use);
+        for (segment, end) in recovered.ring {
+            space.fill(segment, end);
+        }
         shelf.uses = recovered.uses;
         let log = Self {
             shelf,
@@ -120,6 +150,10 @@ impl<D: Disk> Log<D> {
             next_message: recovered.next_message,
             filling: None,
             flight: None,
+            seals: recovered.seals,
+            part: None,
+            part_was_last: false,
+            residents: None,
             buffers: (0..2).map(|_| AlignedBuffer::with_capacity(batch_octets_max)).collect(),
             events: VecDeque::new(),
             failures_in_row: 0,
@@ -145,8 +179,8 @@ impl<D: Disk> Log<D> {
 
     /// Octets of the largest set: what fits into a batch that opens a segment.
     #[must_use]
-    pub const fn set_octets_max(&self) -> usize {
-        self.batch_octets_max - PAGE_OCTETS - HEADER_OCTETS
+    pub fn set_octets_max(&self) -> usize {
+        self.empty_berth().octets_for(CONTENT_ENTRY_OCTETS_MAX) - PAGE_OCTETS - HEADER_OCTETS
     }
 
     /// Gives a set to the log. `Committed` or `Refused` with its ticket follows, unless an error is returned here.
@@ -163,12 +197,12 @@ impl<D: Disk> Log<D> {
         if self.probe_at.is_some() {
             return Err(AppendError::Closed);
         }
-        let set = WaitingSet::new(set, lane, Some(ticket), now, self.set_octets_max())?;
-        if set.accepts && !self.has_room_for(set.octets) {
+        let set = WaitingSet::new(set, lane, Some(ticket), now, &self.empty_berth())?;
+        if set.accepts && !self.has_room_for(set.need) {
             self.tell_full();
             return Err(AppendError::Full);
         }
-        if set.only_content && !self.has_room_for_partial(set.octets as u64) {
+        if set.only_content && !self.has_room_for_partial(set.need.octets as u64) {
             return Err(AppendError::Full);
         }
         self.lanes.push_back(set);
@@ -206,7 +240,7 @@ impl<D: Disk> Log<D> {
     /// Whether a write is under way.
     #[must_use]
     pub const fn is_writing(&self) -> bool {
-        self.flight.is_some()
+        self.flight.is_some() || self.part.is_some()
     }
 
     /// The living messages from `sequence` on, ascending. A message of whose content a part is lost is not among them.
@@ -217,7 +251,7 @@ impl<D: Disk> Log<D> {
     /// The scheduler's view of one living message.
     #[must_use]
     pub fn facts(&self, sequence: MessageSequence) -> Option<MessageFacts> {
-        self.index.get(sequence).map(|living| living.facts(sequence))
+        self.index.facts(sequence)
     }
 
     /// Envelope and recipients of a living message; none when it does not live.
@@ -267,13 +301,14 @@ impl<D: Disk> Log<D> {
             live_segments: self.space.live_count(),
             living_octets: self.index.living_octets(),
             living_messages: self.index.living_count(),
+            living_memory_octets: self.index.memory_octets(),
             partials: self.index.partials_count(),
             waiting_octets: self.lanes.octets(),
             batches: self.counts.batches,
             written_octets: self.counts.written_octets,
             moved_records: self.counts.moved_records,
             write_errors: self.counts.write_errors,
-            accepts: self.probe_at.is_none() && self.has_room_for(0),
+            accepts: self.probe_at.is_none() && !self.full && self.has_room_for(Need::default()),
             sequence: self.last.sequence,
         }
     }

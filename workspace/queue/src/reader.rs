@@ -19,7 +19,9 @@ use crate::format::{
     CONTENT_OVERHEAD_OCTETS, ContentHead, Geometry, Kind, MessageHead, OutcomeHead, RecipientRecord, Salt,
     split_record,
 };
-use crate::index::{Index, Living, Place, content_octets};
+use crate::index::Index;
+use crate::living::{Living, content_octets};
+use crate::place::Place;
 use crate::runs::Last;
 use crate::unread::Unread;
 
@@ -54,20 +56,21 @@ impl<D: Disk> Shelf<D> {
         if place.is_missing() {
             return Err(ReadError::Missing(sequence));
         }
-        let mut octets = vec![0; place.octets as usize];
-        if let Err(error) = self.disk.read(self.geometry.offset_of(place.segment, place.offset), &mut octets)
+        let mut octets = vec![0; place.octets() as usize];
+        if let Err(error) =
+            self.disk.read(self.geometry.offset_of(place.segment(), place.offset()), &mut octets)
         {
             return Err(if self.unread.failed(place) { damaged(sequence, place) } else { error.into() });
         }
         self.unread.succeeded(place);
         // The padding is not read; a record ends at a multiple of 8 only on disk.
         octets.resize(octets.len().next_multiple_of(crate::format::RECORD_ALIGNMENT), 0);
-        let salt = Salt::of_use(&self.secret, place.segment, self.uses[place.segment as usize]);
+        let salt = Salt::of_use(&self.secret, place.segment(), self.uses[place.segment() as usize]);
         let valid = split_record(&octets).is_some_and(|(header, body, _)| {
             Kind::from_number(header.kind.get()).is_some_and(|kind| kinds.contains(&kind))
                 && header.body_crc.get() == salt.crc(body)
         });
-        octets.truncate(place.octets as usize);
+        octets.truncate(place.octets() as usize);
         if valid { Ok(octets) } else { Err(damaged(sequence, place)) }
     }
 
@@ -90,7 +93,7 @@ impl<D: Disk> Shelf<D> {
         sequence: MessageSequence,
     ) -> Result<Option<MessageDetail>, ReadError> {
         let Some(living) = index.get(sequence) else { return Ok(None) };
-        let moved = living.runs.iter().any(|run| run.last == Last::Moved);
+        let moved = living.runs.iter().any(|run| run.last() == Last::Moved);
         let recent = self.recent.envelope(living.id).filter(|_| !moved);
         let (envelope, content_sha256, old) = match recent {
             Some((envelope, sha256)) => (envelope, sha256, Vec::new()),
@@ -100,13 +103,13 @@ impl<D: Disk> Shelf<D> {
             }
         };
         let states = self.states(sequence, living, envelope.recipients.len(), &old)?;
-        let content_octets = living.content_octets;
+        let content_octets = living.content_octets();
         Ok(Some(MessageDetail { id: living.id, sequence, envelope, content_octets, content_sha256, states }))
     }
 
     /// When it is worth while to ask for the message's records again, if the disk did not read one of them just now.
     pub(crate) fn detail_rests_until(&self, living: &Living) -> Option<UnixMillis> {
-        let outcomes = living.runs.iter().filter_map(|run| match run.last {
+        let outcomes = living.runs.iter().filter_map(|run| match run.last() {
             Last::Outcome(place) => Some(place),
             Last::None | Last::Moved => None,
         });
@@ -124,7 +127,7 @@ impl<D: Disk> Shelf<D> {
         let mut states = Vec::with_capacity(recipients);
         let mut cached: Option<(Place, Vec<(RecipientRange, Outcome)>)> = None;
         for run in living.runs.iter() {
-            if let Last::Outcome(place) = run.last
+            if let Last::Outcome(place) = run.last()
                 && cached.as_ref().is_none_or(|(known, _)| *known != place)
             {
                 let outcomes = match self.outcomes(sequence, place) {
@@ -134,7 +137,7 @@ impl<D: Disk> Shelf<D> {
                 cached = Some((place, outcomes));
             }
             for recipient in run.first..run.first + run.count {
-                let last = match run.last {
+                let last = match run.last() {
                     Last::None => None,
                     Last::Moved => moved
                         .get(moved.partition_point(|(range, _)| range.end() <= recipient))
@@ -203,7 +206,7 @@ impl<D: Disk> Shelf<D> {
         let living = index.get(sequence).ok_or(ReadError::Unknown(sequence))?;
         let mut chunk_start = 0;
         let mut done = 0;
-        for (number, place) in (0..).zip(&living.chunks) {
+        for (number, place) in (0..).zip(living.chunks()) {
             if place.is_missing() {
                 return Err(ReadError::Missing(sequence));
             }
@@ -227,7 +230,7 @@ impl<D: Disk> Shelf<D> {
 }
 
 const fn damaged(sequence: MessageSequence, place: Place) -> ReadError {
-    ReadError::Damaged { sequence, segment: place.segment, offset: place.offset }
+    ReadError::Damaged { sequence, segment: place.segment(), offset: place.offset() }
 }
 
 /// The last diagnostic that a recipient got from these outcomes.

@@ -8,10 +8,13 @@ use std::collections::VecDeque;
 
 use sternpost_message::{MessageId, MessageSequence, RecipientRange, UnixMillis};
 
+use crate::batch::{Need, content_need, message_need, to_u32};
 use crate::event::{Alarm, LogEvent, ReadError};
-use crate::format::{CONTENT_OVERHEAD_OCTETS, Geometry, MessageHead, RecipientRecord};
-use crate::index::{Living, Place, Resident};
-use crate::runs::Last;
+use crate::format::{CONTENT_OVERHEAD_OCTETS, Geometry, Kind, MessageHead, RecipientRecord};
+use crate::index::Resident;
+use crate::living::Living;
+use crate::place::Place;
+use crate::runs::{Last, Runs};
 use crate::{Disk, Log};
 
 /// Segments that only moves may open. Outcomes stop before them, mail one segment earlier still.
@@ -23,7 +26,8 @@ pub(crate) struct Space {
     ring: VecDeque<(u32, u64)>,
     free: VecDeque<u32>,
     excluded: Vec<(u32, u64)>,
-    segments: usize,
+    /// How far each segment is filled. What is behind that cannot be won by moving.
+    filled_octets: Vec<u32>,
 }
 
 impl Space {
@@ -36,15 +40,20 @@ impl Space {
             .map(|step| (after_head + step) % geometry.segments)
             .filter(|segment| ring.iter().all(|(living, _)| living != segment))
             .collect();
-        Self { ring, free, excluded: Vec::new(), segments: geometry.segments as usize }
+        Self { ring, free, excluded: Vec::new(), filled_octets: vec![0; geometry.segments as usize] }
+    }
+
+    /// A segment is filled up to `octets`; all of it, when nothing more will be written to it because a write failed.
+    pub(crate) fn fill(&mut self, segment: u32, octets: u32) {
+        self.filled_octets[segment as usize] = octets;
     }
 
     pub(crate) fn free_count(&self) -> u32 {
-        crate::batch::to_u32(self.free.len())
+        to_u32(self.free.len())
     }
 
     pub(crate) fn live_count(&self) -> u32 {
-        crate::batch::to_u32(self.ring.len())
+        to_u32(self.ring.len())
     }
 
     pub(crate) fn next_free(&self) -> Option<u32> {
@@ -78,6 +87,11 @@ impl Space {
         self.free.push_back(segment);
     }
 
+    /// Whether a use of a segment is part of the log.
+    pub(crate) fn lives(&self, segment: u32, use_number: u64) -> bool {
+        self.ring.contains(&(segment, use_number))
+    }
+
     /// A durable batch names `start_use`: what is below may be written.
     pub(crate) fn release(&mut self, start_use: u64) {
         let free = &mut self.free;
@@ -92,7 +106,7 @@ impl Space {
 
     /// So few segments are free that room must be made.
     fn is_short(&self) -> bool {
-        self.free.len() + self.excluded.len() < (self.segments / 8).max(RESERVE_SEGMENTS + 3)
+        self.free.len() + self.excluded.len() < (self.filled_octets.len() / 8).max(RESERVE_SEGMENTS + 3)
     }
 
     fn oldest_sealed(&self, head: Option<u32>) -> Option<u32> {
@@ -115,14 +129,9 @@ impl<D: Disk> Log<D> {
     pub(crate) fn advance_start(&mut self) {
         let head = self.head.map(|head| head.segment);
         while let Some(oldest) = self.space.oldest_sealed(head) {
-            let share = &mut self.index.segments[oldest as usize];
-            if share.living_octets != 0 {
-                if share.residents.is_empty() {
-                    self.index.rebuild_residents(oldest);
-                }
+            if self.index.living_octets_in(oldest) != 0 {
                 return;
             }
-            share.residents.clear();
             self.space.excluded.extend(self.space.ring.pop_front());
         }
     }
@@ -133,7 +142,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Whether survivors should move: room is short or the living are strewn thin, and there is something to gain: more than
-    /// what the ends of segments waste, into which the next record did not fit.
+    /// what is lost again in the pages of the batches that they move into.
     pub(crate) fn reclaim_is_wanted(&self) -> bool {
         let head = self.head.map(|head| head.segment);
         if self.space.oldest_sealed(head).is_none() {
@@ -143,7 +152,8 @@ impl<D: Disk> Log<D> {
         let sealed = self.space.ring.iter().filter(|(segment, _)| Some(*segment) != head);
         let dead: u64 = sealed
             .map(|(segment, _)| {
-                segment_octets.saturating_sub(self.index.segments[*segment as usize].living_octets)
+                u64::from(self.space.filled_octets[*segment as usize])
+                    .saturating_sub(self.index.living_octets_in(*segment))
             })
             .sum();
         let range = self.space.ring.len() as u64 * segment_octets;
@@ -153,7 +163,7 @@ impl<D: Disk> Log<D> {
 
     /// Puts survivors of the oldest segment into the batch. Whether there were any.
     pub(crate) fn stage_moves(&mut self) -> bool {
-        if self.moves_rest_until.is_some() || !self.reclaim_is_wanted() || !self.plan(0) {
+        if self.moves_rest_until.is_some() || !self.reclaim_is_wanted() || !self.plan(Need::default()) {
             return false;
         }
         let head = self.head.map(|head| head.segment);
@@ -163,7 +173,10 @@ impl<D: Disk> Log<D> {
         let share = if batch.sets.is_empty() { self.batch_octets_max } else { self.batch_octets_max / 4 };
         let floor = batch.room().saturating_sub(share);
         let before = batch.records();
-        let mut residents = std::mem::take(&mut self.index.segments[oldest as usize].residents);
+        let use_number = self.shelf.uses[oldest as usize];
+        let known =
+            self.residents.take().filter(|(known, residents)| *known == use_number && !residents.is_empty());
+        let mut residents = known.map_or_else(|| self.index.residents(oldest), |(_, residents)| residents);
         let (mut at, mut is_full) = (0, false);
         while let Some(resident) = residents.get(at).copied() {
             match self.move_resident(resident, oldest, floor) {
@@ -175,7 +188,7 @@ impl<D: Disk> Log<D> {
                 }
             }
         }
-        self.index.segments[oldest as usize].residents = residents;
+        self.residents = Some((use_number, residents));
         let moved = self.filling.as_ref().is_some_and(|batch| batch.records() > before);
         if moved || is_full {
             // The next batch is the next occasion.
@@ -207,12 +220,12 @@ impl<D: Disk> Log<D> {
     }
 
     fn stage_resident(&mut self, resident: Resident, segment: u32, floor: usize) -> Moved {
-        let here = |place: &Place| place.segment == segment && !place.is_missing();
+        let here = |place: &Place| place.segment() == segment && !place.is_missing();
         match resident {
             Resident::Message(sequence) => {
                 let Some(living) = self.index.get(MessageSequence(sequence)) else { return Moved::Gone };
                 let envelope_is_here = here(&living.place);
-                let chunks = living.chunks.iter().zip(0..).filter(|(place, _)| here(place));
+                let chunks = living.chunks().iter().zip(0..).filter(|(place, _)| here(place));
                 let chunks: Vec<(u32, Place)> = chunks.map(|(place, index)| (index, *place)).collect();
                 let id = living.id;
                 if !envelope_is_here && chunks.is_empty() {
@@ -245,13 +258,13 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Makes sure that `octets` fit into the batch, above what is kept for others.
-    fn has_room_to_move(&mut self, octets: usize, floor: usize) -> bool {
+    /// Makes sure that `need` fits into the batch, above what is kept for others.
+    fn has_room_to_move(&mut self, need: Need, floor: usize) -> bool {
         let is_empty = self.filling.as_ref().is_none_or(crate::batch::Batch::is_empty);
         if is_empty {
-            return self.plan(octets);
+            return self.plan(need);
         }
-        self.filling.as_ref().is_some_and(|batch| batch.room() >= floor + octets)
+        self.filling.as_ref().is_some_and(|batch| batch.takes(need, floor))
     }
 
     fn move_chunks(
@@ -262,8 +275,8 @@ impl<D: Disk> Log<D> {
         floor: usize,
     ) -> Moved {
         for (index, place) in chunks {
-            let record_octets = (place.octets as usize).max(CONTENT_OVERHEAD_OCTETS).next_multiple_of(8);
-            if !self.has_room_to_move(record_octets, floor) {
+            let octets = (place.octets() as usize).saturating_sub(CONTENT_OVERHEAD_OCTETS);
+            if !self.has_room_to_move(content_need(octets), floor) {
                 return Moved::NoRoom;
             }
             if let Some(until) = self.shelf.unread.rests_until(*place) {
@@ -295,7 +308,7 @@ impl<D: Disk> Log<D> {
     /// Puts the envelope with its states into the batch, if the disk reads it. False when the batch is full.
     fn move_envelope(&mut self, sequence: MessageSequence, floor: usize) -> bool {
         let Some(living) = self.index.get(sequence) else { return true };
-        let (chunks, id) = (crate::batch::to_u32(living.chunks.len()), living.id);
+        let (chunks, id) = (to_u32(living.chunks().len()), living.id);
         let detail = match self.shelf.detail_rests_until(living) {
             Some(until) => {
                 self.rest_until(until);
@@ -321,17 +334,15 @@ impl<D: Disk> Log<D> {
         let words_are_lost = lost_words(living, &detail.states);
         let Ok(envelope) = postcard::to_stdvec(detail.envelope.as_ref()) else { return false };
         let mut states = pack(&detail.states);
-        let fits = |states: &[u8]| {
-            crate::batch::envelope_record_octets(envelope.len() + states.len()) <= self.set_octets_max()
-        };
+        let need = |states: &[u8]| message_need(&detail.envelope, envelope.len() + states.len());
         let mut encoded = postcard::to_stdvec(&states).unwrap_or_default();
-        if !fits(&encoded) {
+        if !self.empty_berth().takes(need(&encoded)) {
             // Thousands of long diagnostics: their words are given up, the states never.
             states.iter_mut().for_each(|(_, record)| record.last = None);
-            encoded = postcard::to_stdvec(&pack_again(states)).unwrap_or_default();
+            states = pack_again(states);
+            encoded = postcard::to_stdvec(&states).unwrap_or_default();
         }
-        let octets = crate::batch::envelope_record_octets(envelope.len() + encoded.len());
-        if !self.has_room_to_move(octets, floor) {
+        if !self.has_room_to_move(need(&encoded), floor) {
             return false;
         }
         let head = MessageHead {
@@ -339,13 +350,18 @@ impl<D: Disk> Log<D> {
             sequence: sequence.0.into(),
             content_octets: detail.content_octets.into(),
             chunks: chunks.into(),
-            envelope_octets: crate::batch::to_u32(envelope.len()).into(),
-            states_octets: crate::batch::to_u32(encoded.len()).into(),
+            envelope_octets: to_u32(envelope.len()).into(),
+            states_octets: to_u32(encoded.len()).into(),
             reserved: 0.into(),
             content_sha256: detail.content_sha256,
         };
-        let moved =
-            self.filling.as_mut().is_some_and(|batch| batch.add_moved(&head, &envelope, &encoded).is_ok());
+        let runs = Runs::restored(&detail.envelope, &states);
+        let envelope = (&detail.envelope, &*envelope);
+        let moved = self.filling.as_mut().is_some_and(|batch| {
+            let added = batch.add_message(Kind::Moved, &head, envelope, (runs, &encoded)).is_ok();
+            batch.moved += u32::from(added);
+            added
+        });
         if moved && words_are_lost {
             let reason = "the words of its last outcomes are lost; its recipients' states are not".to_owned();
             self.give_up_part(id, reason);
@@ -357,7 +373,7 @@ impl<D: Disk> Log<D> {
 /// Whether a diagnostic that the log had was not found again: every outcome that an index remembers has one.
 fn lost_words(living: &Living, states: &[RecipientRecord]) -> bool {
     living.runs.iter().any(|run| {
-        matches!(run.last, Last::Outcome(_))
+        matches!(run.last(), Last::Outcome(_))
             && states.get(run.first as usize).is_some_and(|record| record.last.is_none())
     })
 }

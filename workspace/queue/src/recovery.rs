@@ -6,17 +6,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sternpost_message::{MessageId, MessageSequence, UnixMillis};
+use sternpost_message::{MessageId, MessageSequence, RouteIndex, UnixMillis};
 use zerocopy::FromBytes;
 
+use crate::batch::to_u32;
+use crate::entry::Entry;
 use crate::format::{
-    BatchHeader, CONTENT_OVERHEAD_OCTETS, ContentHead, Follows, Geometry, HEAD_OCTETS, HEADER, HEADER_OCTETS,
-    Kind, PAGE, PAGE_OCTETS, RECORD_HEADER_OCTETS, SUPERBLOCK_B_OFFSET, Salt, SegmentHeader, Superblock,
-    split_record,
+    BatchHeader, ContentHead, Follows, Footer, Geometry, HEAD_OCTETS, HEADER, Kind, PAGE, PAGE_OCTETS,
+    RECORD_HEADER_OCTETS, SUPERBLOCK_B_OFFSET, Salt, SegmentHeader, Superblock, split_record,
 };
-use crate::index::{Effect, Index, MessageEffect, Place};
+use crate::index::{Effect, Index, MessageEffect};
+use crate::place::Place;
 use crate::reader::{decode_message, decode_outcome};
-use crate::{AlignedBuffer, Disk, DiskError};
+use crate::runs::Runs;
+use crate::scan::{Body, Found, Scan, scan};
+use crate::seal::{Gathered, Seals};
+use crate::{AlignedBuffer, Disk, DiskError, Progress};
 
 /// Why a log was not opened. Nothing was written then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,9 +81,13 @@ pub enum DamagedPart {
 /// What opening a log found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
-    /// Batches applied.
+    /// Segments that live.
+    pub segments: u64,
+    /// Those of them whose index was read instead of their batches.
+    pub segments_by_index: u64,
+    /// Batches read and applied.
     pub batches: u64,
-    /// Records applied.
+    /// Records read and applied.
     pub records: u64,
     /// Octets read.
     pub read_octets: u64,
@@ -90,6 +99,15 @@ pub struct RecoveryReport {
     pub damage: Vec<Damage>,
     /// Messages of whose content a part is lost. They are kept apart: listed, and never handed out.
     pub damaged_messages: Vec<(MessageSequence, MessageId)>,
+}
+
+/// How the sealed segments are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// By their indexes, where these are whole.
+    ByIndex,
+    /// Every batch, every octet.
+    InFull,
 }
 
 /// Where the next batch goes.
@@ -107,14 +125,15 @@ pub(crate) struct Recovered {
     pub(crate) lost_superblock: Option<u64>,
     pub(crate) index: Index,
     pub(crate) uses: Vec<u64>,
-    /// Living segments, oldest first.
-    pub(crate) ring: VecDeque<u32>,
+    /// Living segments, oldest first, and how far they are filled.
+    pub(crate) ring: VecDeque<(u32, u32)>,
     pub(crate) head: Option<Head>,
     pub(crate) last: Follows,
     pub(crate) start_use: u64,
     pub(crate) next_use: u64,
     pub(crate) next_sequence: u64,
     pub(crate) next_message: u64,
+    pub(crate) seals: Seals,
     pub(crate) report: RecoveryReport,
 }
 
@@ -154,66 +173,12 @@ fn read_superblock(disk: &mut impl Disk) -> Result<(Superblock, Option<u64>), Op
     Ok((superblock, lost))
 }
 
-/// One batch found in a segment.
-struct Found {
-    header: BatchHeader,
-    crc: u32,
-    body_is_valid: bool,
-}
-
-/// What a segment holds of one use.
-struct Scan {
-    /// Batches with a valid header, ascending; the last one's body is valid.
-    batches: Vec<Found>,
-    /// Ranges in which no batch was found although there is one behind them.
-    gaps: Vec<(u32, u32)>,
-    /// Batches behind the last good one whose header is valid and whose body is not.
-    trailing: Vec<Found>,
-    /// The octet behind the last good batch.
-    end: u32,
-}
-
-/// Finds the batches of one use in the octets of its segment. `before`: sequence and CRC that the first one follows,
-/// if the segment's header is there to tell.
-fn scan(octets: &[u8], salt: Salt, segment: u32, use_number: u64, before: Option<(u64, u32)>) -> Scan {
-    let length = crate::batch::to_u32(octets.len());
-    let mut before = before;
-    let decode = |offset: u32, before: Option<(u64, u32)>| {
-        BatchHeader::decode(octets, salt, segment, use_number, offset).filter(|(header, _)| match before {
-            None => true,
-            Some((sequence, crc)) => {
-                header.sequence > sequence
-                    && (header.sequence - 1 != sequence || header.predecessor_crc == crc)
-            }
-        })
-    };
-    let mut found = Scan { batches: Vec::new(), gaps: Vec::new(), trailing: Vec::new(), end: PAGE };
-    let mut offset = PAGE;
-    while offset < length {
-        let Some((header, crc)) = decode(offset, before) else {
-            let next = (offset..length).step_by(PAGE_OCTETS).skip(1).find(|at| decode(*at, before).is_some());
-            let Some(next) = next else { break };
-            found.gaps.push((offset, next));
-            offset = next;
-            continue;
-        };
-        let body_at = offset as usize + HEADER_OCTETS;
-        let body = &octets[body_at..body_at + header.body_octets as usize];
-        let batch = Found { header, crc, body_is_valid: salt.crc(body) == header.body_crc };
-        before = Some((header.sequence, crc));
-        offset = offset.saturating_add(header.octets());
-        if batch.body_is_valid {
-            found.batches.append(&mut found.trailing);
-            found.batches.push(batch);
-            found.end = offset.min(length);
-        } else {
-            found.trailing.push(batch);
-        }
-    }
-    // A gap behind the last good batch ends at one whose body is not valid: that is no damage before the tail.
-    let end = found.end;
-    found.gaps.retain(|(start, _)| *start < end);
-    found
+/// What the first two pages of a segment say.
+#[derive(Clone, Copy)]
+struct Front {
+    header: Option<SegmentHeader>,
+    /// The use of the batch behind the header, if that batch's header is valid.
+    first_batch_use: Option<u64>,
 }
 
 /// A use that lives.
@@ -224,13 +189,15 @@ struct Located {
     /// The sequence behind which this use is void: what its successor follows. None at the head, or when the successor's
     /// header is lost.
     limit: Option<u64>,
+    is_head: bool,
 }
 
 /// Reads everything that lives.
 pub(crate) fn recover<D: Disk>(
     disk: &mut D,
     recent_ids_max: usize,
-    progress: &mut dyn FnMut(u64, u64),
+    reading: Reading,
+    progress: &mut dyn FnMut(Progress),
 ) -> Result<Recovered, OpenError> {
     let (superblock, lost_superblock) = read_superblock(disk)?;
     let geometry = superblock.geometry;
@@ -246,40 +213,29 @@ pub(crate) fn recover<D: Disk>(
         next_use: 1,
         next_sequence: 1,
         next_message: 1,
+        seals: Seals::default(),
         report: RecoveryReport::default(),
     };
     if let Some(offset) = lost_superblock {
         recovered.damage(offset, PAGE_OCTETS as u64, DamagedPart::Superblock);
     }
-    let mut page = [0; PAGE_OCTETS];
-    let mut headers = Vec::new();
-    for segment in 0..geometry.segments {
-        disk.read(geometry.offset_of(segment, 0), &mut page)?;
-        headers.extend(SegmentHeader::decode(&page, &superblock.secret, segment));
-    }
-    let Some(newest) = headers.iter().max_by_key(|header| header.use_number).copied() else {
-        return Ok(recovered);
-    };
-    for header in &headers {
-        recovered.next_message = recovered.next_message.max(header.next_message);
-        recovered.next_use = recovered.next_use.max(header.use_number.saturating_add(1));
-    }
     let mut buffer = AlignedBuffer::with_capacity(geometry.segment_octets as usize);
     buffer.resize(geometry.segment_octets as usize).expect("the buffer was made for a segment");
-
-    let head_scan =
-        recovered.scan_segment(disk, &mut buffer, newest.segment, newest.use_number, Some(&newest))?;
-    recovered.start_use = head_scan
-        .batches
-        .last()
-        .map_or(newest.start_use, |batch| batch.header.start_use.max(newest.start_use));
-    let path = recovered.path(disk, &headers, newest)?;
+    let fronts = recovered.fronts(disk, &mut buffer)?;
+    let Some(head) = recovered.find_head(disk, &mut buffer, &fronts)? else { return Ok(recovered) };
+    let header = head.header;
+    let path = recovered.path(&fronts, head);
     let total = path.len() as u64;
     for (done, located) in (1..).zip(path.iter().rev()) {
-        recovered.replay(disk, &mut buffer, located)?;
-        progress(done, total);
+        if reading == Reading::InFull
+            || located.is_head
+            || !recovered.read_index(disk, &mut buffer, located)?
+        {
+            recovered.replay(disk, &mut buffer, located)?;
+        }
+        progress(Progress { done, total });
     }
-    recovered.finish(newest);
+    recovered.finish(header);
     Ok(recovered)
 }
 
@@ -290,6 +246,62 @@ impl Recovered {
 
     fn salt(&self, segment: u32, use_number: u64) -> Salt {
         Salt::of_use(&self.superblock.secret, segment, use_number)
+    }
+
+    /// Reads the fronts of all segments.
+    fn fronts<D: Disk>(&mut self, disk: &mut D, buffer: &mut AlignedBuffer) -> Result<Vec<Front>, OpenError> {
+        let Superblock { secret, geometry, .. } = self.superblock;
+        let mut fronts = Vec::with_capacity(geometry.segments as usize);
+        for segment in 0..geometry.segments {
+            disk.read(geometry.offset_of(segment, 0), &mut buffer.as_mut_slice()[..2 * PAGE_OCTETS])?;
+            let octets = buffer.as_slice();
+            let header = SegmentHeader::decode(octets, &secret, segment);
+            let first_batch_use = BatchHeader::claimed_use(&octets[PAGE_OCTETS..]).filter(|use_number| {
+                let salt = self.salt(segment, *use_number);
+                BatchHeader::decode(octets, salt, segment, *use_number, PAGE).is_some()
+            });
+            if let Some(header) = header {
+                self.next_message = self.next_message.max(header.next_message);
+                self.next_use = self.next_use.max(header.use_number.saturating_add(1));
+            }
+            fronts.push(Front { header, first_batch_use });
+        }
+        Ok(fronts)
+    }
+
+    /// The newest use: that of the newest segment header, or a newer one whose header is lost and whose batches show that
+    /// it was there.
+    fn find_head<D: Disk>(
+        &mut self,
+        disk: &mut D,
+        buffer: &mut AlignedBuffer,
+        fronts: &[Front],
+    ) -> Result<Option<Located>, OpenError> {
+        let newest = fronts.iter().filter_map(|front| front.header).max_by_key(|header| header.use_number);
+        let newest_use = newest.map_or(0, |header| header.use_number);
+        let mut newer: Vec<(u64, u32)> = (0..)
+            .zip(fronts)
+            .filter_map(|(segment, front)| Some((front.first_batch_use?, segment)))
+            .filter(|(use_number, _)| *use_number > newest_use)
+            .collect();
+        newer.sort_unstable();
+        for (use_number, segment) in newer.into_iter().rev() {
+            // The first write of a segment is header and batch. Without the header it was torn and never acknowledged; when
+            // it was followed by another one, it had been complete.
+            let found = self.scan_segment(disk, buffer, segment, use_number, None)?;
+            let Some(last) = found.batches.last().filter(|_| found.batches.len() > 1) else { continue };
+            self.next_use = self.next_use.max(use_number.saturating_add(1));
+            self.start_use = last.header.start_use;
+            let offset = self.superblock.geometry.offset_of(segment, 0);
+            self.damage(offset, PAGE_OCTETS as u64, DamagedPart::SegmentHeader);
+            return Ok(Some(Located { segment, use_number, header: None, limit: None, is_head: true }));
+        }
+        let Some(header) = newest else { return Ok(None) };
+        let SegmentHeader { segment, use_number, start_use, .. } = header;
+        let found = self.scan_segment(disk, buffer, segment, use_number, Some(&header))?;
+        self.start_use =
+            found.batches.last().map_or(start_use, |batch| batch.header.start_use.max(start_use));
+        Ok(Some(Located { segment, use_number, header: Some(header), limit: None, is_head: true }))
     }
 
     fn scan_segment<D: Disk>(
@@ -307,66 +319,99 @@ impl Recovered {
     }
 
     /// The living uses, newest first: from the head backwards by what each one follows.
-    fn path<D: Disk>(
-        &mut self,
-        disk: &mut D,
-        headers: &[SegmentHeader],
-        newest: SegmentHeader,
-    ) -> Result<Vec<Located>, OpenError> {
-        let by_use: FxHashMap<u64, SegmentHeader> =
-            headers.iter().map(|header| (header.use_number, *header)).collect();
-        let mut below: Vec<u64> = by_use.keys().copied().collect();
+    fn path(&mut self, fronts: &[Front], head: Located) -> Vec<Located> {
+        let headers = fronts.iter().filter_map(|front| front.header);
+        let by_header: FxHashMap<u64, SegmentHeader> =
+            headers.map(|header| (header.use_number, header)).collect();
+        let by_batch: FxHashMap<u64, u32> = (0..)
+            .zip(fronts)
+            .filter_map(|(segment, front)| Some((front.first_batch_use?, segment)))
+            .collect();
+        let mut below: Vec<u64> = by_header.keys().copied().collect();
         below.sort_unstable();
         let lower = |bound: u64| below[..below.partition_point(|known| *known < bound)].last().copied();
-        let mut path = vec![Located {
-            segment: newest.segment,
-            use_number: newest.use_number,
-            header: Some(newest),
-            limit: None,
-        }];
-        let mut wanted = (newest.follows.use_number, Some(newest.follows.sequence));
-        let mut above = newest.use_number;
+        let next = |located: &Located| match located.header {
+            Some(header) => (header.follows.use_number, Some(header.follows.sequence)),
+            None => (lower(located.use_number).unwrap_or(0), None),
+        };
+        let mut above = head.use_number;
+        let mut wanted = next(&head);
+        let mut path = vec![head];
         while wanted.0 >= self.start_use && wanted.0 != 0 && wanted.0 < above {
             let (use_number, limit) = wanted;
             above = use_number;
-            if let Some(header) = by_use.get(&use_number) {
-                path.push(Located { segment: header.segment, use_number, header: Some(*header), limit });
-                wanted = (header.follows.use_number, Some(header.follows.sequence));
+            let header = by_header.get(&use_number).copied();
+            let segment = header.map(|header| header.segment).or_else(|| {
+                let segment = by_batch.get(&use_number).copied()?;
+                path.iter().all(|other| other.segment != segment).then_some(segment)
+            });
+            let Some(segment) = segment else {
+                let octets = u64::from(self.superblock.geometry.segment_octets);
+                self.damage(0, octets, DamagedPart::Segment);
+                wanted = (lower(use_number).unwrap_or(0), None);
                 continue;
+            };
+            if header.is_none() {
+                let offset = self.superblock.geometry.offset_of(segment, 0);
+                self.damage(offset, PAGE_OCTETS as u64, DamagedPart::SegmentHeader);
             }
-            let segment_octets = u64::from(self.superblock.geometry.segment_octets);
-            match self.probe(disk, use_number, &path)? {
-                Some(segment) => {
-                    let offset = self.superblock.geometry.offset_of(segment, 0);
-                    self.damage(offset, PAGE_OCTETS as u64, DamagedPart::SegmentHeader);
-                    path.push(Located { segment, use_number, header: None, limit });
-                }
-                None => self.damage(0, segment_octets, DamagedPart::Segment),
-            }
-            wanted = (lower(use_number).unwrap_or(0), None);
+            let located = Located { segment, use_number, header, limit, is_head: false };
+            wanted = next(&located);
+            path.push(located);
         }
-        Ok(path)
+        path
     }
 
-    /// The segment whose first batch belongs to `use_number`, whatever its header says.
-    fn probe<D: Disk>(
-        &self,
+    /// Applies the index of a sealed segment. False when it has none that is whole, or that covers what it should.
+    fn read_index<D: Disk>(
+        &mut self,
         disk: &mut D,
-        use_number: u64,
-        taken: &[Located],
-    ) -> Result<Option<u32>, OpenError> {
-        let geometry = self.superblock.geometry;
-        let mut pages = vec![0; geometry.segment_octets as usize];
-        for segment in
-            (0..geometry.segments).filter(|segment| taken.iter().all(|other| other.segment != *segment))
-        {
-            disk.read(geometry.offset_of(segment, PAGE), &mut pages[PAGE_OCTETS..PAGE_OCTETS * 2])?;
-            let salt = self.salt(segment, use_number);
-            if BatchHeader::decode(&pages, salt, segment, use_number, PAGE).is_some() {
-                return Ok(Some(segment));
-            }
+        buffer: &mut AlignedBuffer,
+        located: &Located,
+    ) -> Result<bool, OpenError> {
+        let Located { segment, use_number, limit, .. } = *located;
+        let Superblock { secret, geometry, .. } = self.superblock;
+        let salt = Salt::of_index(&secret, segment, use_number);
+        let page = &mut buffer.as_mut_slice()[..PAGE_OCTETS];
+        disk.read(geometry.offset_of(segment, geometry.footer_offset()), page)?;
+        self.report.read_octets += PAGE_OCTETS as u64;
+        let Some(footer) = Footer::decode(page, salt, segment, use_number, geometry) else {
+            return Ok(false);
+        };
+        if limit.is_some_and(|limit| limit != footer.last.sequence) {
+            return Ok(false);
         }
-        Ok(None)
+        let body = &mut buffer.as_mut_slice()[..footer.body_octets as usize];
+        disk.read(geometry.offset_of(segment, footer.offset), body)?;
+        self.report.read_octets += body.len() as u64;
+        if salt.crc(body) != footer.body_crc {
+            return Ok(false);
+        }
+        let entries = Entry::read_all(body, segment, geometry);
+        let Some(entries) = entries.filter(|entries| entries.len() as u64 == u64::from(footer.entries))
+        else {
+            return Ok(false);
+        };
+        let mut at = UnixMillis(0);
+        for entry in entries {
+            let after = entry.sequence().map_or(0, |sequence| sequence.saturating_add(1));
+            self.next_message = self.next_message.max(after);
+            entry.apply(&mut self.index, segment, &mut at);
+        }
+        self.next_message = self.next_message.max(footer.next_message);
+        self.report.segments_by_index += 1;
+        self.took(located, footer.end, footer.last);
+        Ok(true)
+    }
+
+    /// A use was read.
+    fn took(&mut self, located: &Located, end: u32, last: Follows) {
+        let Located { segment, use_number, .. } = *located;
+        self.report.segments += 1;
+        self.last = last;
+        self.uses[segment as usize] = use_number;
+        self.ring.push_back((segment, end));
+        self.head = Some(Head { segment, use_number, offset: end });
     }
 
     /// Applies the batches of one use.
@@ -376,65 +421,91 @@ impl Recovered {
         buffer: &mut AlignedBuffer,
         located: &Located,
     ) -> Result<(), OpenError> {
-        let Located { segment, use_number, limit, .. } = *located;
+        let Located { segment, use_number, limit, is_head, .. } = *located;
         let found = self.scan_segment(disk, buffer, segment, use_number, located.header.as_ref())?;
-        let at = |offset: u32| self.superblock.geometry.offset_of(segment, offset);
-        let mut damage: Vec<_> =
-            found.gaps.iter().map(|(start, end)| (at(*start), u64::from(end - start))).collect();
-        let is_head = located.limit.is_none() && self.next_use == use_number + 1;
+        let damage_before = self.report.damage.len();
+        let last_sequence = self.tell_missing(&found, located);
+        let first_sequence = located.header.map(|header| header.first_sequence);
+        let mut gathered = Gathered {
+            segment,
+            use_number,
+            end: PAGE,
+            first_sequence: first_sequence.unwrap_or(0),
+            ..Gathered::default()
+        };
+        let mut last = self.last;
+        // What stands behind the last whole batch is a torn tail, unless a successor tells that it was good.
+        let trailing = if limit.is_some() { &found.trailing[..] } else { &[] };
+        for batch in found.batches.iter().chain(trailing) {
+            let at = self.superblock.geometry.offset_of(segment, batch.header.offset);
+            if limit.is_some_and(|limit| batch.header.sequence > limit) {
+                break;
+            }
+            if batch.body == Body::Lost {
+                self.damage(at, u64::from(batch.header.octets()), DamagedPart::Batches);
+            } else {
+                self.apply(batch, buffer.as_slice(), &mut gathered);
+            }
+            last = Follows { use_number, sequence: batch.header.sequence, crc: batch.crc };
+        }
+        if first_sequence.is_none() {
+            gathered.first_sequence = found.batches.first().map_or(0, |batch| batch.header.sequence);
+        }
+        self.took(located, found.end, last);
+        let is_whole = self.report.damage.len() == damage_before && located.header.is_some();
+        if is_head {
+            self.report.torn_tail = found
+                .trailing
+                .first()
+                .map(|batch| self.superblock.geometry.offset_of(segment, batch.header.offset));
+            self.seals.go_on(gathered);
+        } else if is_whole && limit == Some(last_sequence) {
+            self.seals.seal(gathered, last);
+        }
+        Ok(())
+    }
+
+    /// Reports where batches should be and none is. Gives the sequence of the last batch that there is.
+    fn tell_missing(&mut self, found: &Scan, located: &Located) -> u64 {
+        let Located { segment, limit, .. } = *located;
+        let geometry = self.superblock.geometry;
+        for (start, end) in &found.gaps {
+            let at = geometry.offset_of(segment, *start);
+            self.damage(at, u64::from(end - start), DamagedPart::Batches);
+        }
         let within = |batch: &&Found| limit.is_none_or(|limit| batch.header.sequence <= limit);
-        let lost_trailing = found.trailing.iter().filter(|batch| limit.is_some() && within(batch));
-        let lost =
-            found.batches.iter().filter(|batch| !batch.body_is_valid && within(batch)).chain(lost_trailing);
-        damage.extend(lost.map(|batch| (at(batch.header.offset), u64::from(batch.header.octets()))));
         let seen = found.batches.iter().chain(&found.trailing).rfind(within);
         let last_sequence = seen.map_or_else(
             || located.header.map_or(0, |header| header.first_sequence.saturating_sub(1)),
             |batch| batch.header.sequence,
         );
         if limit.is_some_and(|limit| last_sequence < limit) {
-            let start =
-                found.trailing.last().map_or(found.end, |batch| batch.header.offset + batch.header.octets());
-            let octets = self.superblock.geometry.segment_octets - start;
-            damage.push((at(start), u64::from(octets)));
+            let trailing = found.trailing.last();
+            let start = trailing.map_or(found.end, |batch| batch.header.offset + batch.header.octets());
+            let octets = geometry.segment_octets.saturating_sub(start);
+            self.damage(geometry.offset_of(segment, start), u64::from(octets), DamagedPart::Batches);
         }
-        if is_head {
-            self.report.torn_tail = found.trailing.first().map(|batch| at(batch.header.offset));
-        }
-        for (offset, octets) in damage {
-            self.damage(offset, octets, DamagedPart::Batches);
-        }
-        for batch in found.batches.iter().filter(|batch| batch.body_is_valid && within(batch)) {
-            let start = batch.header.offset as usize + HEADER_OCTETS;
-            let body = &buffer.as_slice()[start..start + batch.header.body_octets as usize];
-            self.apply(&batch.header, body);
-            self.last = Follows { use_number, sequence: batch.header.sequence, crc: batch.crc };
-        }
-        self.uses[segment as usize] = use_number;
-        self.ring.push_back(segment);
-        self.head = Some(Head { segment, use_number, offset: found.end });
-        Ok(())
+        last_sequence
     }
 
-    fn apply(&mut self, header: &BatchHeader, body: &[u8]) {
+    /// Applies the records of a batch whose record headers are good.
+    fn apply(&mut self, batch: &Found, octets: &[u8], gathered: &mut Gathered) {
+        let header = &batch.header;
         self.report.batches += 1;
         self.next_message = self.next_message.max(header.next_message);
         let at = UnixMillis(header.written_at_ms);
-        let mut rest = body;
+        let salt = self.salt(header.segment, header.use_number);
+        let mut entries = Entry::Written { at_ms: at.0 }.write(std::mem::take(&mut gathered.entries));
+        let mut rest = batch.body_in(octets);
         let mut offset = header.offset + HEADER;
-        while !rest.is_empty() {
-            let Some((record, octets, taken)) = split_record(rest) else {
-                let disk_offset = self.superblock.geometry.offset_of(header.segment, offset);
-                self.damage(disk_offset, rest.len() as u64, DamagedPart::Record);
-                return;
-            };
-            let length = crate::batch::to_u32(RECORD_HEADER_OCTETS + octets.len());
-            let place = Place { segment: header.segment, offset, octets: length };
-            let effect =
-                Kind::from_number(record.kind.get()).and_then(|kind| self.decode(kind, octets, place));
-            match effect {
+        while let Some((record, body, taken)) = split_record(rest) {
+            let place = Place::new(header.segment, offset, to_u32(RECORD_HEADER_OCTETS + body.len()));
+            let is_good = batch.body == Body::Whole || record.body_crc.get() == salt.crc(body);
+            let kind = Kind::from_number(record.kind.get()).filter(|_| is_good);
+            match kind.and_then(|kind| self.decode(kind, body, place)) {
                 Some(effect) => {
                     self.report.records += 1;
+                    entries = Entry::of(&effect).write(entries);
                     self.index.apply(effect, at, &mut None);
                 }
                 None => {
@@ -443,8 +514,11 @@ impl Recovered {
                 }
             }
             rest = &rest[taken..];
-            offset += crate::batch::to_u32(taken);
+            offset += to_u32(taken);
         }
+        gathered.entries = entries;
+        gathered.end = header.offset + header.octets();
+        gathered.next_message = header.next_message;
     }
 
     fn decode(&mut self, kind: Kind, body: &[u8], place: Place) -> Option<Effect> {
@@ -463,11 +537,15 @@ impl Recovered {
             }
             Kind::Envelope | Kind::Moved => {
                 let (head, envelope, states) = decode_message(body)?;
-                // No log holds more chunks than headers of chunks.
-                let chunks_max = self.superblock.geometry.octets() / CONTENT_OVERHEAD_OCTETS as u64;
-                if u64::from(head.chunks.get()) > chunks_max || envelope.recipients.is_empty() {
+                let is_known = |route: RouteIndex| usize::from(route.0) < envelope.routes.len();
+                if u64::from(head.chunks.get()) > self.superblock.geometry.chunks_max()
+                    || envelope.recipients.is_empty()
+                    || !envelope.recipients.iter().all(|recipient| is_known(recipient.route))
+                {
                     return None;
                 }
+                let moved = kind == Kind::Moved;
+                let runs = if moved { Runs::restored(&envelope, &states) } else { Runs::new(&envelope) };
                 let sequence = MessageSequence(head.sequence.get());
                 self.next_message = self.next_message.max(sequence.0.saturating_add(1));
                 Effect::Message(Box::new(MessageEffect {
@@ -477,7 +555,8 @@ impl Recovered {
                     content_octets: head.content_octets.get(),
                     chunks: head.chunks.get(),
                     place,
-                    states: (kind == Kind::Moved).then_some(states),
+                    runs,
+                    moved,
                 }))
             }
             Kind::Outcome => {
@@ -495,14 +574,15 @@ impl Recovered {
         })
     }
 
-    fn finish(&mut self, newest: SegmentHeader) {
+    /// `head`: the header of the newest use, if it is there.
+    fn finish(&mut self, head: Option<SegmentHeader>) {
         // The head may have a header and no batch; then the next batch is the one that the header announces.
-        let head_has_batches = self.last.use_number == newest.use_number;
-        if !head_has_batches {
-            self.last = newest.follows;
+        let announced = head.filter(|header| self.last.use_number != header.use_number);
+        if let Some(header) = announced {
+            self.last = header.follows;
         }
         let after_last = self.last.sequence.saturating_add(1);
-        self.next_sequence = if head_has_batches { after_last } else { newest.first_sequence };
+        self.next_sequence = announced.map_or(after_last, |header| header.first_sequence);
         for sequence in self.index.settle() {
             let id = self.index.get(sequence).map_or(MessageId([0; 16]), |living| living.id);
             self.report.damaged_messages.push((sequence, id));

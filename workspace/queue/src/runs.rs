@@ -1,9 +1,13 @@
 //! The recipients of one message, packed: consecutive recipients that share route and state are one run.
+//!
+//! Nearly every message has one run; it stands in 24 octets without memory of its own.
 
-use sternpost_message::{Envelope, Outcome, RecipientRange, RecipientState, RouteIndex};
+use std::collections::BTreeMap;
+
+use sternpost_message::{Envelope, OutcomeKind, RecipientRange, RecipientState, RouteIndex};
 
 use crate::format::RecipientRecord;
-use crate::index::Place;
+use crate::place::Place;
 
 /// Where the last diagnostic of a recipient stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,19 +22,50 @@ pub(crate) enum Last {
     Outcome(Place),
 }
 
+/// [`Last`] in 8 octets: two places that no record can have stand for the other two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct PackedLast(Place);
+
+impl PackedLast {
+    fn moved() -> Place {
+        Place::new(u32::from(u16::MAX), 0, 1)
+    }
+
+    fn of(last: Last) -> Self {
+        Self(match last {
+            Last::None => Place::default(),
+            Last::Moved => Self::moved(),
+            Last::Outcome(place) => place,
+        })
+    }
+
+    fn get(self) -> Last {
+        match self.0 {
+            place if place.is_missing() => Last::None,
+            place if place == Self::moved() => Last::Moved,
+            place => Last::Outcome(place),
+        }
+    }
+}
+
 /// Consecutive recipients of whom the same is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) first: u32,
     pub(crate) count: u32,
-    pub(crate) attempts: u32,
     pub(crate) route: u16,
+    /// Beyond 65,535 nobody counts.
+    pub(crate) attempts: u16,
     pub(crate) state: RecipientState,
     pub(crate) delay_reported: bool,
-    pub(crate) last: Last,
+    last: PackedLast,
 }
 
 impl Run {
+    pub(crate) fn last(&self) -> Last {
+        self.last.get()
+    }
+
     const fn end(&self) -> u32 {
         self.first + self.count
     }
@@ -44,33 +79,52 @@ impl Run {
     }
 
     /// The run after `outcome`; none when nothing changes.
-    fn after(&self, outcome: &Outcome, last: Last) -> Option<Self> {
+    fn after(&self, outcome: OutcomeKind, last: Last) -> Option<Self> {
         let state = self.state.after(outcome);
+        let last = PackedLast::of(last);
         let attempted = Self { state, attempts: self.attempts.saturating_add(1), last, ..*self };
         match outcome {
             _ if self.state.is_terminal() => None,
-            Outcome::Deferred { .. } => (self.state == RecipientState::Pending).then_some(attempted),
-            Outcome::DelayReported => (self.state == RecipientState::Pending && !self.delay_reported)
+            OutcomeKind::Deferred => (self.state == RecipientState::Pending).then_some(attempted),
+            OutcomeKind::DelayReported => (self.state == RecipientState::Pending && !self.delay_reported)
                 .then_some(Self { delay_reported: true, ..*self }),
-            Outcome::Failed(_) if self.state == RecipientState::Failed => None,
-            Outcome::Failed(_) | Outcome::Delivered(_) | Outcome::Transferred(_) => Some(attempted),
-            Outcome::Reported { .. } | Outcome::Discarded { .. } => Some(Self { state, ..*self }),
+            OutcomeKind::Failed if self.state == RecipientState::Failed => None,
+            OutcomeKind::Failed | OutcomeKind::Delivered | OutcomeKind::Transferred => Some(attempted),
+            OutcomeKind::Reported | OutcomeKind::Discarded => Some(Self { state, ..*self }),
         }
     }
 }
 
+/// What is known of a recipient when its run is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) state: RecipientState,
+    pub(crate) attempts: u16,
+    pub(crate) delay_reported: bool,
+    /// The moved record has words about it.
+    pub(crate) has_words: bool,
+}
+
 /// The runs of a message, ascending and without gap.
+#[expect(clippy::box_collection, reason = "a list of its own would make each message 8 octets larger")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Runs {
-    runs: Vec<Run>,
-    /// Recipients that are not terminal.
-    open: u32,
+pub(crate) enum Runs {
+    One(Run),
+    /// None, or more than one.
+    Many(Box<Vec<Run>>),
+}
+const _: () = assert!(size_of::<Runs>() == 24);
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self::Many(Box::default())
+    }
 }
 
 impl Runs {
     /// Of a message that was just accepted.
     pub(crate) fn new(envelope: &Envelope) -> Self {
-        Self::from_recipients(envelope, |_| (RecipientState::Pending, 0, false, Last::None))
+        Self::from_recipients(envelope, |_| Known::default())
     }
 
     /// Of a message that was moved with these states.
@@ -81,105 +135,106 @@ impl Runs {
                 states.next();
             }
             match states.peek() {
-                Some((range, record)) if range.first <= recipient => {
-                    let last = if record.last.is_some() { Last::Moved } else { Last::None };
-                    (record.state, record.attempts, record.delay_reported, last)
-                }
-                _ => (RecipientState::Pending, 0, false, Last::None),
+                Some((range, record)) if range.first <= recipient => Known {
+                    state: record.state,
+                    attempts: record.attempts,
+                    delay_reported: record.delay_reported,
+                    has_words: record.last.is_some(),
+                },
+                _ => Known::default(),
             }
         })
     }
 
-    fn from_recipients(
-        envelope: &Envelope,
-        mut known: impl FnMut(u32) -> (RecipientState, u32, bool, Last),
-    ) -> Self {
-        let mut all = Self { runs: Vec::with_capacity(1), open: 0 };
-        for (first, recipient) in (0..).zip(&envelope.recipients) {
-            let (state, attempts, delay_reported, last) = known(first);
-            let run =
-                Run { first, count: 1, attempts, route: recipient.route.0, state, delay_reported, last };
-            all.open += u32::from(!state.is_terminal());
-            all.push(run);
+    fn from_recipients(envelope: &Envelope, mut known: impl FnMut(u32) -> Known) -> Self {
+        let mut all = Self::default();
+        for (recipient, to) in (0..).zip(&envelope.recipients) {
+            all.add(1, to.route.0, known(recipient));
         }
-        all.runs.shrink_to_fit();
         all
     }
 
+    /// Adds recipients at the end.
+    pub(crate) fn add(&mut self, count: u32, route: u16, known: Known) {
+        let first = self.as_slice().last().map_or(0, Run::end);
+        let Known { state, attempts, delay_reported, has_words } = known;
+        let last = PackedLast::of(if has_words { Last::Moved } else { Last::None });
+        self.push(Run { first, count, route, attempts, state, delay_reported, last });
+    }
+
     fn push(&mut self, run: Run) {
-        match self.runs.last_mut() {
-            Some(last) if run.continues(last) => last.count += run.count,
-            _ => self.runs.push(run),
+        match self {
+            Self::One(last) if run.continues(last) => last.count += run.count,
+            Self::One(last) => *self = Self::Many(Box::new(vec![*last, run])),
+            Self::Many(runs) => match runs.last_mut() {
+                Some(last) if run.continues(last) => last.count += run.count,
+                Some(_) => runs.push(run),
+                None => *self = Self::One(run),
+            },
         }
     }
 
-    pub(crate) const fn is_dead(&self) -> bool {
-        self.open == 0
+    fn as_slice(&self) -> &[Run] {
+        match self {
+            Self::One(run) => std::slice::from_ref(run),
+            Self::Many(runs) => runs,
+        }
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.iter().all(|run| run.state.is_terminal())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Run> {
-        self.runs.iter()
+        self.as_slice().iter()
     }
 
     /// Records `outcome` for the recipients in `range`; gives those for whom it changed something.
     pub(crate) fn apply(
         &mut self,
         range: RecipientRange,
-        outcome: &Outcome,
+        outcome: OutcomeKind,
         last: Last,
     ) -> Vec<RecipientRange> {
-        let from = self.runs.partition_point(|run| run.end() <= range.first);
-        let to = self.runs.partition_point(|run| run.first < range.end());
-        if from >= to {
-            return Vec::new();
+        if let Self::One(run) = self
+            && range.first <= run.first
+            && run.end() <= range.end()
+        {
+            let Some(new) = run.after(outcome, last) else { return Vec::new() };
+            *run = new;
+            return vec![new.range()];
         }
         let mut changed: Vec<RecipientRange> = Vec::new();
-        let tail = self.runs.split_off(to);
-        let middle = self.runs.split_off(from);
-        for run in middle {
+        for run in std::mem::take(self).iter() {
             let start = run.first.max(range.first);
             let end = run.end().min(range.end());
-            let part = Run { first: start, count: end - start, ..run };
-            match part.after(outcome, last) {
-                None => self.push(run),
-                Some(new) => {
-                    if start > run.first {
-                        self.push(Run { count: start - run.first, ..run });
-                    }
-                    self.push(new);
-                    if end < run.end() {
-                        self.push(Run { first: end, count: run.end() - end, ..run });
-                    }
-                    if new.state.is_terminal() {
-                        self.open -= new.count;
-                    }
-                    match changed.last_mut() {
-                        Some(before) if before.end() == start => before.count += part.count,
-                        _ => changed.push(part.range()),
-                    }
-                }
+            let part = Run { first: start, count: end.saturating_sub(start), ..*run };
+            let new = if start < end { part.after(outcome, last) } else { None };
+            let Some(new) = new else {
+                self.push(*run);
+                continue;
+            };
+            if start > run.first {
+                self.push(Run { count: start - run.first, ..*run });
             }
-        }
-        for run in tail {
-            self.push(run);
+            self.push(new);
+            if end < run.end() {
+                self.push(Run { first: end, count: run.end() - end, ..*run });
+            }
+            extend(&mut changed, part.range());
         }
         changed
     }
 
-    /// The moved record holds everything now.
-    pub(crate) fn settle(&mut self) {
-        for run in &mut self.runs {
-            if matches!(run.last, Last::Outcome(_)) {
-                run.last = Last::Moved;
-            }
-        }
-    }
-
     /// Routes with pending recipients: index, recipients, most attempts.
-    pub(crate) fn pending_by_route(&self) -> Vec<(RouteIndex, Vec<RecipientRange>, u32)> {
-        let mut routes: std::collections::BTreeMap<u16, (Vec<RecipientRange>, u32)> =
-            std::collections::BTreeMap::new();
-        for run in self.runs.iter().filter(|run| run.state == RecipientState::Pending) {
+    pub(crate) fn pending_by_route(&self) -> Vec<(RouteIndex, Vec<RecipientRange>, u16)> {
+        if let Self::One(run) = self {
+            let is_pending = run.state == RecipientState::Pending;
+            let only = (RouteIndex(run.route), vec![run.range()], run.attempts);
+            return if is_pending { vec![only] } else { Vec::new() };
+        }
+        let mut routes: BTreeMap<u16, (Vec<RecipientRange>, u16)> = BTreeMap::new();
+        for run in self.iter().filter(|run| run.state == RecipientState::Pending) {
             let (ranges, attempts) = routes.entry(run.route).or_default();
             extend(ranges, run.range());
             *attempts = run.attempts.max(*attempts);
@@ -189,14 +244,14 @@ impl Runs {
 
     pub(crate) fn failed(&self) -> Vec<RecipientRange> {
         let mut ranges = Vec::new();
-        for run in self.runs.iter().filter(|run| run.state == RecipientState::Failed) {
+        for run in self.iter().filter(|run| run.state == RecipientState::Failed) {
             extend(&mut ranges, run.range());
         }
         ranges
     }
 
     pub(crate) fn delay_was_reported(&self) -> bool {
-        self.runs.iter().any(|run| run.delay_reported)
+        self.iter().any(|run| run.delay_reported)
     }
 }
 
@@ -210,7 +265,7 @@ fn extend(ranges: &mut Vec<RecipientRange>, range: RecipientRange) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sternpost_message::{Diagnostic, EnhancedStatus, ErrorScope, UnixMillis};
+    use sternpost_message::UnixMillis;
 
     fn envelope(routes: &[u16]) -> Envelope {
         let mut envelope = crate::tests::envelope(routes.len(), UnixMillis(0));
@@ -220,16 +275,11 @@ mod tests {
         envelope
     }
 
-    fn diagnostic() -> Diagnostic {
-        Diagnostic::own(EnhancedStatus::new(4, 0, 0), "later")
-    }
-
     #[test]
     fn recipients_of_one_route_are_one_run_and_split_by_their_outcomes() {
         let mut runs = Runs::new(&envelope(&[0, 0, 0, 0]));
         assert_eq!(runs.iter().count(), 1);
-        let deferred = Outcome::Deferred { scope: ErrorScope::Message, diagnostic: diagnostic() };
-        let changed = runs.apply(RecipientRange { first: 1, count: 2 }, &deferred, Last::None);
+        let changed = runs.apply(RecipientRange { first: 1, count: 2 }, OutcomeKind::Deferred, Last::None);
         assert_eq!(changed, [RecipientRange { first: 1, count: 2 }]);
         assert_eq!(runs.iter().count(), 3);
         let pending = runs.pending_by_route();
@@ -241,13 +291,30 @@ mod tests {
         let mut runs = Runs::new(&envelope(&[0, 1]));
         let all = RecipientRange { first: 0, count: u32::MAX };
         let one = RecipientRange { first: 0, count: 1 };
-        assert_eq!(runs.apply(one, &Outcome::Delivered(diagnostic()), Last::None), [one]);
+        assert_eq!(runs.apply(one, OutcomeKind::Delivered, Last::None), [one]);
         let two = RecipientRange { first: 1, count: 1 };
-        assert_eq!(runs.apply(all, &Outcome::Failed(diagnostic()), Last::None), [two]);
+        assert_eq!(runs.apply(all, OutcomeKind::Failed, Last::None), [two]);
         assert_eq!(runs.failed(), [two]);
         assert!(!runs.is_dead());
-        runs.apply(all, &Outcome::Reported { report: None, why: String::new() }, Last::None);
+        runs.apply(all, OutcomeKind::Reported, Last::None);
         assert!(runs.is_dead());
-        assert!(runs.apply(all, &Outcome::Failed(diagnostic()), Last::None).is_empty());
+        assert!(runs.apply(all, OutcomeKind::Failed, Last::None).is_empty());
+    }
+
+    #[test]
+    fn runs_that_become_alike_again_are_one_run_without_memory_of_its_own() {
+        let mut runs = Runs::new(&envelope(&[0, 0]));
+        let (first, second) = (RecipientRange { first: 0, count: 1 }, RecipientRange { first: 1, count: 1 });
+        runs.apply(first, OutcomeKind::Deferred, Last::Moved);
+        assert!(matches!(&runs, Runs::Many(runs) if runs.len() == 2));
+        runs.apply(second, OutcomeKind::Deferred, Last::Moved);
+        assert!(matches!(runs, Runs::One(run) if run.count == 2 && run.attempts == 1), "{runs:?}");
+    }
+
+    #[test]
+    fn where_the_last_words_stand_is_told_apart() {
+        for last in [Last::None, Last::Moved, Last::Outcome(Place::new(3, 4096, 77))] {
+            assert_eq!(PackedLast::of(last).get(), last);
+        }
     }
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use sternpost_message::{Envelope, MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis};
 
 use crate::append::{Append, AppendError, AppendSet, Lane};
-use crate::batch::{
-    DISCARDED_RECORD_OCTETS, content_record_octets, envelope_record_octets, outcome_record_octets,
-};
+use crate::batch::{Berth, DISCARDED_NEED, Need, content_need, message_need, outcome_need};
 use crate::format::CHUNK_OCTETS_MAX;
 
 /// What a recipient's state takes in a moved record when its diagnostic is left out: range, state, counters.
@@ -19,8 +17,8 @@ pub(crate) struct WaitingSet {
     pub(crate) ticket: Option<u64>,
     pub(crate) lane: Lane,
     pub(crate) records: Vec<WaitingRecord>,
-    /// What it takes in a batch.
-    pub(crate) octets: usize,
+    /// What it takes.
+    pub(crate) need: Need,
     pub(crate) came_at: UnixMillis,
     /// It may wait for others: it holds nothing but outcomes whose loss costs a duplicate.
     pub(crate) lazy: bool,
@@ -49,13 +47,13 @@ pub(crate) struct WaitingEnvelope {
 }
 
 impl WaitingSet {
-    /// Checks and encodes.
+    /// Checks and encodes. `empty`: a batch of its own at the front of a segment, into which a set fits at least.
     pub(crate) fn new(
         set: AppendSet,
         lane: Lane,
         ticket: Option<u64>,
         now: UnixMillis,
-        octets_max: usize,
+        empty: &Berth,
     ) -> Result<Self, AppendError> {
         let has = |wanted: fn(&Append) -> bool| set.records.iter().any(wanted);
         let has_envelope = has(|record| matches!(record, Append::Envelope { .. }));
@@ -64,7 +62,7 @@ impl WaitingSet {
             ticket,
             lane,
             records: Vec::with_capacity(set.records.len()),
-            octets: 0,
+            need: Need::default(),
             came_at: now,
             lazy: !set.records.is_empty(),
             accepts: false,
@@ -72,11 +70,11 @@ impl WaitingSet {
             is_consequence: has_envelope && has_outcome,
         };
         for record in set.records {
-            let (record, octets) = waiting.encode(record, octets_max)?;
-            waiting.octets += octets;
+            let (record, need) = waiting.encode(record, empty)?;
+            waiting.need += need;
             waiting.records.push(record);
         }
-        if waiting.octets > octets_max {
+        if !empty.takes(waiting.need) {
             return Err(AppendError::Invalid("it does not fit into one batch"));
         }
         // What belongs to an outcome (a report, say) is written from the same reserve.
@@ -85,37 +83,38 @@ impl WaitingSet {
         Ok(waiting)
     }
 
-    fn encode(&mut self, record: Append, octets_max: usize) -> Result<(WaitingRecord, usize), AppendError> {
+    fn encode(&mut self, record: Append, empty: &Berth) -> Result<(WaitingRecord, Need), AppendError> {
         match record {
             Append::Content { message, index, octets } => {
                 if octets.is_empty() || octets.len() > CHUNK_OCTETS_MAX {
                     return Err(AppendError::Invalid("a chunk has 1 to 65,536 octets"));
                 }
                 (self.lazy, self.accepts) = (false, true);
-                let length = content_record_octets(octets.len());
-                Ok((WaitingRecord::Content { message, index, octets }, length))
+                let need = content_need(octets.len());
+                Ok((WaitingRecord::Content { message, index, octets }, need))
             }
             Append::Envelope { message, envelope, content_octets, content_sha256 } => {
                 check(&envelope)?;
                 (self.lazy, self.accepts) = (false, true);
                 let encoded = encode(&envelope)?;
-                let length = envelope_record_octets(encoded.len());
-                if length + envelope.recipients.len() * STATE_OCTETS_MAX > octets_max {
+                let need = message_need(&envelope, encoded.len());
+                let states_octets = envelope.recipients.len() * STATE_OCTETS_MAX;
+                if !empty.takes(Need { octets: need.octets + states_octets, ..need }) {
                     return Err(AppendError::Invalid("the envelope does not fit into one batch"));
                 }
                 let envelope = Arc::new(envelope);
                 let waiting = WaitingEnvelope { message, envelope, encoded, content_octets, content_sha256 };
-                Ok((WaitingRecord::Envelope(Box::new(waiting)), length))
+                Ok((WaitingRecord::Envelope(Box::new(waiting)), need))
             }
             Append::Outcome { message, outcomes } => {
                 self.lazy &= outcomes.iter().all(|(_, outcome)| may_wait(outcome));
                 let encoded = encode(&outcomes)?;
-                let length = outcome_record_octets(encoded.len());
-                Ok((WaitingRecord::Outcome { message, outcomes: outcomes.into(), encoded }, length))
+                let need = outcome_need(outcomes.len(), encoded.len());
+                Ok((WaitingRecord::Outcome { message, outcomes: outcomes.into(), encoded }, need))
             }
             Append::DiscardPartial { message } => {
                 self.lazy = false;
-                Ok((WaitingRecord::Discard { message }, DISCARDED_RECORD_OCTETS))
+                Ok((WaitingRecord::Discard { message }, DISCARDED_NEED))
             }
         }
     }

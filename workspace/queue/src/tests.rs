@@ -362,12 +362,15 @@ fn damage_in_the_middle_is_reported_and_costs_only_what_it_hit() {
     }
     let mut disk = log.into_disk();
     let second = usize::try_from(GEOMETRY.offset_of(0, offsets[1])).unwrap();
-    for at in [second + 20, second + 5000] {
+    let header = (second + 20, second, DamagedPart::Batches);
+    let content = (second + 5000, second + 128, DamagedPart::Record);
+    for (at, start, what) in [header, content] {
         let old = disk.octets[at];
         disk.octets[at] ^= 1;
         let (log, report) = open(disk);
-        assert_eq!(report.damage.len(), 1);
-        assert_eq!(report.damage[0].offset, second as u64);
+        let told: Vec<_> = report.damage.iter().map(|damage| (damage.offset, damage.what)).collect();
+        assert_eq!(told, [(start as u64, what)]);
+        assert_eq!(report.damaged_messages.len(), usize::from(what == DamagedPart::Record));
         let ids: Vec<_> = log.messages_from(MessageSequence(0)).map(|facts| facts.id).collect();
         assert_eq!(ids, [id(1), id(3)]);
         disk = log.into_disk();

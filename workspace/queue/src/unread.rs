@@ -6,7 +6,7 @@
 use rustc_hash::FxHashMap;
 use sternpost_message::UnixMillis;
 
-use crate::index::Place;
+use crate::place::Place;
 
 /// Failed reads of one place, in as many turns, after which it is taken as damaged. With the default pause of 1 s a
 /// device has 7 s to come back, more than the reset of a controller takes.
@@ -66,7 +66,7 @@ impl Unread {
 
     /// The segment is written anew.
     pub(crate) fn forget_segment(&mut self, segment: u32) {
-        self.places.retain(|place, _| place.segment != segment);
+        self.places.retain(|place, _| place.segment() != segment);
     }
 }
 
@@ -74,11 +74,13 @@ impl Unread {
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place { segment: 1, offset: 4096, octets: 100 };
+    fn place() -> Place {
+        Place::new(1, 4096, 100)
+    }
 
     fn fail(unread: &mut Unread, at_ms: u64) -> bool {
         unread.turn(UnixMillis(at_ms));
-        unread.failed(PLACE)
+        unread.failed(place())
     }
 
     #[test]
@@ -87,19 +89,19 @@ mod tests {
         for turn in 1..u64::from(FAILED_READS_MAX) {
             assert!(!fail(&mut unread, turn * 1000));
             assert!(!fail(&mut unread, turn * 1000 + 999), "the same turn, or nearly");
-            assert_eq!(unread.rests_until(PLACE), Some(UnixMillis((turn + 1) * 1000)));
+            assert_eq!(unread.rests_until(place()), Some(UnixMillis((turn + 1) * 1000)));
         }
         assert!(fail(&mut unread, u64::from(FAILED_READS_MAX) * 1000));
-        assert_eq!(unread.rests_until(PLACE), None);
+        assert_eq!(unread.rests_until(place()), None);
     }
 
     #[test]
     fn one_good_read_or_a_new_use_of_the_segment_forgets_the_failures() {
         let mut unread = Unread::new(1000);
         assert!((1..8).all(|turn| !fail(&mut unread, turn * 1000)));
-        unread.succeeded(PLACE);
+        unread.succeeded(place());
         assert!(!fail(&mut unread, 8000));
-        unread.forget_segment(PLACE.segment);
-        assert_eq!(unread.rests_until(PLACE), None);
+        unread.forget_segment(place().segment());
+        assert_eq!(unread.rests_until(place()), None);
     }
 }

@@ -8,11 +8,15 @@ use std::sync::Arc;
 use sternpost_message::{MessageId, MessageSequence, UnixMillis};
 
 use crate::append::{AppendError, Lane};
-use crate::batch::{Batch, Berth, Seal};
+use crate::batch::{Batch, Berth, Need, Seal, SealedBatch};
 use crate::event::{Alarm, LogEvent};
-use crate::format::{Follows, HEADER_OCTETS, MessageHead, PAGE, PAGE_OCTETS};
-use crate::index::{Effect, MessageEffect, content_octets};
+use crate::format::{Follows, Kind, MessageHead, PAGE};
+use crate::index::Effect;
+use crate::living::content_octets;
+use crate::reader::Shelf;
 use crate::recovery::Head;
+use crate::runs::Runs;
+use crate::seal::Gathered;
 use crate::set::{WaitingRecord, WaitingSet};
 use crate::{AlignedBuffer, Disk, DiskError, Log};
 
@@ -23,6 +27,16 @@ pub(crate) struct Flight {
     start_use: u64,
     octets: u64,
     disk_offset: u64,
+    gathered: Gathered,
+    /// It opens a segment: the last good batch before it.
+    opened_behind: Option<Follows>,
+}
+
+/// The part of an index that is being written.
+pub(crate) struct Part {
+    segment: u32,
+    disk_offset: u64,
+    octets: u64,
 }
 
 /// How often abandoned content is looked for.
@@ -33,13 +47,16 @@ impl<D: Disk> Log<D> {
     pub fn drive(&mut self, now: UnixMillis) {
         self.shelf.unread.turn(now);
         self.moves_rest_until = self.moves_rest_until.filter(|until| now < *until);
-        if self.flight.is_some() {
+        if self.is_writing() {
             let Some((buffer, result)) = self.shelf.disk.finish_write() else {
                 self.stage(now);
                 return;
             };
             self.buffers.push(buffer);
-            self.finish(now, result);
+            match self.part.take() {
+                Some(part) => self.finish_part(&part, result),
+                None => self.finish(now, result),
+            }
         }
         self.sweep(now);
         self.begin(now);
@@ -48,7 +65,7 @@ impl<D: Disk> Log<D> {
     /// Starts the next batch if there is reason for one.
     fn begin(&mut self, now: UnixMillis) {
         if let Some(probe_at) = self.probe_at {
-            if probe_at <= now && self.plan(0) {
+            if probe_at <= now && self.plan(Need::default()) {
                 self.start(now);
             }
             return;
@@ -61,45 +78,106 @@ impl<D: Disk> Log<D> {
             .filling
             .as_ref()
             .is_some_and(|batch| batch.sets.iter().any(is_due) || batch.room() < self.batch_octets_max / 2);
+        // Parts of an index and batches take turns: neither waits for more than one of the other.
+        if self.part_is_next(sets_are_due) && self.start_part() {
+            return;
+        }
         let moved = self.stage_moves();
-        if sets_are_due || moved || (self.start_waits() && self.plan(0)) {
+        if sets_are_due || moved || (self.start_waits() && self.plan(Need::default())) {
             self.start(now);
         } else {
             self.refuse_what_has_no_room();
         }
     }
 
-    /// Makes sure that a batch with room for `octets` is being filled; a batch that holds something is left as it is.
+    fn part_is_next(&self, sets_are_due: bool) -> bool {
+        self.seals.waits() && (!sets_are_due || !self.part_was_last)
+    }
+
+    /// Starts the write of a part of an index. False when there is none.
+    fn start_part(&mut self) -> bool {
+        let Some(buffer) = self.buffers.pop() else { return false };
+        let Shelf { geometry, secret, .. } = self.shelf;
+        let space = &self.space;
+        let lives = |segment, use_number| space.lives(segment, use_number);
+        let (segment, offset, buffer) =
+            match self.seals.next_part(&self.index, geometry, &secret, lives, buffer) {
+                Ok(part) => part,
+                Err(buffer) => {
+                    self.buffers.push(buffer);
+                    return false;
+                }
+            };
+        let disk_offset = geometry.offset_of(segment, offset);
+        let part = Part { segment, disk_offset, octets: buffer.len() as u64 };
+        self.part_was_last = true;
+        match self.shelf.disk.start_write(disk_offset, buffer) {
+            Ok(()) => self.part = Some(part),
+            Err(error) => self.finish_part(&part, Err(error)),
+        }
+        true
+    }
+
+    /// An index that was not written is missed by nobody but the next recovery, which reads the segment instead.
+    fn finish_part(&mut self, part: &Part, result: Result<(), DiskError>) {
+        match result {
+            Ok(()) => self.counts.written_octets += part.octets,
+            Err(error) => {
+                self.counts.write_errors += 1;
+                self.seals.part_failed(part.segment);
+                self.tell_write_failed(part.segment, part.disk_offset, &error);
+            }
+        }
+    }
+
+    fn tell_write_failed(&mut self, segment: u32, offset: u64, error: &DiskError) {
+        let reason = error.to_string();
+        self.events.push_back(LogEvent::Alarm(Alarm::WriteFailed { segment, offset, reason }));
+    }
+
+    /// Makes sure that a batch with room for `need` is being filled; a batch that holds something is left as it is.
     /// False when no segment is free.
-    pub(crate) fn plan(&mut self, octets: usize) -> bool {
+    pub(crate) fn plan(&mut self, need: Need) -> bool {
         match self.filling.take() {
             Some(batch) if batch.is_empty() => self.buffers.push(batch.into_parts().0),
             Some(batch) => {
-                let fits = batch.room() >= octets;
+                let fits = batch.takes(need, 0);
                 self.filling = Some(batch);
                 return fits;
             }
             None => {}
         }
-        let Some(berth) = self.berth(octets) else { return false };
+        let Some(berth) = self.berth(need) else { return false };
         let buffer =
             self.buffers.pop().unwrap_or_else(|| AlignedBuffer::with_capacity(self.batch_octets_max));
         self.filling = Some(Batch::new(buffer, berth, &self.shelf.secret));
         true
     }
 
-    fn berth(&self, octets: usize) -> Option<Berth> {
-        let segment_octets = self.shelf.geometry.segment_octets as usize;
-        if let Some(head) = self.head {
-            let octets_max = self.batch_octets_max.min(segment_octets - head.offset as usize);
-            if octets_max >= HEADER_OCTETS + octets {
-                let Head { segment, use_number, offset } = head;
-                return Some(Berth { segment, use_number, offset, opens: false, octets_max });
-            }
+    /// Where a batch with `need` goes: behind the last one, or into a fresh segment.
+    fn berth(&self, need: Need) -> Option<Berth> {
+        let behind = self.head.map(|Head { segment, use_number, offset }| {
+            let segment_rest = self.shelf.geometry.segment_octets as usize - offset as usize;
+            let (octets_max, entries_octets) = (self.batch_octets_max, self.seals.open_octets());
+            Berth { segment, use_number, offset, opens: false, octets_max, segment_rest, entries_octets }
+        });
+        behind.filter(|berth| berth.takes(need)).or_else(|| {
+            let segment = self.space.next_free()?;
+            Some(Berth { segment, use_number: self.next_use, ..self.empty_berth() })
+        })
+    }
+
+    /// A batch at the front of a segment.
+    pub(crate) fn empty_berth(&self) -> Berth {
+        Berth {
+            segment: 0,
+            use_number: 0,
+            offset: PAGE,
+            opens: true,
+            octets_max: self.batch_octets_max,
+            segment_rest: self.shelf.geometry.segment_octets as usize,
+            entries_octets: 0,
         }
-        let segment = self.space.next_free()?;
-        let octets_max = self.batch_octets_max.min(segment_octets);
-        Some(Berth { segment, use_number: self.next_use, offset: PAGE, opens: true, octets_max })
     }
 
     /// Fills the next batch with what waits, lane by lane.
@@ -112,9 +190,8 @@ impl<D: Disk> Log<D> {
         for lane in Lane::ALL {
             let kept = if keeps_room && lane > Lane::Urgent { self.batch_octets_max / 4 } else { 0 };
             while let Some(set) = self.lanes.front(lane) {
-                let (octets, accepts) = (set.octets, set.accepts);
-                if !self.may_take(accepts, octets, kept) || self.conclusion_is_open(set) || !self.plan(octets)
-                {
+                let (need, accepts) = (set.need, set.accepts);
+                if !self.may_take(accepts, need, kept) || self.conclusion_is_open(set) || !self.plan(need) {
                     break;
                 }
                 let Some(set) = self.lanes.pop_front(lane) else { break };
@@ -125,13 +202,13 @@ impl<D: Disk> Log<D> {
 
     /// Whether the next batch may take a set, by what must be kept free in it and by the segments in reserve. Asked before
     /// a batch is begun: a segment that may not be used must not be opened either.
-    fn may_take(&self, accepts: bool, octets: usize, kept: usize) -> bool {
+    fn may_take(&self, accepts: bool, need: Need, kept: usize) -> bool {
         match self.filling.as_ref().filter(|batch| !batch.is_empty()) {
             Some(batch) => {
-                let room_is_kept = batch.sets.is_empty() || batch.room() >= octets + kept;
+                let room_is_kept = batch.sets.is_empty() || batch.takes(need, kept);
                 room_is_kept && self.space.permits(accepts, batch.berth.opens)
             }
-            None => self.berth(octets).is_some_and(|berth| self.space.permits(accepts, berth.opens)),
+            None => self.berth(need).is_some_and(|berth| self.space.permits(accepts, berth.opens)),
         }
     }
 
@@ -141,7 +218,6 @@ impl<D: Disk> Log<D> {
         match self.check_set(&batch, &set) {
             Ok(chunk_counts) => {
                 self.add_set(&mut batch, &set, &chunk_counts, now);
-                batch.set_octets += set.octets;
                 batch.sets.push(set);
             }
             Err(error) => self.refuse(&set, error),
@@ -261,18 +337,11 @@ impl<D: Disk> Log<D> {
                         reserved: 0.into(),
                         content_sha256: new.content_sha256,
                     };
-                    let place = batch.add_envelope(&head, &new.encoded).expect(FITS);
+                    let envelope = (&new.envelope, &*new.encoded);
+                    let states = (Runs::new(&new.envelope), &[][..]);
+                    batch.add_message(Kind::Envelope, &head, envelope, states).expect(FITS);
                     batch.accepted.insert(new.message);
                     batch.chunks.remove(&new.message);
-                    batch.effects.push(Effect::Message(Box::new(MessageEffect {
-                        message: new.message,
-                        sequence,
-                        envelope: Arc::clone(&new.envelope),
-                        content_octets: new.content_octets,
-                        chunks,
-                        place,
-                        states: None,
-                    })));
                 }
                 WaitingRecord::Outcome { message, outcomes, encoded } => {
                     batch.add_outcome(*message, now, outcomes, encoded).expect(FITS);
@@ -287,12 +356,12 @@ impl<D: Disk> Log<D> {
     /// Starts the write of the batch that is being filled.
     fn start(&mut self, now: UnixMillis) {
         let Some(mut batch) = self.filling.take() else { return };
+        self.part_was_last = false;
         let berth = batch.berth;
         if berth.opens {
             self.space.open(berth.segment, berth.use_number);
             self.shelf.uses[berth.segment as usize] = berth.use_number;
             self.shelf.forget_segment(berth.segment);
-            self.index.segments[berth.segment as usize].residents.clear();
             self.next_use += 1;
         }
         let start_use = self.space.start_use(self.next_use);
@@ -304,11 +373,12 @@ impl<D: Disk> Log<D> {
             now,
         };
         self.next_sequence += 1;
-        let (buffer, name, offset, end) = batch.seal(&self.shelf.secret, &seal);
+        let SealedBatch { buffer, name, offset, end, gathered } = batch.seal(&self.shelf.secret, &seal);
         self.head = Some(Head { segment: berth.segment, use_number: berth.use_number, offset: end });
         let disk_offset = self.shelf.geometry.offset_of(berth.segment, offset);
         let octets = buffer.len() as u64;
-        self.flight = Some(Flight { batch, name, start_use, octets, disk_offset });
+        let opened_behind = berth.opens.then_some(self.last);
+        self.flight = Some(Flight { batch, name, start_use, octets, disk_offset, gathered, opened_behind });
         if let Err(error) = self.shelf.disk.start_write(disk_offset, buffer) {
             self.finish(now, Err(error));
         }
@@ -324,8 +394,10 @@ impl<D: Disk> Log<D> {
     }
 
     fn publish(&mut self, flight: Flight, now: UnixMillis) {
-        let Flight { batch, name, start_use, octets, .. } = flight;
+        let Flight { batch, name, start_use, octets, gathered, opened_behind, .. } = flight;
         self.last = name;
+        self.space.fill(gathered.segment, gathered.end);
+        self.seals.batch(gathered, opened_behind);
         self.space.release(start_use);
         self.counts.batches += 1;
         self.counts.written_octets += octets;
@@ -354,7 +426,7 @@ impl<D: Disk> Log<D> {
         for ticket in batch.sets.iter().filter_map(|set| set.ticket) {
             self.events.push_back(LogEvent::Committed { ticket });
         }
-        if self.full && self.has_room_for(self.batch_octets_max / 4) {
+        if self.full && self.has_room_for(Need { octets: self.batch_octets_max / 4, entry_octets: 0 }) {
             self.full = false;
             self.events.push_back(LogEvent::Alarm(Alarm::Resumed));
         }
@@ -384,14 +456,13 @@ impl<D: Disk> Log<D> {
     fn give_up(&mut self, flight: Flight, error: &DiskError, now: UnixMillis) {
         let berth = flight.batch.berth;
         self.head = None;
+        self.space.fill(berth.segment, self.shelf.geometry.segment_octets);
         if berth.opens {
             self.space.abandon(berth.segment);
         }
         self.counts.write_errors += 1;
         self.failures_in_row += 1;
-        let reason = error.to_string();
-        let alarm = Alarm::WriteFailed { segment: berth.segment, offset: flight.disk_offset, reason };
-        self.events.push_back(LogEvent::Alarm(alarm));
+        self.tell_write_failed(berth.segment, flight.disk_offset, error);
         let (_, sets) = flight.batch.into_parts();
         for set in sets {
             self.refuse(&set, AppendError::Disk(error.clone()));
@@ -427,20 +498,18 @@ impl<D: Disk> Log<D> {
         for message in late {
             let records = vec![crate::Append::DiscardPartial { message }];
             let set = crate::AppendSet { records };
-            if let Ok(set) = WaitingSet::new(set, Lane::Outcome, None, now, self.set_octets_max()) {
+            if let Ok(set) = WaitingSet::new(set, Lane::Outcome, None, now, &self.empty_berth()) {
                 self.lanes.push_back(set);
             }
         }
     }
 
-    /// Whether mail of `octets` may come in now.
-    pub(crate) fn has_room_for(&self, octets: usize) -> bool {
+    /// Whether mail of `need` may come in now.
+    pub(crate) fn has_room_for(&self, need: Need) -> bool {
         let total = u128::from(self.shelf.geometry.segment_octets) * u128::from(self.shelf.geometry.segments);
         let share_max = u128::from(self.parameters.accept_share_max_percent.clamp(1, 90));
-        let living = u128::from(self.index.living_octets() + self.lanes.octets()) + octets as u128;
-        let segment_octets = self.shelf.geometry.segment_octets as usize;
-        let head_room = self.head.map_or(0, |head| segment_octets - head.offset as usize);
-        let opens = head_room < octets + HEADER_OCTETS + PAGE_OCTETS;
+        let living = u128::from(self.index.living_octets() + self.lanes.octets()) + need.octets as u128;
+        let opens = self.berth(need).is_none_or(|berth| berth.opens);
         living * 100 <= total * share_max && self.space.will_permit(opens)
     }
 

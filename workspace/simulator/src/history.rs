@@ -12,7 +12,7 @@ use sternpost_message::{
     RecipientState, UnixMillis,
 };
 use sternpost_queue::{
-    Append, AppendError, AppendSet, Geometry, Lane, Log, LogEvent, MessageFacts, Parameters,
+    Append, AppendError, AppendSet, Geometry, Lane, Log, LogEvent, MessageFacts, Parameters, PartialFacts,
     SEGMENT_OCTETS_MIN, inspect,
 };
 
@@ -42,6 +42,8 @@ pub struct Summary {
     pub opened: u64,
     /// Torn last batches that recovery dropped.
     pub torn: u64,
+    /// Segments that were recovered by their index.
+    pub segments_by_index: u64,
     /// Records that reclaim moved.
     pub moved: u64,
     /// Writes that failed.
@@ -457,6 +459,7 @@ impl Driver {
         let mut disk = disk;
         let read_only = inspect(ByReference(&mut disk), &mut |_| {}).map_err(|error| error.to_string())?;
         let seen: Vec<MessageFacts> = read_only.messages().collect();
+        let seen_partials = by_name(read_only.partials());
         let parameters = Parameters { recent_content_octets_max: 100_000, ..Parameters::default() };
         let (log, report) = Log::open(disk, parameters, self.now).map_err(|error| error.to_string())?;
         self.summary.torn += u64::from(report.torn_tail.is_some());
@@ -464,9 +467,11 @@ impl Driver {
             return Err(format!("recovery found damage where none was done: {report:?}"));
         }
         let found: Vec<MessageFacts> = log.messages_from(MessageSequence(0)).collect();
-        if found != seen {
+        // One has read every batch, the other one the indexes.
+        if found != seen || by_name(log.partials()) != seen_partials {
             return Err("two recoveries of one disk found different mail".to_owned());
         }
+        self.summary.segments_by_index += report.segments_by_index;
         self.log = Some(log);
         let mut details = BTreeMap::new();
         for facts in found {
@@ -482,6 +487,10 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+fn by_name(partials: impl Iterator<Item = PartialFacts>) -> BTreeMap<MessageId, PartialFacts> {
+    partials.map(|partial| (partial.message, partial)).collect()
 }
 
 /// Lends a disk to an inspection.

@@ -64,7 +64,7 @@ impl Message {
             let inside = usize::try_from(range.first).is_ok_and(|first| first <= recipient)
                 && usize::try_from(range.end()).is_ok_and(|end| recipient < end);
             if inside {
-                let more: Vec<_> = possible.iter().map(|state| state.after(outcome)).collect();
+                let more: Vec<_> = possible.iter().map(|state| state.after(outcome.kind())).collect();
                 possible.extend(more);
             }
         }
@@ -170,7 +170,7 @@ impl Model {
                 if state.is_terminal() {
                     return Err(format!("recipient {at} of {sequence} was terminal and changed"));
                 }
-                *state = state.after(outcome);
+                *state = state.after(outcome.kind());
             }
         }
         Ok(())

@@ -70,7 +70,7 @@ fn filled(random: &mut Random) -> (FaultyDisk, BTreeMap<MessageSequence, Vec<u8>
 }
 
 #[test]
-fn one_damaged_octet_costs_one_batch_at_most_and_never_gives_wrong_content() {
+fn one_damaged_octet_costs_one_message_at_most_and_never_gives_wrong_content() {
     let mut noticed = 0;
     for seed in 0..120 {
         let mut random = Random::new(seed);
@@ -84,12 +84,18 @@ fn one_damaged_octet_costs_one_batch_at_most_and_never_gives_wrong_content() {
         noticed += u32::from(is_told);
         let lost = contents.len() - living.len();
         assert!(lost <= usize::from(is_told), "seed {seed}: {lost} messages lost, {report:?}");
+        let mut refused = 0;
         for sequence in living {
             let expected = &contents[&sequence];
             let mut octets = vec![0; expected.len() + 1];
-            let count = log.read_content(sequence, 0, &mut octets).unwrap();
-            assert_eq!(octets[..count], expected[..], "seed {seed}");
+            match log.read_content(sequence, 0, &mut octets) {
+                Ok(count) => assert_eq!(octets[..count], expected[..], "seed {seed}"),
+                Err(_) => refused += 1,
+            }
         }
+        // A sealed segment is not read in full: its damage is noticed when somebody reads what it has hit.
+        assert!(lost + refused <= 1, "seed {seed}: {lost} messages lost, {refused} unreadable");
+        noticed += u32::from(refused > 0);
     }
     assert!(noticed >= 20, "only {noticed} of 120 octets mattered");
 }

@@ -32,6 +32,7 @@ fn invariant_no_promise_is_broken_by_cut_power_failed_writes_or_reclaim() {
         sum.power_cuts += summary.power_cuts;
         sum.opened += summary.opened;
         sum.torn += summary.torn;
+        sum.segments_by_index += summary.segments_by_index;
         sum.moved += summary.moved;
         sum.failed_writes += summary.failed_writes;
         sum.full += summary.full;
@@ -39,9 +40,16 @@ fn invariant_no_promise_is_broken_by_cut_power_failed_writes_or_reclaim() {
     println!("{sum:?}");
     if seeds().count() > 1 {
         // The histories are worth their while: each of these happens often.
-        for count in
-            [sum.acknowledged, sum.dead, sum.cuts_in_flight, sum.torn, sum.moved, sum.failed_writes, sum.full]
-        {
+        for count in [
+            sum.acknowledged,
+            sum.dead,
+            sum.cuts_in_flight,
+            sum.torn,
+            sum.segments_by_index,
+            sum.moved,
+            sum.failed_writes,
+            sum.full,
+        ] {
             assert!(count >= SEEDS / 2, "{sum:?}");
         }
     }

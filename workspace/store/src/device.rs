@@ -1,17 +1,19 @@
 //! The log's device at start: opened, and made into a log when it is blank. What is not blank and no log is left alone.
 
 use crate::{Options, StoreError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use sternpost_link::store::Origin;
 use sternpost_platform::clock::Clock;
 use sternpost_platform::disk::{DiskBackend, DiskOpenError, LogDisk, open_log_disk};
 use sternpost_platform::process;
-use sternpost_queue::{Disk, Geometry, Log, Parameters, SEGMENT_OCTETS_MAX};
+use sternpost_queue::{Disk, Geometry, Log, Parameters, Progress, SEGMENT_OCTETS_MAX};
 
 /// 16 × 64 MiB = 1 GiB: fits the smallest disk of a machine, and holds a day of a small site's mail.
 const FILE_SEGMENTS_DEFAULT: u32 = 16;
 /// The store that died may have a write under way; its lock ends with it.
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
+/// Whoever waits for a large log sees that it gets on.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
 /// Content that is kept in memory after it was written: what a few hundred sessions have on its way out. What does not
 /// fit is read from the log.
 const RECENT_CONTENT_OCTETS_MAX: usize = 8 << 20;
@@ -84,7 +86,16 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, Ma
         batch_octets_max: usize::try_from(manner.batch_octets_max).unwrap_or(usize::MAX),
         ..Parameters::default()
     };
-    let (mut log, report) = Log::open(disk, parameters, clock.now()).map_err(recover)?;
+    let mut announced = Instant::now();
+    let mut announce = |progress: Progress| {
+        if announced.elapsed() >= ANNOUNCE_AGAIN {
+            announced = Instant::now();
+            let Progress { done, total } = progress;
+            tracing::info!(event = "log.recovering", done, total, "reading the living segments of the log");
+        }
+    };
+    let (mut log, report) =
+        Log::open_with_progress(disk, parameters, clock.now(), &mut announce).map_err(recover)?;
     // The ring learns of the memory now, for the filter will let it learn of no more.
     log.with_buffers(LogDisk::register);
     for remark in log.disk().remarks() {
@@ -120,6 +131,8 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, Ma
         backend = manner.words(),
         batch_octets_max = manner.batch_octets_max,
         messages = report.living_messages,
+        segments = report.segments,
+        segments_by_index = report.segments_by_index,
         batches = report.batches,
         read_octets = report.read_octets,
         torn_tail = report.torn_tail,

@@ -57,7 +57,7 @@ pub(crate) fn facts(facts: queue::MessageFacts) -> link::MessageFacts {
                 channel: route.route.channel.clone(),
                 peer: route.route.peer.clone(),
                 pending: route.pending,
-                attempts: u16::try_from(route.attempts).unwrap_or(u16::MAX),
+                attempts: route.attempts,
             })
             .collect(),
         failed: facts.failed,
@@ -75,7 +75,7 @@ pub(crate) fn detail(detail: queue::MessageDetail) -> link::MessageDetail {
             .into_iter()
             .map(|record| link::RecipientRecord {
                 state: record.state,
-                attempts: u16::try_from(record.attempts).unwrap_or(u16::MAX),
+                attempts: record.attempts,
                 delay_reported: record.delay_reported,
                 last: record.last,
             })

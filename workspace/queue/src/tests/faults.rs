@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::*;
-use crate::index::Place;
+use crate::place::Place;
 use crate::runs::Last;
 use crate::unread::FAILED_READS_MAX;
 
@@ -51,20 +51,20 @@ fn discarded() -> Outcome {
 }
 
 fn octets_of(place: Place) -> Range<usize> {
-    let start = usize::try_from(GEOMETRY.offset_of(place.segment, place.offset)).unwrap();
-    start..start + place.octets as usize
+    let start = usize::try_from(GEOMETRY.offset_of(place.segment(), place.offset())).unwrap();
+    start..start + place.octets() as usize
 }
 
 /// Where the words about a recipient stand.
 fn words(log: &Log<MemoryDisk>, recipient: u32) -> Range<usize> {
     let runs = &log.index.get(FIRST).unwrap().runs;
     let run = runs.iter().find(|run| run.first == recipient).unwrap();
-    let Last::Outcome(place) = run.last else { panic!("{run:?}") };
+    let Last::Outcome(place) = run.last() else { panic!("{run:?}") };
     octets_of(place)
 }
 
 fn chunk(log: &Log<MemoryDisk>, index: usize) -> Range<usize> {
-    octets_of(log.index.get(FIRST).unwrap().chunks[index])
+    octets_of(log.index.get(FIRST).unwrap().chunks()[index])
 }
 
 fn last_words(log: &mut Log<MemoryDisk>) -> Vec<Option<Diagnostic>> {

@@ -1,0 +1,323 @@
+//! The living messages in memory: at most 128 octets each, in the order of acceptance, found by number and by id.
+//!
+//! Nearly every message has one chunk and one route; it takes 80 octets in a page of its neighbours and 13 to 26 in the
+//! table of ids. The others keep a box beside. Knows nothing of segments or records.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use hashbrown::HashTable;
+use sternpost_message::{MessageId, MessageSequence, Precedence, UnixMillis};
+
+use crate::place::Place;
+use crate::routes::RouteId;
+use crate::runs::Runs;
+
+/// A living message.
+pub(crate) struct Living {
+    pub(crate) id: MessageId,
+    pub(crate) accepted_at: UnixMillis,
+    /// The envelope, or the moved record.
+    pub(crate) place: Place,
+    pub(crate) runs: Runs,
+    shape: Shape,
+    pub(crate) precedence: Precedence,
+    /// A part of its content is lost.
+    pub(crate) damaged: bool,
+    /// Its number within its page.
+    number: u16,
+}
+const _: () = assert!(size_of::<Living>() == 80);
+
+/// Content and routes.
+enum Shape {
+    /// One chunk, which is there and is all of the content; one route.
+    Plain { route: RouteId, chunk: Place },
+    /// Anything else.
+    Wide(Box<Wide>),
+}
+
+struct Wide {
+    content_octets: u64,
+    chunks: Box<[Place]>,
+    routes: Box<[RouteId]>,
+}
+
+impl Living {
+    pub(crate) fn new(
+        id: MessageId,
+        accepted_at: UnixMillis,
+        precedence: Precedence,
+        place: Place,
+        runs: Runs,
+        content: Content,
+    ) -> Self {
+        let Content { octets, chunks, routes } = content;
+        let shape = match (&chunks[..], &routes[..]) {
+            ([chunk], [route]) if !chunk.is_missing() && content_octets(*chunk) == octets => {
+                Shape::Plain { route: *route, chunk: *chunk }
+            }
+            _ => Shape::Wide(Box::new(Wide {
+                content_octets: octets,
+                chunks: chunks.into_boxed_slice(),
+                routes: routes.into_boxed_slice(),
+            })),
+        };
+        Self { id, accepted_at, place, runs, shape, precedence, damaged: false, number: 0 }
+    }
+
+    pub(crate) fn content_octets(&self) -> u64 {
+        match &self.shape {
+            Shape::Plain { chunk, .. } => content_octets(*chunk),
+            Shape::Wide(wide) => wide.content_octets,
+        }
+    }
+
+    pub(crate) fn chunks(&self) -> &[Place] {
+        match &self.shape {
+            Shape::Plain { chunk, .. } => std::slice::from_ref(chunk),
+            Shape::Wide(wide) => &wide.chunks,
+        }
+    }
+
+    pub(crate) fn routes(&self) -> &[RouteId] {
+        match &self.shape {
+            Shape::Plain { route, .. } => std::slice::from_ref(route),
+            Shape::Wide(wide) => &wide.routes,
+        }
+    }
+
+    /// Puts a chunk elsewhere, or nowhere; gives its old place. None when the message has no such chunk.
+    pub(crate) fn set_chunk(&mut self, index: u32, place: Place) -> Option<Place> {
+        if let Shape::Plain { route, chunk } = self.shape {
+            if place.octets() == chunk.octets() && index == 0 {
+                self.shape = Shape::Plain { route, chunk: place };
+                return Some(chunk);
+            }
+            self.shape = Shape::Wide(Box::new(Wide {
+                content_octets: content_octets(chunk),
+                chunks: Box::new([chunk]),
+                routes: Box::new([route]),
+            }));
+        }
+        let Shape::Wide(wide) = &mut self.shape else { return None };
+        let chunk = wide.chunks.get_mut(usize::try_from(index).ok()?)?;
+        Some(std::mem::replace(chunk, place))
+    }
+}
+
+/// What a message is made of beside its envelope. Routes in the order of the envelope.
+pub(crate) struct Content {
+    pub(crate) octets: u64,
+    pub(crate) chunks: Vec<Place>,
+    pub(crate) routes: Vec<RouteId>,
+}
+
+/// Octets of content in a chunk's record.
+pub(crate) fn content_octets(place: Place) -> u64 {
+    u64::from(place.octets()).saturating_sub(crate::format::CONTENT_OVERHEAD_OCTETS as u64)
+}
+
+/// Messages that share a page: what is moved in memory when one of them dies is 256 × 80 octets at most.
+const PAGE_MESSAGES: u64 = 256;
+
+/// One id's place in the table: a part of its hash, so that growing the table touches no message, and the number.
+#[derive(Clone, Copy)]
+struct Named {
+    hash: u32,
+    sequence: [u32; 2],
+}
+
+impl Named {
+    fn new(id: MessageId, sequence: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = sequence.to_le_bytes();
+        let sequence = [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])];
+        Self { hash: hash_part(id), sequence }
+    }
+
+    fn sequence(self) -> u64 {
+        u64::from(self.sequence[0]) | u64::from(self.sequence[1]) << 32
+    }
+
+    /// The table takes the lowest bits for the place and the highest for a tag.
+    fn hash(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// Ids are random, but a client may choose them: all octets count.
+fn hash_part(id: MessageId) -> u32 {
+    crc32c::crc32c(&id.0)
+}
+
+/// All living messages.
+#[derive(Default)]
+pub(crate) struct LivingMessages {
+    pages: BTreeMap<u64, VecDeque<Living>>,
+    by_id: HashTable<Named>,
+}
+
+impl LivingMessages {
+    pub(crate) fn count(&self) -> u64 {
+        self.by_id.len() as u64
+    }
+
+    pub(crate) fn get(&self, sequence: u64) -> Option<&Living> {
+        let (page, number) = place_of(sequence);
+        let page = self.pages.get(&page)?;
+        page.binary_search_by_key(&number, |living| living.number).ok().and_then(|at| page.get(at))
+    }
+
+    pub(crate) fn get_mut(&mut self, sequence: u64) -> Option<&mut Living> {
+        let (page, number) = place_of(sequence);
+        let page = self.pages.get_mut(&page)?;
+        page.binary_search_by_key(&number, |living| living.number).ok().and_then(|at| page.get_mut(at))
+    }
+
+    pub(crate) fn find(&self, id: MessageId) -> Option<u64> {
+        let hash = hash_part(id);
+        let is_it = |named: &Named| {
+            named.hash == hash && self.get(named.sequence()).is_some_and(|living| living.id == id)
+        };
+        self.by_id.find(Named::hash(hash), is_it).map(|named| named.sequence())
+    }
+
+    /// Adds a message; its number and its id are new.
+    pub(crate) fn insert(&mut self, sequence: u64, mut living: Living) {
+        let (page, number) = place_of(sequence);
+        living.number = number;
+        let named = Named::new(living.id, sequence);
+        let page = self.pages.entry(page).or_default();
+        let at = page.partition_point(|other| other.number < number);
+        page.insert(at, living);
+        self.by_id.insert_unique(Named::hash(named.hash), named, |named| Named::hash(named.hash));
+    }
+
+    pub(crate) fn remove(&mut self, sequence: u64) -> Option<Living> {
+        let (page_number, number) = place_of(sequence);
+        let page = self.pages.get_mut(&page_number)?;
+        let at = page.binary_search_by_key(&number, |living| living.number).ok()?;
+        let living = page.remove(at)?;
+        if page.is_empty() {
+            self.pages.remove(&page_number);
+        } else if page.len() * 4 <= page.capacity() {
+            page.shrink_to(page.len() * 2);
+        }
+        let hash = hash_part(living.id);
+        let named = self.by_id.find_entry(Named::hash(hash), |named| named.sequence() == sequence);
+        if let Ok(named) = named {
+            named.remove();
+        }
+        Some(living)
+    }
+
+    /// From `first` on, ascending.
+    pub(crate) fn from(&self, first: u64) -> impl Iterator<Item = (MessageSequence, &Living)> {
+        let (first_page, number) = place_of(first);
+        self.pages.range(first_page..).flat_map(move |(page, messages)| {
+            let skipped = if *page == first_page {
+                messages.partition_point(|living| living.number < number)
+            } else {
+                0
+            };
+            messages.range(skipped..).map(|living| (sequence_at(*page, living.number), living))
+        })
+    }
+
+    /// Each one, to be changed.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (MessageSequence, &mut Living)> {
+        self.pages.iter_mut().flat_map(|(page, messages)| {
+            messages.iter_mut().map(|living| (sequence_at(*page, living.number), living))
+        })
+    }
+
+    /// Memory that the messages take, but for the boxes of the few wide ones and the nodes of the tree (48 octets for 256
+    /// messages).
+    pub(crate) fn octets(&self) -> u64 {
+        let pages: usize = self.pages.values().map(VecDeque::capacity).sum();
+        let table = self.by_id.capacity() * 8 / 7 * (size_of::<Named>() + 1);
+        (pages * size_of::<Living>() + table) as u64
+    }
+}
+
+fn place_of(sequence: u64) -> (u64, u16) {
+    let number = u16::try_from(sequence % PAGE_MESSAGES).expect("a page has 256 messages");
+    (sequence / PAGE_MESSAGES, number)
+}
+
+fn sequence_at(page: u64, number: u16) -> MessageSequence {
+    MessageSequence(page * PAGE_MESSAGES + u64::from(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::Routes;
+    use sternpost_message::Precedence;
+
+    fn living(number: u64, chunks: usize, routes: &mut Routes) -> Living {
+        let chunk = Place::new(1, 4096, 4096 + 48);
+        let content = Content {
+            octets: chunks as u64 * content_octets(chunk),
+            chunks: vec![chunk; chunks],
+            routes: vec![routes.take("smtp", "a")],
+        };
+        let envelope = crate::tests::envelope(1, UnixMillis(0));
+        let id = MessageId(u128::from(number).to_be_bytes());
+        Living::new(id, UnixMillis(0), Precedence::Routine, chunk, Runs::new(&envelope), content)
+    }
+
+    #[test]
+    fn messages_are_found_by_number_and_by_id_and_told_in_order_from_anywhere() {
+        let mut routes = Routes::default();
+        let mut all = LivingMessages::default();
+        let numbers: Vec<u64> = (0..5000).map(|number| number * 7 % 5003 + 1).collect();
+        for number in &numbers {
+            all.insert(*number, living(*number, 1, &mut routes));
+        }
+        for number in numbers.iter().filter(|number| *number % 3 != 0) {
+            assert!(all.remove(*number).is_some() && all.remove(*number).is_none());
+        }
+        let mut left: Vec<u64> = numbers.into_iter().filter(|number| number % 3 == 0).collect();
+        left.sort_unstable();
+        for first in [0, 1, 255, 256, 257, 2500, 6000] {
+            let told: Vec<u64> = all.from(first).map(|(sequence, _)| sequence.0).collect();
+            let expected: Vec<u64> = left.iter().copied().filter(|number| *number >= first).collect();
+            assert_eq!(told, expected, "from {first}");
+        }
+        assert_eq!(all.count(), left.len() as u64);
+        for number in 1..5003_u64 {
+            let id = MessageId(u128::from(number).to_be_bytes());
+            let lives = left.binary_search(&number).is_ok();
+            assert_eq!(all.find(id), lives.then_some(number));
+            assert_eq!(all.get(number).map(|living| living.id), lives.then_some(id));
+        }
+    }
+
+    #[test]
+    fn a_message_of_one_chunk_and_one_route_takes_128_octets_at_most() {
+        let mut routes = Routes::default();
+        let mut all = LivingMessages::default();
+        let count = 300_000;
+        for number in 0..count {
+            all.insert(number, living(number, 1, &mut routes));
+        }
+        assert!(all.octets() / count <= 128, "{} octets each", all.octets() / count);
+        assert!(all.from(0).all(|(_, living)| matches!(living.shape, Shape::Plain { .. })));
+    }
+
+    #[test]
+    fn a_chunk_moves_and_is_lost_in_either_shape() {
+        let mut routes = Routes::default();
+        for chunks in [1, 3] {
+            let mut living = living(1, chunks, &mut routes);
+            let octets = living.content_octets();
+            let old = living.chunks()[0];
+            let new = Place::new(2, 8192, old.octets());
+            assert_eq!(living.set_chunk(0, new), Some(old));
+            assert_eq!(living.set_chunk(0, Place::default()), Some(new));
+            assert_eq!(living.set_chunk(9, new), None);
+            assert!(living.chunks()[0].is_missing());
+            assert_eq!((living.content_octets(), living.routes().len()), (octets, 1));
+        }
+    }
+}
