@@ -4,7 +4,7 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo demo-host test hw-test check bench bench-peer fuzz check-buildroot release-image image run clean
+.PHONY: all demo demo-host test hw-test check bench bench-peer bench-recovery fuzz check-buildroot release-image image run clean
 
 all: check test                 ## what a change must pass
 
@@ -25,6 +25,9 @@ check:                          ## format, lints, documentation
 
 bench:                          ## rate, CPU, latency, memory: target/bench/report.json
 	$(BUILD) && $(LOAD) bench
+
+bench-recovery:                 ## the start of a switch on a million living messages: target/bench-recovery/report.json
+	$(BUILD) && $(LOAD) bench-recovery
 
 bench-peer:                     ## the same beside Postfix, as root: target/bench/peer.json
 	.ci/packages && $(BUILD) && $(LOAD) bench-peer

@@ -4,6 +4,7 @@ mod bench;
 mod commit;
 mod demo;
 mod peer;
+mod recovery;
 mod sink;
 mod source;
 mod switch;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Bench(bench::BenchArguments),
     /// Measures the switch beside Postfix, with Postfix's own source and sink.
     BenchPeer(peer::PeerArguments),
+    /// Measures the start of the switch on a queue of a million messages.
+    BenchRecovery(recovery::RecoveryArguments),
     /// Shows the switch at work while its processes are killed and its routes change.
     Demo(demo::DemoArguments),
 }
@@ -41,6 +44,7 @@ impl Command {
             Self::Match(arguments) => arguments.run(),
             Self::Bench(arguments) => arguments.run(),
             Self::BenchPeer(arguments) => arguments.run(),
+            Self::BenchRecovery(arguments) => arguments.run(),
             Self::Demo(arguments) => arguments.run(),
         }
     }

@@ -80,7 +80,7 @@ pub(super) fn print_table(rows: &[CommitRow]) {
     }
 }
 
-fn wait(disk: &LogDisk) -> Result<(), Box<dyn Error>> {
+pub(super) fn wait(disk: &LogDisk) -> Result<(), Box<dyn Error>> {
     let readiness = disk.readiness();
     let timeout = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
     poll(&mut [PollFd::new(&readiness, PollFlags::IN)], Some(&timeout))?;
@@ -149,8 +149,20 @@ fn log(disk: LogDisk, producers: u64) -> Result<(f64, LogDisk), Box<dyn Error>> 
 
 fn message(content: &Arc<[u8]>) -> AppendSet {
     let message = MessageId(random());
+    let chunk = Append::Content { message, index: 0, octets: Arc::clone(content) };
+    let commit = Append::Envelope {
+        message,
+        envelope: envelope("sink", UnixMillis(1)),
+        content_octets: CONTENT_OCTETS as u64,
+        content_sha256: [0; 32],
+    };
+    AppendSet { records: vec![chunk, commit] }
+}
+
+/// One recipient behind one peer.
+pub(super) fn envelope(peer: &str, accepted_at: UnixMillis) -> Envelope {
     let mailbox = |text| Mailbox::parse(text).expect("the addresses of this bench are addresses");
-    let envelope = Envelope {
+    Envelope {
         sender: ReversePath::Mailbox(mailbox("sender@source.test")),
         recipients: vec![Recipient {
             address: mailbox("recipient@sink.test"),
@@ -158,8 +170,8 @@ fn message(content: &Arc<[u8]>) -> AppendSet {
             notify: None,
             original_recipient: None,
         }],
-        routes: vec![Route { channel: "smtp".to_owned(), peer: "sink".to_owned() }],
-        accepted_at: UnixMillis(1),
+        routes: vec![Route { channel: "smtp".to_owned(), peer: peer.to_owned() }],
+        accepted_at,
         precedence: Precedence::Routine,
         mt_priority: None,
         body: BodyType::SevenBit,
@@ -168,15 +180,7 @@ fn message(content: &Arc<[u8]>) -> AppendSet {
         envelope_id: None,
         source: "bench".to_owned(),
         client: "127.0.0.1:25".to_owned(),
-    };
-    let chunk = Append::Content { message, index: 0, octets: Arc::clone(content) };
-    let commit = Append::Envelope {
-        message,
-        envelope,
-        content_octets: CONTENT_OCTETS as u64,
-        content_sha256: [0; 32],
-    };
-    AppendSet { records: vec![chunk, commit] }
+    }
 }
 
 fn outcome(message: MessageSequence) -> AppendSet {

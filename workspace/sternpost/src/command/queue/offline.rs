@@ -74,7 +74,7 @@ fn listed(facts: &MessageFacts) -> Listed {
         content_octets: facts.content_octets,
         recipients_pending: facts.routes.iter().map(|route| super::recipients_count(&route.pending)).sum(),
         recipients_failed: super::recipients_count(&facts.failed),
-        attempts: facts.routes.iter().map(|route| saturated(route.attempts)).max().unwrap_or(0),
+        attempts: facts.routes.iter().map(|route| route.attempts).max().unwrap_or(0),
         routes: facts
             .routes
             .iter()
@@ -83,14 +83,10 @@ fn listed(facts: &MessageFacts) -> Listed {
     }
 }
 
-fn saturated(attempts: u32) -> u16 {
-    u16::try_from(attempts).unwrap_or(u16::MAX)
-}
-
 fn detail_of(detail: sternpost_queue::MessageDetail) -> MessageDetail {
     let record = |record: sternpost_queue::RecipientRecord| RecipientRecord {
         state: record.state,
-        attempts: saturated(record.attempts),
+        attempts: record.attempts,
         delay_reported: record.delay_reported,
         last: record.last,
     };
