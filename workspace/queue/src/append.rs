@@ -1,6 +1,6 @@
 //! What goes into the log: sets of records that commit together, and the numbers by which it behaves.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 
 use sternpost_message::{CivilPriority, Envelope, MessageId, MessageSequence, Outcome, RecipientRange};
 
@@ -13,7 +13,7 @@ pub struct Parameters {
     pub accept_share_max_percent: u8,
     /// How long outcomes that may wait do so for a shared sync. Default 100 ms.
     pub outcome_delay_ms_max: u64,
-    /// How much content is kept in memory after it was written. Default 64 MiB.
+    /// How much of what was written last is kept in memory. Default 64 MiB.
     pub recent_content_octets_max: usize,
     /// How many ids of dead messages are remembered, so that a repeated append is recognised. Default 65,536.
     pub recent_ids_max: usize,
@@ -87,14 +87,14 @@ impl From<CivilPriority> for Lane {
 /// A set with an envelope and outcomes is a conclusion drawn from them (a report, the children of a list). It is `Invalid`
 /// if its outcomes change no recipient: then somebody drew it before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AppendSet {
+pub struct AppendSet<'a> {
     /// The records.
-    pub records: Vec<Append>,
+    pub records: Vec<Append<'a>>,
 }
 
 /// One record to append.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Append {
+pub enum Append<'a> {
     /// A part of a message's content. A repetition of a chunk that is there changes nothing.
     Content {
         /// The message.
@@ -102,7 +102,7 @@ pub enum Append {
         /// The place of the chunk, from 0.
         index: u32,
         /// 1 to 65,536 octets.
-        octets: Arc<[u8]>,
+        octets: Cow<'a, [u8]>,
     },
     /// The message itself: from here on it is the switch's responsibility. Its chunks 0 … n came before, in the same
     /// lane, or stand before this record in the same set. A repetition (same id) makes no second message.

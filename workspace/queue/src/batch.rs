@@ -23,7 +23,6 @@ use crate::index::{Effect, MessageEffect, Resident};
 use crate::place::Place;
 use crate::runs::Runs;
 use crate::seal::{Gathered, index_room};
-use crate::set::WaitingSet;
 
 /// What a set or a record takes: octets in a batch, and octets in the index of its segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +79,14 @@ pub(crate) struct Seal {
     pub(crate) now: UnixMillis,
 }
 
+/// A set whose records are in a batch.
+pub(crate) struct StagedSet {
+    /// None: the log's own.
+    pub(crate) ticket: Option<u64>,
+    /// It may wait for others so long; none: it may not.
+    pub(crate) lazy_since: Option<UnixMillis>,
+}
+
 /// A batch that is being filled, or written.
 pub(crate) struct Batch {
     buffer: AlignedBuffer,
@@ -93,7 +100,9 @@ pub(crate) struct Batch {
     /// What the segment's index will say of them.
     entries: Vec<u8>,
     /// The sets that commit with it, in order.
-    pub(crate) sets: Vec<WaitingSet>,
+    pub(crate) sets: Vec<StagedSet>,
+    /// Octets of the sets in it that bring content without an envelope.
+    pub(crate) partial_octets: u64,
     /// Chunks of messages whose envelope is not in the batch: index and octets.
     pub(crate) chunks: FxHashMap<MessageId, Vec<(u32, u32)>>,
     /// Messages whose envelope is in it.
@@ -123,6 +132,7 @@ impl Batch {
             effects: Vec::new(),
             entries: Vec::new(),
             sets: Vec::new(),
+            partial_octets: 0,
             chunks: FxHashMap::default(),
             accepted: FxHashSet::default(),
             touched: FxHashSet::default(),
@@ -156,7 +166,7 @@ impl Batch {
     }
 
     /// Gives the buffer back, unwritten.
-    pub(crate) fn into_parts(self) -> (AlignedBuffer, Vec<WaitingSet>) {
+    pub(crate) fn into_parts(self) -> (AlignedBuffer, Vec<StagedSet>) {
         (self.buffer, self.sets)
     }
 

@@ -15,13 +15,13 @@ use crate::{Disk, Log};
 
 impl<D: Disk> Log<D> {
     /// Whether what the set concludes was concluded before, by all that is durable. `batch` is the one being filled.
-    pub(crate) fn was_concluded(&self, batch: Option<&Batch>, set: &WaitingSet) -> bool {
+    pub(crate) fn was_concluded(&self, batch: Option<&Batch>, set: &WaitingSet<'_>) -> bool {
         self.is_new_consequence(batch, set) && !self.changes_recipients(set, &[])
     }
 
     /// Whether the set must wait until the batches under way are durable, because its answer depends on them: nothing
     /// is refused for the sake of an outcome whose own write may still fail.
-    pub(crate) fn conclusion_is_open(&self, set: &WaitingSet) -> bool {
+    pub(crate) fn conclusion_is_open(&self, set: &WaitingSet<'_>) -> bool {
         if !set.is_consequence {
             return false;
         }
@@ -32,7 +32,7 @@ impl<D: Disk> Log<D> {
             && self.changes_recipients(set, &batches) != self.changes_recipients(set, &[])
     }
 
-    fn is_new_consequence(&self, batch: Option<&Batch>, set: &WaitingSet) -> bool {
+    fn is_new_consequence(&self, batch: Option<&Batch>, set: &WaitingSet<'_>) -> bool {
         set.is_consequence
             && set.records.iter().any(|record| match record {
                 WaitingRecord::Envelope(new) => !self.is_accepted(batch, new.message),
@@ -41,7 +41,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Whether the set changes any recipient, once `batches` are durable too.
-    fn changes_recipients(&self, set: &WaitingSet, batches: &[&Batch]) -> bool {
+    fn changes_recipients(&self, set: &WaitingSet<'_>, batches: &[&Batch]) -> bool {
         set.records.iter().any(|record| {
             let WaitingRecord::Outcome { message, outcomes, .. } = record else { return false };
             let Some(mut runs) = self.runs_after(*message, batches) else { return false };

@@ -1,6 +1,6 @@
 //! Entry points for fuzzing: any octets, no panic.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use sternpost_message::{
     BodyType, Envelope, Mailbox, MessageId, MessageSequence, Precedence, Recipient, ReversePath, Route,
@@ -83,7 +83,7 @@ fn use_all(octets: Vec<u8>) {
 fn fill<D: Disk>(log: &mut Log<D>, now: UnixMillis) {
     for number in 0..12_u8 {
         let message = MessageId([number; 16]);
-        let content = Append::Content { message, index: 0, octets: Arc::from([number; 9000]) };
+        let content = Append::Content { message, index: 0, octets: vec![number; 9000].into() };
         let envelope =
             Append::Envelope { message, envelope: envelope(), content_octets: 9000, content_sha256: [0; 32] };
         let set = AppendSet { records: vec![content, envelope] };

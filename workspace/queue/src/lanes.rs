@@ -10,7 +10,7 @@ use crate::set::WaitingSet;
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Lanes {
-    lanes: [VecDeque<WaitingSet>; 4],
+    lanes: [VecDeque<WaitingSet<'static>>; 4],
     octets: u64,
     content_octets: u64,
 }
@@ -31,29 +31,28 @@ impl Lanes {
         self.lanes[Lane::Urgent.position()..].iter().any(|lane| !lane.is_empty())
     }
 
-    pub(crate) fn front(&self, lane: Lane) -> Option<&WaitingSet> {
+    /// Whether a set of this lane would be the next one.
+    pub(crate) fn is_next(&self, lane: Lane) -> bool {
+        self.lanes[..=lane.position()].iter().all(VecDeque::is_empty)
+    }
+
+    pub(crate) fn front(&self, lane: Lane) -> Option<&WaitingSet<'static>> {
         self.lanes[lane.position()].front()
     }
 
-    pub(crate) fn push_back(&mut self, set: WaitingSet) {
+    pub(crate) fn push_back(&mut self, set: WaitingSet<'static>) {
         self.came(&set);
         self.lanes[set.lane.position()].push_back(set);
     }
 
-    /// For a set that was in a batch which will not be written as it is: it waits again, before all others.
-    pub(crate) fn push_front(&mut self, set: WaitingSet) {
-        self.came(&set);
-        self.lanes[set.lane.position()].push_front(set);
-    }
-
-    pub(crate) fn pop_front(&mut self, lane: Lane) -> Option<WaitingSet> {
+    pub(crate) fn pop_front(&mut self, lane: Lane) -> Option<WaitingSet<'static>> {
         let set = self.lanes[lane.position()].pop_front()?;
         self.went(&set);
         Some(set)
     }
 
     /// Takes out the sets that are `wanted`, lane by lane; the others keep their order.
-    pub(crate) fn take_all(&mut self, wanted: impl Fn(&WaitingSet) -> bool) -> Vec<WaitingSet> {
+    pub(crate) fn take_all(&mut self, wanted: impl Fn(&WaitingSet<'_>) -> bool) -> Vec<WaitingSet<'static>> {
         let mut taken = Vec::new();
         for lane in &mut self.lanes {
             for set in std::mem::take(lane) {
@@ -70,17 +69,17 @@ impl Lanes {
         taken
     }
 
-    fn came(&mut self, set: &WaitingSet) {
+    fn came(&mut self, set: &WaitingSet<'_>) {
         self.octets += set.need.octets as u64;
         self.content_octets += content_octets(set);
     }
 
-    fn went(&mut self, set: &WaitingSet) {
+    fn went(&mut self, set: &WaitingSet<'_>) {
         self.octets -= set.need.octets as u64;
         self.content_octets -= content_octets(set);
     }
 }
 
-const fn content_octets(set: &WaitingSet) -> u64 {
+const fn content_octets(set: &WaitingSet<'_>) -> u64 {
     if set.only_content { set.need.octets as u64 } else { 0 }
 }

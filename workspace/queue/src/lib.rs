@@ -24,6 +24,7 @@ mod log;
 mod memory;
 mod place;
 mod reader;
+mod recent;
 mod recent_ids;
 mod reclaim;
 mod recovery;

@@ -191,7 +191,7 @@ impl<D: Disk> Log<D> {
         &mut self,
         now: UnixMillis,
         lane: Lane,
-        set: AppendSet,
+        set: AppendSet<'_>,
         ticket: u64,
     ) -> Result<(), AppendError> {
         if self.probe_at.is_some() {
@@ -205,18 +205,23 @@ impl<D: Disk> Log<D> {
         if set.only_content && !self.has_room_for_partial(set.need.octets as u64) {
             return Err(AppendError::Full);
         }
-        self.lanes.push_back(set);
+        if !self.stage_at_once(&set, now) {
+            self.lanes.push_back(set.into_owned());
+        }
         Ok(())
     }
 
-    /// Whether `octets` of content may come in without their envelope. What waits counts, so that a client that is faster
-    /// than the disk fills neither the log nor the memory; the two batches under way count once they are durable.
+    /// Whether `octets` of content may come in without their envelope. What waits counts, and what is in the two batches
+    /// under way, so that a client that is faster than the disk fills neither the log nor the memory.
     fn has_room_for_partial(&self, octets: u64) -> bool {
         let waiting = self.lanes.content_octets() + octets;
         let waiting_max = self.parameters.waiting_content_octets_max.max(self.set_octets_max() as u64);
+        let batches = self.flight.iter().map(|flight| &flight.batch).chain(&self.filling);
+        let under_way: u64 = batches.map(|batch| batch.partial_octets).sum();
         let total = u128::from(self.shelf.geometry.octets());
         let partial_max = total * u128::from(self.parameters.partial_share_max_percent) / 100;
-        waiting <= waiting_max && u128::from(self.index.partial_octets() + waiting) <= partial_max
+        let partial = self.index.partial_octets() + under_way + waiting;
+        waiting <= waiting_max && u128::from(partial) <= partial_max
     }
 
     /// The next event, in log order.
@@ -232,7 +237,9 @@ impl<D: Disk> Log<D> {
         }
         // What is not in the next batch yet waits for room, not for time.
         let staged = self.filling.iter().flat_map(|batch| &batch.sets);
-        let lazy = staged.map(|set| set.came_at.plus_ms(self.parameters.outcome_delay_ms_max)).min();
+        let lazy = staged
+            .filter_map(|set| Some(set.lazy_since?.plus_ms(self.parameters.outcome_delay_ms_max)))
+            .min();
         let sweep = (self.index.partials_count() > 0).then_some(self.sweep_at);
         lazy.into_iter().chain(sweep).chain(self.moves_rest_until).min()
     }

@@ -3,27 +3,29 @@
 //! Every record that comes from the disk is checked against its own CRC, so that what the device damaged after
 //! recovery is an error and never mail.
 
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
 use sternpost_message::{
     Diagnostic, Envelope, MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis,
 };
 use zerocopy::FromBytes;
 
-use crate::Disk;
 use crate::append::Parameters;
 use crate::event::{MessageDetail, ReadError};
 use crate::format::{
-    CONTENT_OVERHEAD_OCTETS, ContentHead, Geometry, Kind, MessageHead, OutcomeHead, RecipientRecord, Salt,
-    split_record,
+    ContentHead, Geometry, Kind, MessageHead, OutcomeHead, RecipientRecord, RecordHeader, Salt,
 };
 use crate::index::Index;
 use crate::living::{Living, content_octets};
 use crate::place::Place;
+use crate::recent::RecentBatches;
 use crate::runs::Last;
 use crate::unread::Unread;
+use crate::{Disk, DiskError};
+
+/// Up to here an envelope and its chunk are read at once; it costs no more than one of them.
+const READ_TOGETHER_OCTETS_MAX: u32 = 128 << 10;
 
 /// The disk with the geometry that makes its octets readable.
 pub(crate) struct Shelf<D> {
@@ -32,46 +34,116 @@ pub(crate) struct Shelf<D> {
     pub(crate) secret: [u8; 16],
     /// The use number of each segment; 0 where nothing was written yet.
     pub(crate) uses: Vec<u64>,
-    pub(crate) recent: Recent,
+    pub(crate) recent: RecentBatches,
     pub(crate) unread: Unread,
-    /// The chunk that was read last, because content is read in small pieces.
-    last_chunk: Option<(Place, Arc<[u8]>)>,
+    window: Window,
+}
+
+/// What was read from the disk last: a record is asked for in small pieces, and the next one often stands beside it.
+#[derive(Default)]
+struct Window {
+    segment: u32,
+    offset: u32,
+    octets: Vec<u8>,
+    /// The record in it whose CRC was compared last.
+    checked: Cell<Place>,
+}
+
+impl Window {
+    fn holds(&self, place: Place) -> bool {
+        let end = u64::from(self.offset) + self.octets.len() as u64;
+        self.segment == place.segment()
+            && self.offset <= place.offset()
+            && u64::from(place.offset()) + u64::from(place.octets()) <= end
+    }
+
+    fn get(&self, place: Place) -> &[u8] {
+        let from = (place.offset() - self.offset) as usize;
+        &self.octets[from..from + place.octets() as usize]
+    }
 }
 
 impl<D: Disk> Shelf<D> {
     pub(crate) fn new(disk: D, geometry: Geometry, secret: [u8; 16], parameters: &Parameters) -> Self {
         let uses = vec![0; geometry.segments as usize];
-        let recent = Recent::new(parameters.recent_content_octets_max);
+        let recent = RecentBatches::new(parameters.recent_content_octets_max);
         let unread = Unread::new(parameters.probe_interval_ms);
-        Self { disk, geometry, secret, uses, recent, unread, last_chunk: None }
+        Self { disk, geometry, secret, uses, recent, unread, window: Window::default() }
     }
 
-    /// A whole record of one of `kinds`, header and all, whose CRC is right.
+    /// The body of a whole record of one of `kinds`, whose CRC is right.
     fn record(
         &mut self,
         sequence: MessageSequence,
         place: Place,
         kinds: &[Kind],
-    ) -> Result<Vec<u8>, ReadError> {
+    ) -> Result<&[u8], ReadError> {
         if place.is_missing() {
             return Err(ReadError::Missing(sequence));
         }
-        let mut octets = vec![0; place.octets() as usize];
-        if let Err(error) =
-            self.disk.read(self.geometry.offset_of(place.segment(), place.offset()), &mut octets)
-        {
+        let is_recent = self.recent.get(place).is_some();
+        if !is_recent {
+            self.load(sequence, place)?;
+        }
+        let octets = self.recent.get(place).unwrap_or_else(|| self.window.get(place));
+        let salt = Salt::of_use(&self.secret, place.segment(), self.uses[place.segment() as usize]);
+        let is_checked = is_recent || self.window.checked.get() == place;
+        let body = body_of(octets, kinds)
+            .filter(|(header, body)| is_checked || header.body_crc.get() == salt.crc(body))
+            .map(|(_, body)| body)
+            .ok_or_else(|| damaged(sequence, place))?;
+        if !is_recent {
+            self.window.checked.set(place);
+        }
+        Ok(body)
+    }
+
+    /// Makes sure that the window holds a record.
+    fn load(&mut self, sequence: MessageSequence, place: Place) -> Result<(), ReadError> {
+        if self.window.holds(place) {
+            return Ok(());
+        }
+        let (segment, offset) = (place.segment(), place.offset());
+        if let Err(error) = self.read_ahead(segment, offset, place.octets()) {
             return Err(if self.unread.failed(place) { damaged(sequence, place) } else { error.into() });
         }
         self.unread.succeeded(place);
-        // The padding is not read; a record ends at a multiple of 8 only on disk.
-        octets.resize(octets.len().next_multiple_of(crate::format::RECORD_ALIGNMENT), 0);
-        let salt = Salt::of_use(&self.secret, place.segment(), self.uses[place.segment() as usize]);
-        let valid = split_record(&octets).is_some_and(|(header, body, _)| {
-            Kind::from_number(header.kind.get()).is_some_and(|kind| kinds.contains(&kind))
-                && header.body_crc.get() == salt.crc(body)
-        });
-        octets.truncate(place.octets() as usize);
-        if valid { Ok(octets) } else { Err(damaged(sequence, place)) }
+        Ok(())
+    }
+
+    /// Whether a record is read without the disk.
+    pub(crate) fn has(&self, place: Place) -> bool {
+        self.recent.get(place).is_some() || self.window.holds(place)
+    }
+
+    /// Fills the window from a place on. Nothing of it may be on its way to the disk.
+    pub(crate) fn read_ahead(&mut self, segment: u32, offset: u32, octets: u32) -> Result<(), DiskError> {
+        let Window { octets: window, checked, .. } = &mut self.window;
+        checked.set(Place::default());
+        window.resize(octets as usize, 0);
+        let read = self.disk.read(self.geometry.offset_of(segment, offset), window);
+        if read.is_err() {
+            window.clear();
+        }
+        (self.window.segment, self.window.offset) = (segment, offset);
+        read
+    }
+
+    /// Reads a small message's envelope and the chunk before it at once: they were written together.
+    fn read_together(&mut self, living: &Living) {
+        let [chunk] = living.chunks() else { return };
+        let end = living.place.offset() + living.place.octets();
+        let is_near = chunk.segment() == living.place.segment()
+            && chunk.offset() < living.place.offset()
+            && end - chunk.offset() <= READ_TOGETHER_OCTETS_MAX;
+        if is_near
+            && !self.has(living.place)
+            && !self.unread.knows(*chunk)
+            && !self.unread.knows(living.place)
+        {
+            // If it fails, each record is read by itself, and the failure is that record's.
+            drop(self.read_ahead(chunk.segment(), chunk.offset(), end - chunk.offset()));
+        }
     }
 
     /// The head, envelope and states of a living message as its record has them.
@@ -81,8 +153,7 @@ impl<D: Disk> Shelf<D> {
         place: Place,
     ) -> Result<DecodedMessage, ReadError> {
         // Which of the two it is only the record itself says.
-        let record = self.record(sequence, place, &[Kind::Envelope, Kind::Moved])?;
-        let body = &record[crate::format::RECORD_HEADER_OCTETS..];
+        let body = self.record(sequence, place, &[Kind::Envelope, Kind::Moved])?;
         decode_message(body).ok_or_else(|| damaged(sequence, place))
     }
 
@@ -93,15 +164,9 @@ impl<D: Disk> Shelf<D> {
         sequence: MessageSequence,
     ) -> Result<Option<MessageDetail>, ReadError> {
         let Some(living) = index.get(sequence) else { return Ok(None) };
-        let moved = living.runs.iter().any(|run| run.last() == Last::Moved);
-        let recent = self.recent.envelope(living.id).filter(|_| !moved);
-        let (envelope, content_sha256, old) = match recent {
-            Some((envelope, sha256)) => (envelope, sha256, Vec::new()),
-            None => {
-                let (head, envelope, states) = self.message_record(sequence, living.place)?;
-                (Arc::new(envelope), head.content_sha256, states)
-            }
-        };
+        self.read_together(living);
+        let (head, envelope, old) = self.message_record(sequence, living.place)?;
+        let (envelope, content_sha256) = (Arc::new(envelope), head.content_sha256);
         let states = self.states(sequence, living, envelope.recipients.len(), &old)?;
         let content_octets = living.content_octets();
         Ok(Some(MessageDetail { id: living.id, sequence, envelope, content_octets, content_sha256, states }))
@@ -158,8 +223,7 @@ impl<D: Disk> Shelf<D> {
         sequence: MessageSequence,
         place: Place,
     ) -> Result<Vec<(RecipientRange, Outcome)>, ReadError> {
-        let record = self.record(sequence, place, &[Kind::Outcome])?;
-        let body = &record[crate::format::RECORD_HEADER_OCTETS..];
+        let body = self.record(sequence, place, &[Kind::Outcome])?;
         decode_outcome(body).map(|(_, outcomes)| outcomes).ok_or_else(|| damaged(sequence, place))
     }
 
@@ -170,28 +234,19 @@ impl<D: Disk> Shelf<D> {
         id: MessageId,
         index: u32,
         place: Place,
-    ) -> Result<Arc<[u8]>, ReadError> {
-        if let Some(octets) = self.recent.chunk(id, index) {
-            return Ok(octets);
-        }
-        if let Some((known, octets)) = &self.last_chunk
-            && *known == place
-        {
-            return Ok(Arc::clone(octets));
-        }
-        let record = self.record(sequence, place, &[Kind::Content])?;
-        let head = ContentHead::read_from_prefix(&record[crate::format::RECORD_HEADER_OCTETS..]);
-        if !head.is_ok_and(|(head, _)| head.id() == id && head.index.get() == index) {
-            return Err(damaged(sequence, place));
-        }
-        let octets: Arc<[u8]> = record[CONTENT_OVERHEAD_OCTETS..].into();
-        self.last_chunk = Some((place, Arc::clone(&octets)));
-        Ok(octets)
+    ) -> Result<&[u8], ReadError> {
+        let body = self.record(sequence, place, &[Kind::Content])?;
+        ContentHead::read_from_prefix(body)
+            .ok()
+            .filter(|(head, _)| head.id() == id && head.index.get() == index)
+            .map(|(_, octets)| octets)
+            .ok_or_else(|| damaged(sequence, place))
     }
 
     /// A segment is written anew: what was read from it, or was not, no longer stands there.
     pub(crate) fn forget_segment(&mut self, segment: u32) {
-        self.last_chunk = None;
+        self.window.octets.clear();
+        self.recent.forget_segment(segment);
         self.unread.forget_segment(segment);
     }
 
@@ -229,6 +284,13 @@ impl<D: Disk> Shelf<D> {
     }
 }
 
+/// Header and body of a record of one of `kinds`. The padding behind it is not there.
+fn body_of<'a>(octets: &'a [u8], kinds: &[Kind]) -> Option<(RecordHeader, &'a [u8])> {
+    let (header, body) = RecordHeader::read_from_prefix(octets).ok()?;
+    let is_wanted = Kind::from_number(header.kind.get()).is_some_and(|kind| kinds.contains(&kind));
+    (is_wanted && body.len() == header.body_octets.get() as usize).then_some((header, body))
+}
+
 const fn damaged(sequence: MessageSequence, place: Place) -> ReadError {
     ReadError::Damaged { sequence, segment: place.segment(), offset: place.offset() }
 }
@@ -263,83 +325,4 @@ pub(crate) fn decode_message(body: &[u8]) -> Option<DecodedMessage> {
 pub(crate) fn decode_outcome(body: &[u8]) -> Option<(OutcomeHead, Vec<(RecipientRange, Outcome)>)> {
     let (head, rest) = OutcomeHead::read_from_prefix(body).ok()?;
     Some((head, postcard::from_bytes(rest).ok()?))
-}
-
-/// Envelopes and content that were written a moment ago, up to a bound; the oldest message goes first.
-pub(crate) struct Recent {
-    messages: FxHashMap<MessageId, RecentMessage>,
-    order: VecDeque<MessageId>,
-    octets: usize,
-    octets_max: usize,
-}
-
-#[derive(Default)]
-struct RecentMessage {
-    chunks: Vec<(u32, Arc<[u8]>)>,
-    envelope: Option<(Arc<Envelope>, [u8; 32])>,
-    octets: usize,
-}
-
-/// What a remembered message costs beside its content: envelope, map and lists.
-const RECENT_MESSAGE_OCTETS: usize = 512;
-
-impl Recent {
-    fn new(octets_max: usize) -> Self {
-        Self { messages: FxHashMap::default(), order: VecDeque::new(), octets: 0, octets_max }
-    }
-
-    fn entry(&mut self, id: MessageId) -> &mut RecentMessage {
-        self.messages.entry(id).or_insert_with(|| {
-            self.order.push_back(id);
-            self.octets += RECENT_MESSAGE_OCTETS;
-            RecentMessage { octets: RECENT_MESSAGE_OCTETS, ..RecentMessage::default() }
-        })
-    }
-
-    pub(crate) fn add_chunk(&mut self, id: MessageId, index: u32, octets: Arc<[u8]>) {
-        let length = octets.len();
-        let entry = self.entry(id);
-        entry.chunks.push((index, octets));
-        entry.octets += length;
-        self.octets += length;
-        self.shrink();
-    }
-
-    pub(crate) fn add_envelope(&mut self, id: MessageId, envelope: Arc<Envelope>, sha256: [u8; 32]) {
-        self.entry(id).envelope = Some((envelope, sha256));
-        self.shrink();
-    }
-
-    pub(crate) fn forget(&mut self, id: MessageId) {
-        if let Some(message) = self.messages.remove(&id) {
-            self.octets -= message.octets;
-        }
-        // Names of the forgotten stay in the order until they reach its front; they must not pile up behind a survivor.
-        if self.order.len() > 1024 + 2 * self.messages.len() {
-            let messages = &self.messages;
-            self.order.retain(|id| messages.contains_key(id));
-        }
-    }
-
-    fn shrink(&mut self) {
-        while self.octets > self.octets_max {
-            let Some(oldest) = self.order.pop_front() else { return };
-            if let Some(message) = self.messages.remove(&oldest) {
-                self.octets -= message.octets;
-            }
-        }
-    }
-
-    fn chunk(&self, id: MessageId, index: u32) -> Option<Arc<[u8]>> {
-        let chunks = &self.messages.get(&id)?.chunks;
-        // Chunks come in order nearly always.
-        let guess = chunks.get(index as usize).filter(|(known, _)| *known == index);
-        guess
-            .or_else(|| chunks.iter().find(|(known, _)| *known == index))
-            .map(|(_, octets)| Arc::clone(octets))
-    }
-
-    fn envelope(&self, id: MessageId) -> Option<(Arc<Envelope>, [u8; 32])> {
-        self.messages.get(&id)?.envelope.clone()
-    }
 }

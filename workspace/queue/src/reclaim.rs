@@ -17,6 +17,9 @@ use crate::place::Place;
 use crate::runs::{Last, Runs};
 use crate::{Disk, Log};
 
+/// How much of a segment is read at once for those who move out of it.
+const READ_AHEAD_OCTETS: u32 = 512 << 10;
+
 /// Segments that only moves may open. Outcomes stop before them, mail one segment earlier still.
 const RESERVE_SEGMENTS: usize = 2;
 
@@ -219,12 +222,24 @@ impl<D: Disk> Log<D> {
         moved
     }
 
+    /// Survivors stand in the order of the segment: one long read serves many of them.
+    fn read_ahead(&mut self, place: Place) {
+        let (segment, offset) = (place.segment(), place.offset());
+        let end = self.space.filled_octets[segment as usize];
+        let octets = end.saturating_sub(offset).min(READ_AHEAD_OCTETS);
+        if !self.shelf.has(place) && octets > place.octets() {
+            // If it fails, each record is read by itself, and the failure is that record's.
+            drop(self.shelf.read_ahead(segment, offset, octets));
+        }
+    }
+
     fn stage_resident(&mut self, resident: Resident, segment: u32, floor: usize) -> Moved {
         let here = |place: &Place| place.segment() == segment && !place.is_missing();
         match resident {
             Resident::Message(sequence) => {
                 let Some(living) = self.index.get(MessageSequence(sequence)) else { return Moved::Gone };
                 let envelope_is_here = here(&living.place);
+                let envelope_place = envelope_is_here.then_some(living.place);
                 let chunks = living.chunks().iter().zip(0..).filter(|(place, _)| here(place));
                 let chunks: Vec<(u32, Place)> = chunks.map(|(place, index)| (index, *place)).collect();
                 let id = living.id;
@@ -235,6 +250,12 @@ impl<D: Disk> Log<D> {
                     return Moved::Done;
                 }
                 let sequence = MessageSequence(sequence);
+                let first = chunks
+                    .iter()
+                    .map(|(_, place)| *place)
+                    .chain(envelope_place)
+                    .min_by_key(|place| place.offset());
+                first.into_iter().for_each(|first| self.read_ahead(first));
                 if envelope_is_here && !self.move_envelope(sequence, floor) {
                     return Moved::NoRoom;
                 }
@@ -286,7 +307,7 @@ impl<D: Disk> Log<D> {
             match self.shelf.chunk(owner, id, *index, *place) {
                 Ok(octets) => {
                     let Some(batch) = &mut self.filling else { return Moved::NoRoom };
-                    if batch.add_content(id, *index, owner.0, &octets).is_err() {
+                    if batch.add_content(id, *index, owner.0, octets).is_err() {
                         return Moved::NoRoom;
                     }
                     batch.moved += 1;

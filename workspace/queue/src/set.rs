@@ -1,5 +1,6 @@
 //! A set on its way into a batch: checked for what can be checked alone, encoded, measured.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use sternpost_message::{Envelope, MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis};
@@ -12,11 +13,11 @@ use crate::format::CHUNK_OCTETS_MAX;
 const STATE_OCTETS_MAX: usize = 24;
 
 /// A set that waits, or is being written.
-pub(crate) struct WaitingSet {
+pub(crate) struct WaitingSet<'a> {
     /// None: the log's own.
     pub(crate) ticket: Option<u64>,
     pub(crate) lane: Lane,
-    pub(crate) records: Vec<WaitingRecord>,
+    pub(crate) records: Vec<WaitingRecord<'a>>,
     /// What it takes.
     pub(crate) need: Need,
     pub(crate) came_at: UnixMillis,
@@ -31,8 +32,8 @@ pub(crate) struct WaitingSet {
 }
 
 /// One record of a waiting set.
-pub(crate) enum WaitingRecord {
-    Content { message: MessageId, index: u32, octets: Arc<[u8]> },
+pub(crate) enum WaitingRecord<'a> {
+    Content { message: MessageId, index: u32, octets: Cow<'a, [u8]> },
     Envelope(Box<WaitingEnvelope>),
     Outcome { message: MessageSequence, outcomes: Arc<[(RecipientRange, Outcome)]>, encoded: Vec<u8> },
     Discard { message: MessageId },
@@ -46,16 +47,16 @@ pub(crate) struct WaitingEnvelope {
     pub(crate) content_sha256: [u8; 32],
 }
 
-impl WaitingSet {
+impl<'a> WaitingSet<'a> {
     /// Checks and encodes. `empty`: a batch of its own at the front of a segment, into which a set fits at least.
     pub(crate) fn new(
-        set: AppendSet,
+        set: AppendSet<'a>,
         lane: Lane,
         ticket: Option<u64>,
         now: UnixMillis,
         empty: &Berth,
     ) -> Result<Self, AppendError> {
-        let has = |wanted: fn(&Append) -> bool| set.records.iter().any(wanted);
+        let has = |wanted: fn(&Append<'a>) -> bool| set.records.iter().any(wanted);
         let has_envelope = has(|record| matches!(record, Append::Envelope { .. }));
         let has_outcome = has(|record| matches!(record, Append::Outcome { .. }));
         let mut waiting = Self {
@@ -83,7 +84,26 @@ impl WaitingSet {
         Ok(waiting)
     }
 
-    fn encode(&mut self, record: Append, empty: &Berth) -> Result<(WaitingRecord, Need), AppendError> {
+    /// The same, with content of its own.
+    pub(crate) fn into_owned(self) -> WaitingSet<'static> {
+        let records = self.records.into_iter().map(|record| match record {
+            WaitingRecord::Content { message, index, octets } => {
+                WaitingRecord::Content { message, index, octets: Cow::Owned(octets.into_owned()) }
+            }
+            WaitingRecord::Envelope(envelope) => WaitingRecord::Envelope(envelope),
+            WaitingRecord::Outcome { message, outcomes, encoded } => {
+                WaitingRecord::Outcome { message, outcomes, encoded }
+            }
+            WaitingRecord::Discard { message } => WaitingRecord::Discard { message },
+        });
+        WaitingSet { records: records.collect(), ..self }
+    }
+
+    fn encode(
+        &mut self,
+        record: Append<'a>,
+        empty: &Berth,
+    ) -> Result<(WaitingRecord<'a>, Need), AppendError> {
         match record {
             Append::Content { message, index, octets } => {
                 if octets.is_empty() || octets.len() > CHUNK_OCTETS_MAX {

@@ -58,6 +58,11 @@ impl Unread {
         self.places.remove(&place);
     }
 
+    /// Whether the disk did not read the place when it was asked last.
+    pub(crate) fn knows(&self, place: Place) -> bool {
+        self.places.contains_key(&place)
+    }
+
     /// When it is worth while to read the place again; none if it is now, or if the place is given up.
     pub(crate) fn rests_until(&self, place: Place) -> Option<UnixMillis> {
         let failed = self.places.get(&place).filter(|failed| failed.count < FAILED_READS_MAX)?;

@@ -1,19 +1,18 @@
 //! Writing: which sets go into the next batch, when it starts, and what follows from its end.
 //!
-//! One batch is written while the next one is filled. A batch that fails takes the half-filled one apart again, because
-//! that one may build upon it.
-
-use std::sync::Arc;
+//! One batch is written while the next one is filled, which takes what comes at once as long as it has room. A batch that fails
+//! takes the half-filled one along, because that one may build upon it.
 
 use sternpost_message::{MessageId, MessageSequence, UnixMillis};
 
 use crate::append::{AppendError, Lane};
-use crate::batch::{Batch, Berth, Need, Seal, SealedBatch};
+use crate::batch::{Batch, Berth, Need, Seal, SealedBatch, StagedSet};
 use crate::event::{Alarm, LogEvent};
 use crate::format::{Follows, Kind, MessageHead, PAGE};
-use crate::index::Effect;
+
 use crate::living::content_octets;
 use crate::reader::Shelf;
+use crate::recent::RecentBatches;
 use crate::recovery::Head;
 use crate::runs::Runs;
 use crate::seal::Gathered;
@@ -30,6 +29,17 @@ pub(crate) struct Flight {
     gathered: Gathered,
     /// It opens a segment: the last good batch before it.
     opened_behind: Option<Follows>,
+}
+
+impl Flight {
+    /// Keeps what was written for those who read it in a moment. Nobody reads soon what was only moved.
+    fn remember(&self, octets: &[u8], recent: &mut RecentBatches) {
+        if !self.batch.sets.is_empty() {
+            let berth = self.batch.berth;
+            let skipped = if berth.opens { PAGE as usize } else { 0 };
+            recent.add(berth.segment, berth.offset, &octets[skipped..]);
+        }
+    }
 }
 
 /// The part of an index that is being written.
@@ -52,11 +62,16 @@ impl<D: Disk> Log<D> {
                 self.stage(now);
                 return;
             };
-            self.buffers.push(buffer);
             match self.part.take() {
                 Some(part) => self.finish_part(&part, result),
-                None => self.finish(now, result),
+                None => {
+                    if let (Ok(()), Some(flight)) = (&result, &self.flight) {
+                        flight.remember(buffer.as_slice(), &mut self.shelf.recent);
+                    }
+                    self.finish(now, result);
+                }
             }
+            self.buffers.push(buffer);
         }
         self.sweep(now);
         self.begin(now);
@@ -73,7 +88,7 @@ impl<D: Disk> Log<D> {
         self.advance_start();
         self.stage(now);
         let delay_ms_max = self.parameters.outcome_delay_ms_max;
-        let is_due = |set: &WaitingSet| !set.lazy || set.came_at.plus_ms(delay_ms_max) <= now;
+        let is_due = |set: &StagedSet| set.lazy_since.is_none_or(|since| since.plus_ms(delay_ms_max) <= now);
         let sets_are_due = self
             .filling
             .as_ref()
@@ -195,9 +210,23 @@ impl<D: Disk> Log<D> {
                     break;
                 }
                 let Some(set) = self.lanes.pop_front(lane) else { break };
-                self.stage_set(set, now);
+                self.stage_set(&set, now);
             }
         }
+    }
+
+    /// Puts a set that comes just now into the next batch, if none waits before it and it leaves room for what is urgent. False
+    /// when it has to wait.
+    pub(crate) fn stage_at_once(&mut self, set: &WaitingSet<'_>, now: UnixMillis) -> bool {
+        let kept = if set.lane > Lane::Urgent { self.batch_octets_max / 4 } else { 0 };
+        let may = self.lanes.is_next(set.lane)
+            && self.may_take(set.accepts, set.need, kept)
+            && !self.conclusion_is_open(set)
+            && self.plan(set.need);
+        if may {
+            self.stage_set(set, now);
+        }
+        may
     }
 
     /// Whether the next batch may take a set, by what must be kept free in it and by the segments in reserve. Asked before
@@ -213,20 +242,22 @@ impl<D: Disk> Log<D> {
     }
 
     /// Puts one set into the batch, or refuses it.
-    fn stage_set(&mut self, set: WaitingSet, now: UnixMillis) {
+    pub(crate) fn stage_set(&mut self, set: &WaitingSet<'_>, now: UnixMillis) {
         let Some(mut batch) = self.filling.take() else { return };
-        match self.check_set(&batch, &set) {
+        match self.check_set(&batch, set) {
             Ok(chunk_counts) => {
-                self.add_set(&mut batch, &set, &chunk_counts, now);
-                batch.sets.push(set);
+                self.add_set(&mut batch, set, &chunk_counts, now);
+                let lazy_since = set.lazy.then_some(set.came_at);
+                batch.partial_octets += if set.only_content { set.need.octets as u64 } else { 0 };
+                batch.sets.push(StagedSet { ticket: set.ticket, lazy_since });
             }
-            Err(error) => self.refuse(&set, error),
+            Err(error) => self.refuse(set.ticket, error),
         }
         self.filling = Some(batch);
     }
 
-    fn refuse(&mut self, set: &WaitingSet, error: AppendError) {
-        if let Some(ticket) = set.ticket {
+    fn refuse(&mut self, ticket: Option<u64>, error: AppendError) {
+        if let Some(ticket) = ticket {
             self.events.push_back(LogEvent::Refused { ticket, error });
         }
     }
@@ -270,7 +301,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Checks what only the state of the log can tell; gives the number of chunks of each envelope in the set.
-    fn check_set(&self, batch: &Batch, set: &WaitingSet) -> Result<Vec<u32>, AppendError> {
+    fn check_set(&self, batch: &Batch, set: &WaitingSet<'_>) -> Result<Vec<u32>, AppendError> {
         let mut own: Vec<(MessageId, u32, u32)> = Vec::new();
         let mut counts = Vec::new();
         for record in &set.records {
@@ -306,7 +337,7 @@ impl<D: Disk> Log<D> {
         Ok(counts)
     }
 
-    fn add_set(&mut self, batch: &mut Batch, set: &WaitingSet, chunk_counts: &[u32], now: UnixMillis) {
+    fn add_set(&mut self, batch: &mut Batch, set: &WaitingSet<'_>, chunk_counts: &[u32], now: UnixMillis) {
         const FITS: &str = "the set was measured before it was taken";
         let mut chunk_counts = chunk_counts.iter();
         for record in &set.records {
@@ -406,22 +437,8 @@ impl<D: Disk> Log<D> {
         if self.probe_at.take().is_some() {
             self.events.push_back(LogEvent::Alarm(Alarm::Reopened));
         }
-        for set in &batch.sets {
-            self.remember(set);
-        }
         for effect in batch.effects {
-            let speaks_of = match &effect {
-                Effect::Outcome { sequence, .. } => {
-                    self.index.get(*sequence).map(|living| (*sequence, living.id))
-                }
-                _ => None,
-            };
             self.index.apply(effect, now, &mut Some(&mut self.events));
-            if let Some((sequence, id)) = speaks_of
-                && self.index.get(sequence).is_none()
-            {
-                self.shelf.recent.forget(id);
-            }
         }
         for ticket in batch.sets.iter().filter_map(|set| set.ticket) {
             self.events.push_back(LogEvent::Committed { ticket });
@@ -429,26 +446,6 @@ impl<D: Disk> Log<D> {
         if self.full && self.has_room_for(Need { octets: self.batch_octets_max / 4, entry_octets: 0 }) {
             self.full = false;
             self.events.push_back(LogEvent::Alarm(Alarm::Resumed));
-        }
-    }
-
-    /// Keeps what was written for those who read it in a moment.
-    fn remember(&mut self, set: &WaitingSet) {
-        for record in &set.records {
-            match record {
-                WaitingRecord::Content { message, index, octets } if !self.index.knows(*message) => {
-                    self.shelf.recent.add_chunk(*message, *index, Arc::clone(octets));
-                }
-                WaitingRecord::Envelope(new) if !self.index.knows(new.message) => {
-                    self.shelf.recent.add_envelope(
-                        new.message,
-                        Arc::clone(&new.envelope),
-                        new.content_sha256,
-                    );
-                }
-                WaitingRecord::Discard { message } => self.shelf.recent.forget(*message),
-                _ => {}
-            }
         }
     }
 
@@ -463,16 +460,15 @@ impl<D: Disk> Log<D> {
         self.counts.write_errors += 1;
         self.failures_in_row += 1;
         self.tell_write_failed(berth.segment, flight.disk_offset, error);
-        let (_, sets) = flight.batch.into_parts();
-        for set in sets {
-            self.refuse(&set, AppendError::Disk(error.clone()));
-        }
+        let (_, mut sets) = flight.batch.into_parts();
+        // What was put into the next batch meanwhile may build upon this one.
         if let Some(batch) = self.filling.take() {
-            let (buffer, sets) = batch.into_parts();
+            let (buffer, more) = batch.into_parts();
             self.buffers.push(buffer);
-            for set in sets.into_iter().rev() {
-                self.lanes.push_front(set);
-            }
+            sets.extend(more);
+        }
+        for set in sets {
+            self.refuse(set.ticket, AppendError::Disk(error.clone()));
         }
         if self.failures_in_row >= 2 {
             if self.probe_at.is_none() {
@@ -480,7 +476,7 @@ impl<D: Disk> Log<D> {
             }
             self.probe_at = Some(now.plus_ms(self.parameters.probe_interval_ms));
             for set in self.lanes.take_all(|_| true) {
-                self.refuse(&set, AppendError::Closed);
+                self.refuse(set.ticket, AppendError::Closed);
             }
         }
     }
@@ -519,7 +515,7 @@ impl<D: Disk> Log<D> {
             return;
         }
         for set in self.lanes.take_all(|set| set.accepts) {
-            self.refuse(&set, AppendError::Full);
+            self.refuse(set.ticket, AppendError::Full);
         }
         self.tell_full();
     }

@@ -5,7 +5,6 @@
 //! stays terminal, nothing that was never appended appears, and opening twice finds the same.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use sternpost_message::{
     Diagnostic, EnhancedStatus, ErrorScope, MessageId, MessageSequence, Outcome, RecipientRange,
@@ -178,14 +177,14 @@ impl Driver {
         id
     }
 
-    fn chunks(message: &Message, id: MessageId) -> Vec<Append> {
+    fn chunks(message: &Message, id: MessageId) -> Vec<Append<'static>> {
         let chunks = message.content.chunks(CHUNK).zip(0..);
         chunks
-            .map(|(octets, index)| Append::Content { message: id, index, octets: Arc::from(octets) })
+            .map(|(octets, index)| Append::Content { message: id, index, octets: octets.to_vec().into() })
             .collect()
     }
 
-    fn envelope(&self, id: MessageId, message: &Message) -> Append {
+    fn envelope(&self, id: MessageId, message: &Message) -> Append<'static> {
         Append::Envelope {
             message: id,
             envelope: envelope(message.states.len(), self.now),
@@ -194,7 +193,7 @@ impl Driver {
         }
     }
 
-    fn append(&mut self, lane: Lane, records: Vec<Append>, ticket: Ticket) -> bool {
+    fn append(&mut self, lane: Lane, records: Vec<Append<'static>>, ticket: Ticket) -> bool {
         let number = self.next_ticket;
         self.next_ticket += 1;
         let now = self.now;
@@ -245,7 +244,7 @@ impl Driver {
         let chunks = Self::chunks(message, id);
         let envelope = self.envelope(id, message);
         let is_last = next + 1 >= chunks.len();
-        let mut records: Vec<Append> = chunks.into_iter().skip(next).take(1).collect();
+        let mut records: Vec<Append<'static>> = chunks.into_iter().skip(next).take(1).collect();
         let ticket = if is_last {
             records.push(envelope);
             Ticket::Message(id)

@@ -81,7 +81,7 @@ fn only_directory_speaks_ldap() {
 #[test]
 fn only_the_store_opens_the_log() {
     assert_eq!(crates_that_say("open_log_disk("), only(["platform", "store"]));
-    assert_eq!(crates_that_say("Log::open("), only(["store"]));
+    assert_eq!(crates_that_say("Log::open"), only(["store"]));
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Damages one octet of a log and looks at what it costs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use sternpost_message::{
     BodyType, Envelope, Mailbox, MessageId, MessageSequence, Precedence, Recipient, ReversePath, Route,
@@ -49,7 +48,7 @@ fn filled(random: &mut Random) -> (FaultyDisk, BTreeMap<MessageSequence, Vec<u8>
         let length = 1 + random.place(12_000);
         let content = random.octets(length);
         let message = MessageId([number; 16]);
-        let chunk = Append::Content { message, index: 0, octets: Arc::from(&content[..]) };
+        let chunk = Append::Content { message, index: 0, octets: (&content[..]).into() };
         let content_octets = content.len() as u64;
         let envelope =
             Append::Envelope { message, envelope: envelope(), content_octets, content_sha256: [0; 32] };

@@ -16,12 +16,12 @@ pub(crate) const fn lane(lane: link::Lane) -> queue::Lane {
     }
 }
 
-pub(crate) fn set(records: Vec<link::Append<'_>>) -> queue::AppendSet {
+pub(crate) fn set(records: Vec<link::Append<'_>>) -> queue::AppendSet<'_> {
     let records = records
         .into_iter()
         .map(|record| match record {
             link::Append::Content { message, index, octets } => {
-                queue::Append::Content { message, index, octets: Arc::from(octets) }
+                queue::Append::Content { message, index, octets: octets.into() }
             }
             link::Append::Envelope { message, envelope, content_octets, content_sha256 } => {
                 queue::Append::Envelope { message, envelope: *envelope, content_octets, content_sha256 }

@@ -8,7 +8,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 use std::error::Error;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sternpost_message::{
     BodyType, Diagnostic, EnhancedStatus, Envelope, Mailbox, MessageId, MessageSequence, Outcome, Precedence,
@@ -111,7 +110,7 @@ fn raw(disk: &mut LogDisk, producers: u64) -> Result<f64, Box<dyn Error>> {
 fn log(disk: LogDisk, producers: u64) -> Result<(f64, LogDisk), Box<dyn Error>> {
     let disk = Log::create(disk, GEOMETRY, random())?;
     let (mut log, _) = Log::open(disk, Parameters::default(), UnixMillis(1))?;
-    let content: Arc<[u8]> = vec![b'x'; CONTENT_OCTETS].into();
+    let content = vec![b'x'; CONTENT_OCTETS];
     let begin = Instant::now();
     let now = || UnixMillis(1 + u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX - 1));
     for producer in 0..producers {
@@ -147,9 +146,9 @@ fn log(disk: LogDisk, producers: u64) -> Result<(f64, LogDisk), Box<dyn Error>> 
     Ok((rate, log.into_disk()))
 }
 
-fn message(content: &Arc<[u8]>) -> AppendSet {
+fn message(content: &[u8]) -> AppendSet<'_> {
     let message = MessageId(random());
-    let chunk = Append::Content { message, index: 0, octets: Arc::clone(content) };
+    let chunk = Append::Content { message, index: 0, octets: content.into() };
     let commit = Append::Envelope {
         message,
         envelope: envelope("sink", UnixMillis(1)),
@@ -183,7 +182,7 @@ pub(super) fn envelope(peer: &str, accepted_at: UnixMillis) -> Envelope {
     }
 }
 
-fn outcome(message: MessageSequence) -> AppendSet {
+fn outcome(message: MessageSequence) -> AppendSet<'static> {
     let diagnostic = Diagnostic::own(EnhancedStatus::new(2, 0, 0), "Ok");
     let outcomes = vec![(RecipientRange { first: 0, count: 1 }, Outcome::Transferred(diagnostic))];
     AppendSet { records: vec![Append::Outcome { message, outcomes }] }

@@ -9,7 +9,6 @@ use sha2::{Digest, Sha256};
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use sternpost_load::{content::Composer, process};
 use sternpost_message::{MessageId, UnixMillis};
@@ -169,7 +168,7 @@ impl RecoveryArguments {
         Ok(log.status().living_memory_octets)
     }
 
-    fn message(&self, composer: &Composer, number: u64) -> Result<AppendSet, Box<dyn Error>> {
+    fn message(&self, composer: &Composer, number: u64) -> Result<AppendSet<'static>, Box<dyn Error>> {
         let id = composer.id(number);
         let composed = composer.compose(&id, self.octets, "sender@source.test", "recipient@sink.test", 0);
         let content_sha256 = Sha256::digest(&composed.wire).into();
@@ -178,8 +177,8 @@ impl RecoveryArguments {
         let envelope =
             Append::Envelope { message, envelope: envelope("peer0", now()?), content_octets, content_sha256 };
         let chunks = composed.wire.chunks(sternpost_queue::CHUNK_OCTETS_MAX).zip(0..);
-        let mut records: Vec<Append> = chunks
-            .map(|(octets, index)| Append::Content { message, index, octets: Arc::from(octets) })
+        let mut records: Vec<Append<'static>> = chunks
+            .map(|(octets, index)| Append::Content { message, index, octets: octets.to_vec().into() })
             .collect();
         records.push(envelope);
         Ok(AppendSet { records })

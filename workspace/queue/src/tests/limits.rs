@@ -3,13 +3,13 @@
 use super::*;
 
 /// The report `number` on recipient 0 of message 1, and the fact that it was made.
-fn report(number: u32, closing: Outcome) -> AppendSet {
+fn report(number: u32, closing: Outcome) -> AppendSet<'static> {
     let mut set = message(number, 400, 1);
     set.records.extend(outcome(MessageSequence(1), 0, 1, closing).records);
     set
 }
 
-fn failure_report(number: u32) -> AppendSet {
+fn failure_report(number: u32) -> AppendSet<'static> {
     report(number, Outcome::Reported { report: Some(id(number)), why: String::new() })
 }
 
@@ -105,8 +105,8 @@ fn a_report_waits_no_longer_for_an_outcome_than_that_one_may_wait() {
     assert_eq!(ids(&log), [id(1)]);
 }
 
-fn only_content(number: u32) -> AppendSet {
-    let octets = Arc::from(content(number, 20_000));
+fn only_content(number: u32) -> AppendSet<'static> {
+    let octets = content(number, 20_000).into();
     AppendSet { records: vec![Append::Content { message: id(number), index: 0, octets }] }
 }
 
@@ -143,9 +143,11 @@ fn content_without_envelope_waits_in_bounded_memory_and_leaves_room_for_whole_me
     let taken = pile_up(&mut log, 1);
     assert!(taken > 4 && log.status().waiting_octets <= octets_max);
     log.append(NOW, Lane::Normal, message(3000, 5000, 1), 3000).unwrap();
-    // A failed write takes the next batch apart; what waits again is counted again.
+    // A failed write takes the next batch along; what they held is counted no more.
     log.disk_mut().failures = 1;
     log.drive(NOW);
+    let events = settle(&mut log, NOW);
+    assert!(events.iter().any(|event| matches!(event, LogEvent::Refused { .. })), "{events:?}");
     assert!(pile_up(&mut log, 4000) > 4);
     settle(&mut log, NOW);
     assert_eq!((log.status().waiting_octets, log.lanes.content_octets()), (0, 0));
