@@ -33,6 +33,7 @@ mod runs;
 mod scan;
 mod seal;
 mod set;
+mod staging;
 #[cfg(test)]
 mod tests;
 mod unread;

@@ -1,22 +1,20 @@
-//! Writing: which sets go into the next batch, when it starts, and what follows from its end.
+//! Writing: which sets go into the next batch, when it starts, and what follows from its end. How a set gets in is in
+//! `staging`.
 //!
 //! One batch is written while the next one is filled, which takes what comes at once as long as it has room. A batch that fails
 //! takes the half-filled one along, because that one may build upon it.
 
-use sternpost_message::{MessageId, MessageSequence, UnixMillis};
+use sternpost_message::UnixMillis;
 
 use crate::append::{AppendError, Lane};
 use crate::batch::{Batch, Berth, Need, Seal, SealedBatch, StagedSet};
 use crate::event::{Alarm, LogEvent};
-use crate::format::{Follows, Kind, MessageHead, PAGE};
-
-use crate::living::content_octets;
+use crate::format::{Follows, PAGE};
 use crate::reader::Shelf;
 use crate::recent::RecentBatches;
 use crate::recovery::Head;
-use crate::runs::Runs;
 use crate::seal::Gathered;
-use crate::set::{WaitingRecord, WaitingSet};
+use crate::set::WaitingSet;
 use crate::{AlignedBuffer, Disk, DiskError, Log};
 
 /// The batch that is being written.
@@ -241,146 +239,9 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Puts one set into the batch, or refuses it.
-    pub(crate) fn stage_set(&mut self, set: &WaitingSet<'_>, now: UnixMillis) {
-        let Some(mut batch) = self.filling.take() else { return };
-        match self.check_set(&batch, set) {
-            Ok(chunk_counts) => {
-                self.add_set(&mut batch, set, &chunk_counts, now);
-                let lazy_since = set.lazy.then_some(set.came_at);
-                batch.partial_octets += if set.only_content { set.need.octets as u64 } else { 0 };
-                batch.sets.push(StagedSet { ticket: set.ticket, lazy_since });
-            }
-            Err(error) => self.refuse(set.ticket, error),
-        }
-        self.filling = Some(batch);
-    }
-
-    fn refuse(&mut self, ticket: Option<u64>, error: AppendError) {
+    pub(crate) fn refuse(&mut self, ticket: Option<u64>, error: AppendError) {
         if let Some(ticket) = ticket {
             self.events.push_back(LogEvent::Refused { ticket, error });
-        }
-    }
-
-    pub(crate) fn is_accepted(&self, batch: Option<&Batch>, id: MessageId) -> bool {
-        let flight = self.flight.as_ref().map(|flight| &flight.batch);
-        self.index.knows(id) || flight.into_iter().chain(batch).any(|staged| staged.accepted.contains(&id))
-    }
-
-    /// Chunks of `id` that are durable, or will be no later than `batch`: index and octets.
-    fn known_chunks(&self, batch: &Batch, id: MessageId) -> Vec<(u32, u32)> {
-        let flight = self.flight.as_ref().map(|flight| &flight.batch);
-        if batch.discarded.contains(&id) {
-            return batch.chunks.get(&id).cloned().unwrap_or_default();
-        }
-        let mut chunks: Vec<(u32, u32)> = Vec::new();
-        if !flight.is_some_and(|flight| flight.discarded.contains(&id))
-            && let Some(partial) = self.index.partial(id)
-        {
-            let octets = |place| u32::try_from(content_octets(place)).unwrap_or(u32::MAX);
-            chunks.extend(partial.chunks.iter().map(|(index, place)| (*index, octets(*place))));
-        }
-        for staged in flight.into_iter().chain([batch]) {
-            chunks.extend(staged.chunks.get(&id).into_iter().flatten());
-        }
-        chunks
-    }
-
-    fn knows_chunk(&self, batch: &Batch, id: MessageId, index: u32) -> bool {
-        let staged_in = |batch: &Batch| {
-            batch.chunks.get(&id).is_some_and(|chunks| chunks.iter().any(|(known, _)| *known == index))
-        };
-        if staged_in(batch) || batch.discarded.contains(&id) {
-            return staged_in(batch);
-        }
-        let flight = self.flight.as_ref().map(|flight| &flight.batch);
-        if flight.is_some_and(|flight| staged_in(flight) || flight.discarded.contains(&id)) {
-            return flight.is_some_and(staged_in);
-        }
-        self.index.partial(id).is_some_and(|partial| partial.chunks.contains_key(&index))
-    }
-
-    /// Checks what only the state of the log can tell; gives the number of chunks of each envelope in the set.
-    fn check_set(&self, batch: &Batch, set: &WaitingSet<'_>) -> Result<Vec<u32>, AppendError> {
-        let mut own: Vec<(MessageId, u32, u32)> = Vec::new();
-        let mut counts = Vec::new();
-        for record in &set.records {
-            match record {
-                WaitingRecord::Content { message, index, octets } => {
-                    own.push((*message, *index, crate::batch::to_u32(octets.len())));
-                }
-                WaitingRecord::Envelope(new) if self.is_accepted(Some(batch), new.message) => counts.push(0),
-                WaitingRecord::Envelope(new) => {
-                    let mut chunks = self.known_chunks(batch, new.message);
-                    let mine = own.iter().filter(|(id, ..)| *id == new.message);
-                    chunks.extend(mine.map(|(_, index, octets)| (*index, *octets)));
-                    chunks.sort_unstable();
-                    chunks.dedup_by_key(|(index, _)| *index);
-                    let is_whole = (0..).zip(&chunks).all(|(expected, (index, _))| expected == *index);
-                    let octets: u64 = chunks.iter().map(|(_, octets)| u64::from(*octets)).sum();
-                    if !is_whole || octets != new.content_octets {
-                        return Err(AppendError::Invalid("a part of the content is unknown"));
-                    }
-                    counts.push(crate::batch::to_u32(chunks.len()));
-                }
-                WaitingRecord::Outcome { message, .. } if message.0 >= self.next_message => {
-                    return Err(AppendError::Invalid("no message has this sequence yet"));
-                }
-                WaitingRecord::Outcome { .. } | WaitingRecord::Discard { .. } => {}
-            }
-        }
-        if self.was_concluded(Some(batch), set) {
-            return Err(AppendError::Invalid(
-                "its outcomes change no recipient: what follows from them is known",
-            ));
-        }
-        Ok(counts)
-    }
-
-    fn add_set(&mut self, batch: &mut Batch, set: &WaitingSet<'_>, chunk_counts: &[u32], now: UnixMillis) {
-        const FITS: &str = "the set was measured before it was taken";
-        let mut chunk_counts = chunk_counts.iter();
-        for record in &set.records {
-            match record {
-                WaitingRecord::Content { message, index, octets } => {
-                    let is_there =
-                        self.is_accepted(Some(batch), *message) || self.knows_chunk(batch, *message, *index);
-                    if !is_there {
-                        batch.add_content(*message, *index, 0, octets).expect(FITS);
-                        let length = crate::batch::to_u32(octets.len());
-                        batch.chunks.entry(*message).or_default().push((*index, length));
-                    }
-                }
-                WaitingRecord::Envelope(new) => {
-                    let chunks = chunk_counts.next().copied().unwrap_or_default();
-                    if self.is_accepted(Some(batch), new.message) {
-                        continue;
-                    }
-                    let sequence = MessageSequence(self.next_message);
-                    self.next_message += 1;
-                    let head = MessageHead {
-                        message: new.message.0,
-                        sequence: sequence.0.into(),
-                        content_octets: new.content_octets.into(),
-                        chunks: chunks.into(),
-                        envelope_octets: crate::batch::to_u32(new.encoded.len()).into(),
-                        states_octets: 0.into(),
-                        reserved: 0.into(),
-                        content_sha256: new.content_sha256,
-                    };
-                    let envelope = (&new.envelope, &*new.encoded);
-                    let states = (Runs::new(&new.envelope), &[][..]);
-                    batch.add_message(Kind::Envelope, &head, envelope, states).expect(FITS);
-                    batch.accepted.insert(new.message);
-                    batch.chunks.remove(&new.message);
-                }
-                WaitingRecord::Outcome { message, outcomes, encoded } => {
-                    batch.add_outcome(*message, now, outcomes, encoded).expect(FITS);
-                }
-                WaitingRecord::Discard { message } => {
-                    batch.add_discarded(*message).expect(FITS);
-                }
-            }
         }
     }
 

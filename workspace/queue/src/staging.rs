@@ -1,0 +1,224 @@
+//! A set on its way into the batch that is being filled: compared with what the log knows, then added record by record.
+//!
+//! Decides nothing about room or order; that is `writer`'s.
+
+use sternpost_message::{MessageId, MessageSequence, UnixMillis};
+
+use crate::append::AppendError;
+use crate::batch::{Batch, StagedSet, to_u32};
+use crate::format::{Kind, MessageHead};
+use crate::living::content_octets;
+use crate::runs::Runs;
+use crate::set::{WaitingEnvelope, WaitingRecord, WaitingSet};
+use crate::{Disk, Log};
+
+const FITS: &str = "the set was measured before it was taken";
+
+/// How much of a message is in the log, or on its way into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Its envelope: it is a message, or was one.
+    Accepted,
+    /// Chunks.
+    Partial,
+    /// Nothing.
+    New,
+}
+
+/// A message of which a set brings content or the envelope.
+struct Planned {
+    message: MessageId,
+    standing: Standing,
+    /// Chunks of the whole message, once its envelope was seen.
+    chunks: Option<u32>,
+}
+
+impl<D: Disk> Log<D> {
+    /// Puts one set into the batch that is being filled, or refuses it.
+    pub(crate) fn stage_set(&mut self, set: &WaitingSet<'_>, now: UnixMillis) {
+        let Some(mut batch) = self.filling.take() else { return };
+        match self.check_set(&batch, set) {
+            Ok(mut plan) => {
+                self.add_set(&mut batch, set, &mut plan, now);
+                let lazy_since = set.lazy.then_some(set.came_at);
+                batch.partial_octets += if set.only_content { set.need.octets as u64 } else { 0 };
+                batch.sets.push(StagedSet { ticket: set.ticket, lazy_since });
+            }
+            Err(error) => self.refuse(set.ticket, error),
+        }
+        self.filling = Some(batch);
+    }
+
+    pub(crate) fn is_accepted(&self, batch: Option<&Batch>, id: MessageId) -> bool {
+        let flight = self.flight.as_ref().map(|flight| &flight.batch);
+        flight.into_iter().chain(batch).any(|staged| staged.accepted.contains(&id)) || self.index.knows(id)
+    }
+
+    fn standing(&self, batch: &Batch, id: MessageId) -> Standing {
+        if self.is_accepted(Some(batch), id) {
+            return Standing::Accepted;
+        }
+        let flight = self.flight.as_ref().map(|flight| &flight.batch);
+        let is_staged = |staged: &Batch| staged.chunks.contains_key(&id) || staged.discarded.contains(&id);
+        let is_known = flight.into_iter().chain([batch]).any(is_staged) || self.index.partial(id).is_some();
+        if is_known { Standing::Partial } else { Standing::New }
+    }
+
+    /// Chunks of `id` that are durable, or will be no later than `batch`: index and octets.
+    fn known_chunks(&self, batch: &Batch, id: MessageId) -> Vec<(u32, u32)> {
+        let flight = self.flight.as_ref().map(|flight| &flight.batch);
+        if batch.discarded.contains(&id) {
+            return batch.chunks.get(&id).cloned().unwrap_or_default();
+        }
+        let mut chunks: Vec<(u32, u32)> = Vec::new();
+        if !flight.is_some_and(|flight| flight.discarded.contains(&id))
+            && let Some(partial) = self.index.partial(id)
+        {
+            let octets = |place| u32::try_from(content_octets(place)).unwrap_or(u32::MAX);
+            chunks.extend(partial.chunks.iter().map(|(index, place)| (*index, octets(*place))));
+        }
+        for staged in flight.into_iter().chain([batch]) {
+            chunks.extend(staged.chunks.get(&id).into_iter().flatten());
+        }
+        chunks
+    }
+
+    fn knows_chunk(&self, batch: &Batch, id: MessageId, index: u32) -> bool {
+        let staged_in = |batch: &Batch| {
+            batch.chunks.get(&id).is_some_and(|chunks| chunks.iter().any(|(known, _)| *known == index))
+        };
+        if staged_in(batch) || batch.discarded.contains(&id) {
+            return staged_in(batch);
+        }
+        let flight = self.flight.as_ref().map(|flight| &flight.batch);
+        if flight.is_some_and(|flight| staged_in(flight) || flight.discarded.contains(&id)) {
+            return flight.is_some_and(staged_in);
+        }
+        self.index.partial(id).is_some_and(|partial| partial.chunks.contains_key(&index))
+    }
+
+    /// Checks what only the state of the log can tell; gives the messages that the set brings something of.
+    fn check_set(&self, batch: &Batch, set: &WaitingSet<'_>) -> Result<Vec<Planned>, AppendError> {
+        let mut plan: Vec<Planned> = Vec::new();
+        for (at, record) in set.records.iter().enumerate() {
+            let message = match record {
+                WaitingRecord::Content { message, .. } => *message,
+                WaitingRecord::Envelope(new) => new.message,
+                WaitingRecord::Outcome { message, .. } if message.0 >= self.next_message => {
+                    return Err(AppendError::Invalid("no message has this sequence yet"));
+                }
+                WaitingRecord::Outcome { .. } | WaitingRecord::Discard { .. } => continue,
+            };
+            let place = plan.iter().position(|planned| planned.message == message).unwrap_or_else(|| {
+                plan.push(Planned { message, standing: self.standing(batch, message), chunks: None });
+                plan.len() - 1
+            });
+            if let WaitingRecord::Envelope(new) = record
+                && plan[place].standing != Standing::Accepted
+            {
+                let chunks = self.count_chunks(batch, new, plan[place].standing, &set.records[..at])?;
+                plan[place].chunks = Some(chunks);
+            }
+        }
+        if self.was_concluded(Some(batch), set) {
+            return Err(AppendError::Invalid(
+                "its outcomes change no recipient: what follows from them is known",
+            ));
+        }
+        Ok(plan)
+    }
+
+    /// The chunks of a message whose envelope comes now, behind `before` in its set; all of them must be there.
+    fn count_chunks(
+        &self,
+        batch: &Batch,
+        new: &WaitingEnvelope,
+        standing: Standing,
+        before: &[WaitingRecord<'_>],
+    ) -> Result<u32, AppendError> {
+        let own = before.iter().filter_map(|record| match record {
+            WaitingRecord::Content { message, index, octets } if *message == new.message => {
+                Some((*index, to_u32(octets.len())))
+            }
+            _ => None,
+        });
+        let is_alone = standing == Standing::New && own.clone().is_sorted_by(|one, next| one.0 < next.0);
+        let whole = if is_alone {
+            sum(own)
+        } else {
+            let mut chunks = self.known_chunks(batch, new.message);
+            chunks.extend(own);
+            chunks.sort_unstable();
+            chunks.dedup_by_key(|(index, _)| *index);
+            sum(chunks.into_iter())
+        };
+        whole
+            .filter(|(_, octets)| *octets == new.content_octets)
+            .map(|(count, _)| count)
+            .ok_or(AppendError::Invalid("a part of the content is unknown"))
+    }
+
+    fn add_set(&mut self, batch: &mut Batch, set: &WaitingSet<'_>, plan: &mut [Planned], now: UnixMillis) {
+        let nobody = Planned { message: MessageId([0; 16]), standing: Standing::Accepted, chunks: None };
+        for record in &set.records {
+            match record {
+                WaitingRecord::Content { message, index, octets } => {
+                    let planned = plan.iter().find(|planned| planned.message == *message);
+                    let planned = planned.unwrap_or(&nobody);
+                    let is_there = match planned.standing {
+                        Standing::Accepted => true,
+                        Standing::New if planned.chunks.is_some() => false,
+                        Standing::Partial | Standing::New => self.knows_chunk(batch, *message, *index),
+                    };
+                    if is_there {
+                        continue;
+                    }
+                    batch.add_content(*message, *index, 0, octets).expect(FITS);
+                    // The chunks of a message that is whole in this set are asked for by nobody.
+                    if planned.standing == Standing::Partial || planned.chunks.is_none() {
+                        batch.chunks.entry(*message).or_default().push((*index, to_u32(octets.len())));
+                    }
+                }
+                WaitingRecord::Envelope(new) => {
+                    let planned = plan.iter_mut().find(|planned| planned.message == new.message);
+                    if let Some(planned) = planned.filter(|planned| planned.standing != Standing::Accepted) {
+                        self.add_envelope(batch, new, planned.chunks.unwrap_or_default());
+                        planned.standing = Standing::Accepted;
+                    }
+                }
+                WaitingRecord::Outcome { message, outcomes, encoded } => {
+                    batch.add_outcome(*message, now, outcomes, encoded).expect(FITS);
+                }
+                WaitingRecord::Discard { message } => {
+                    batch.add_discarded(*message).expect(FITS);
+                }
+            }
+        }
+    }
+
+    fn add_envelope(&mut self, batch: &mut Batch, new: &WaitingEnvelope, chunks: u32) {
+        let sequence = MessageSequence(self.next_message);
+        self.next_message += 1;
+        let head = MessageHead {
+            message: new.message.0,
+            sequence: sequence.0.into(),
+            content_octets: new.content_octets.into(),
+            chunks: chunks.into(),
+            envelope_octets: to_u32(new.encoded.len()).into(),
+            states_octets: 0.into(),
+            reserved: 0.into(),
+            content_sha256: new.content_sha256,
+        };
+        let states = (Runs::new(&new.envelope), &[][..]);
+        batch.add_message(Kind::Envelope, &head, (&new.envelope, &new.encoded), states).expect(FITS);
+        batch.accepted.insert(new.message);
+        batch.chunks.remove(&new.message);
+    }
+}
+
+/// How many chunks there are and their octets; none when one is missing before another.
+fn sum(chunks: impl Iterator<Item = (u32, u32)>) -> Option<(u32, u64)> {
+    chunks.zip(0..).try_fold((0, 0), |(count, sum), ((index, octets), expected)| {
+        (index == expected).then_some((count + 1, sum + u64::from(octets)))
+    })
+}
