@@ -49,7 +49,7 @@ impl<T> Appender<T> {
     pub fn append(&mut self, lane: Lane, records: &[Append<'_>], context: T) -> Result<&[u8], FrameError> {
         let state = &mut self.lanes[lane.index()];
         let frame =
-            postcard::to_stdvec(&ToStore::Append { lane, number: state.next, records: records.to_vec() })
+            postcard::to_stdvec(&ToStore::Append { lane, number: state.next, records: records.into() })
                 .map_err(|_| FrameError::TooLarge)?;
         if frame.len() > FRAME_OCTETS_MAX {
             return Err(FrameError::TooLarge);

@@ -2,6 +2,7 @@
 
 use crate::{Hello, Role};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use sternpost_message::{
     Envelope, ErrorScope, MessageId, MessageSequence, Outcome, Precedence, RecipientRange, RecipientState,
     RouteIndex, UnixMillis,
@@ -110,7 +111,7 @@ pub enum ToStore<'a> {
         number: u64,
         /// The records.
         #[serde(borrow)]
-        records: Vec<Append<'a>>,
+        records: Cow<'a, [Append<'a>]>,
     },
     /// Asks for a message: the answer is [`FromStore::Message`], then its content in [`FromStore::Content`].
     Fetch {

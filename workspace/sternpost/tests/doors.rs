@@ -197,7 +197,7 @@ fn port_25_is_served_again_after_a_process_has_broken_its_socket() {
 fn a_role_says_what_is_its_business_and_nothing_else() {
     let (switch, smtp, _) = stage();
     let message = MessageId([7; 16]);
-    let append = |record| ToStore::Append { lane: Lane::Normal, number: 1, records: vec![record] };
+    let append = |record| ToStore::Append { lane: Lane::Normal, number: 1, records: vec![record].into() };
     let content = append(Append::Content { message, index: 0, octets: b"octets" });
     let discard = append(Append::DiscardPartial { message });
     let outcomes = vec![(RecipientRange { first: 0, count: 1 }, Outcome::DelayReported)];

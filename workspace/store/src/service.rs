@@ -131,7 +131,7 @@ impl<D: Disk> Service<D> {
             ToStore::Hello(_) => {}
             ToStore::Append { lane, number, records } => {
                 client.open_sets += 1;
-                let set = translate::set(records);
+                let set = translate::set(records.into_owned());
                 if let Err(error) = self.log.append(now, translate::lane(lane), set, ticket(id, lane, number))
                 {
                     self.refused(id, lane, number, translate::refusal(&error));

@@ -152,10 +152,12 @@ async fn submit(store: &mut Asking, probe: &Probe<'_>) -> Result<Result<(), Refu
         },
     ];
     store
-        .store_answer(&ToStore::Append { lane: Lane::Outcome, number: 1, records }, |frame| match frame {
-            FromStore::Committed { lane: Lane::Outcome, .. } => Some(Ok(())),
-            FromStore::Refused { refusal, .. } => Some(Err(refusal)),
-            _ => None,
+        .store_answer(&ToStore::Append { lane: Lane::Outcome, number: 1, records: records.into() }, |frame| {
+            match frame {
+                FromStore::Committed { lane: Lane::Outcome, .. } => Some(Ok(())),
+                FromStore::Refused { refusal, .. } => Some(Err(refusal)),
+                _ => None,
+            }
         })
         .await
 }
