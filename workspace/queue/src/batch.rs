@@ -211,13 +211,28 @@ impl Batch {
         Ok(())
     }
 
-    /// Adds an envelope, or a moved one with its states.
+    /// Adds a chunk of a message whose envelope comes in the same set, and will tell of it.
+    pub(crate) fn add_told(
+        &mut self,
+        message: MessageId,
+        index: u32,
+        octets: &[u8],
+    ) -> Result<Place, BufferFull> {
+        let head =
+            ContentHead { message: message.0, owner: 0.into(), index: index.into(), reserved: 0.into() };
+        let place = self.add(Kind::Content, [head.as_bytes(), octets, &[], &[]])?;
+        self.push(Effect::Told { message, index, place });
+        Ok(place)
+    }
+
+    /// Adds an envelope, or a moved one with its states. `told`: its chunks, if they were added by `add_told`.
     pub(crate) fn add_message(
         &mut self,
         kind: Kind,
         head: &MessageHead,
         envelope: (&Arc<Envelope>, &[u8]),
         states: (Runs, &[u8]),
+        told: Vec<Place>,
     ) -> Result<(), BufferFull> {
         let place = self.add(kind, [head.as_bytes(), envelope.1, states.1, &[]])?;
         self.push(Effect::Message(Box::new(MessageEffect {
@@ -229,6 +244,7 @@ impl Batch {
             place,
             runs: states.0,
             moved: kind == Kind::Moved,
+            told,
         })));
         Ok(())
     }

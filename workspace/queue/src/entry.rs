@@ -91,6 +91,9 @@ impl<'a> Entry<'a> {
             Effect::Content { message, index, owner, place } => {
                 Self::Content { message: message.0, index: *index, owner: *owner, spot: Spot::of(*place) }
             }
+            Effect::Told { message, index, place } => {
+                Self::Content { message: message.0, index: *index, owner: 0, spot: Spot::of(*place) }
+            }
             Effect::Message(effect) => Self::Message {
                 message: effect.message.0,
                 sequence: effect.sequence.0,
@@ -177,6 +180,7 @@ impl<'a> Entry<'a> {
                     place: spot.place(segment),
                     runs: known_runs(&runs),
                     moved,
+                    told: Vec::new(),
                 };
                 index.take_message(arrival, routes.into_iter(), &mut None);
             }

@@ -24,6 +24,8 @@ use crate::runs::{Last, Runs};
 pub(crate) enum Effect {
     /// A chunk. `owner` 0: from outside, else moved for that message.
     Content { message: MessageId, index: u32, owner: u64, place: Place },
+    /// A chunk of a message whose envelope stands behind it in its set, and tells of it.
+    Told { message: MessageId, index: u32, place: Place },
     /// An envelope, or a moved one.
     Message(Box<MessageEffect>),
     /// Outcomes.
@@ -44,6 +46,8 @@ pub(crate) struct MessageEffect {
     /// As they are in the record: all pending, or those of a moved message.
     pub(crate) runs: Runs,
     pub(crate) moved: bool,
+    /// Its chunks from 0 on, if they stand before it in its set: [`Effect::Told`].
+    pub(crate) told: Vec<Place>,
 }
 
 /// A message as its record tells of it, or the index of its segment.
@@ -57,6 +61,8 @@ pub(crate) struct Arrival {
     pub(crate) place: Place,
     pub(crate) runs: Runs,
     pub(crate) moved: bool,
+    /// Its chunks from 0 on, as far as they are not known from before.
+    pub(crate) told: Vec<Place>,
 }
 
 /// Content without envelope.
@@ -202,8 +208,17 @@ impl Index {
                 self.take_content(message, index, owner, place, at);
             }
             Effect::Message(effect) => {
-                let MessageEffect { message, sequence, envelope, content_octets, chunks, place, runs, moved } =
-                    *effect;
+                let MessageEffect {
+                    message,
+                    sequence,
+                    envelope,
+                    content_octets,
+                    chunks,
+                    place,
+                    runs,
+                    moved,
+                    told,
+                } = *effect;
                 let (accepted_at, precedence) = (envelope.accepted_at, envelope.precedence);
                 let routes = envelope.routes.iter().map(|route| (&*route.channel, &*route.peer));
                 let arrival = Arrival {
@@ -216,9 +231,11 @@ impl Index {
                     place,
                     runs,
                     moved,
+                    told,
                 };
                 self.take_message(arrival, routes, events);
             }
+            Effect::Told { .. } => {}
             Effect::Outcome { sequence, outcomes, place } => {
                 self.take_outcomes(sequence, &outcomes, place, events);
             }
@@ -284,6 +301,7 @@ impl Index {
             place,
             runs,
             moved,
+            told,
         } = arrival;
         if let Some(living) = self.living.get_mut(sequence.0) {
             let old = std::mem::replace(&mut living.place, place);
@@ -295,25 +313,10 @@ impl Index {
             }
             return;
         }
-        let mut places = vec![Place::default(); chunks as usize];
-        if let Some(partial) = self.partials.remove(&message) {
-            self.partial_octets -= partial.octets;
-            for (index, place) in partial.chunks {
-                match places.get_mut(index as usize) {
-                    Some(chunk) => *chunk = place,
-                    None => self.account(place, Place::default()),
-                }
-            }
-        }
-        for (index, place) in self.orphans.remove(&sequence.0).unwrap_or_default() {
-            if let Some(chunk) = places.get_mut(index as usize) {
-                let old = std::mem::replace(chunk, place);
-                self.account(old, place);
-            }
-        }
+        let chunks = self.gather(message, sequence, chunks, told);
         self.account(Place::default(), place);
         let routes = routes.map(|(channel, peer)| self.routes.take(channel, peer)).collect();
-        let content = Content { octets: content_octets, chunks: places, routes };
+        let content = Content { octets: content_octets, chunks, routes };
         let is_dead = runs.is_dead();
         let living = Living::new(message, accepted_at, precedence, place, runs, content);
         if let Some(events) = events.as_mut().filter(|_| !moved) {
@@ -323,6 +326,40 @@ impl Index {
         if is_dead {
             self.bury(sequence);
         }
+    }
+
+    /// The chunks of a new message: those that it tells of, or those that are known from before.
+    fn gather(
+        &mut self,
+        message: MessageId,
+        sequence: MessageSequence,
+        chunks: u32,
+        told: Vec<Place>,
+    ) -> Vec<Place> {
+        let mut places = told;
+        for place in &places {
+            self.account(Place::default(), *place);
+        }
+        if places.len() == chunks as usize && self.partials.is_empty() && self.orphans.is_empty() {
+            return places;
+        }
+        places.resize(chunks as usize, Place::default());
+        if let Some(partial) = self.partials.remove(&message) {
+            self.partial_octets -= partial.octets;
+            for (index, place) in partial.chunks {
+                match places.get_mut(index as usize) {
+                    Some(chunk) if chunk.is_missing() => *chunk = place,
+                    _ => self.account(place, Place::default()),
+                }
+            }
+        }
+        for (index, place) in self.orphans.remove(&sequence.0).unwrap_or_default() {
+            if let Some(chunk) = places.get_mut(index as usize) {
+                let old = std::mem::replace(chunk, place);
+                self.account(old, place);
+            }
+        }
+        places
     }
 
     fn take_outcomes(

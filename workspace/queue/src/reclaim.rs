@@ -379,7 +379,7 @@ impl<D: Disk> Log<D> {
         let runs = Runs::restored(&detail.envelope, &states);
         let envelope = (&detail.envelope, &*envelope);
         let moved = self.filling.as_mut().is_some_and(|batch| {
-            let added = batch.add_message(Kind::Moved, &head, envelope, (runs, &encoded)).is_ok();
+            let added = batch.add_message(Kind::Moved, &head, envelope, (runs, &encoded), Vec::new()).is_ok();
             batch.moved += u32::from(added);
             added
         });

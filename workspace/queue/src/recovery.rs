@@ -557,6 +557,7 @@ impl Recovered {
                     place,
                     runs,
                     moved,
+                    told: Vec::new(),
                 }))
             }
             Kind::Outcome => {

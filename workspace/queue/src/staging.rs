@@ -8,6 +8,7 @@ use crate::append::AppendError;
 use crate::batch::{Batch, StagedSet, to_u32};
 use crate::format::{Kind, MessageHead};
 use crate::living::content_octets;
+use crate::place::Place;
 use crate::runs::Runs;
 use crate::set::{WaitingEnvelope, WaitingRecord, WaitingSet};
 use crate::{Disk, Log};
@@ -31,6 +32,15 @@ struct Planned {
     standing: Standing,
     /// Chunks of the whole message, once its envelope was seen.
     chunks: Option<u32>,
+    /// Where they were put, if all of them stand in order in this set.
+    told: Vec<Place>,
+    is_whole: bool,
+}
+
+impl Planned {
+    const fn new(message: MessageId, standing: Standing) -> Self {
+        Self { message, standing, chunks: None, told: Vec::new(), is_whole: false }
+    }
 }
 
 impl<D: Disk> Log<D> {
@@ -110,14 +120,15 @@ impl<D: Disk> Log<D> {
                 WaitingRecord::Outcome { .. } | WaitingRecord::Discard { .. } => continue,
             };
             let place = plan.iter().position(|planned| planned.message == message).unwrap_or_else(|| {
-                plan.push(Planned { message, standing: self.standing(batch, message), chunks: None });
+                plan.push(Planned::new(message, self.standing(batch, message)));
                 plan.len() - 1
             });
             if let WaitingRecord::Envelope(new) = record
                 && plan[place].standing != Standing::Accepted
             {
-                let chunks = self.count_chunks(batch, new, plan[place].standing, &set.records[..at])?;
-                plan[place].chunks = Some(chunks);
+                let (chunks, is_whole) =
+                    self.count_chunks(batch, new, plan[place].standing, &set.records[..at])?;
+                (plan[place].chunks, plan[place].is_whole) = (Some(chunks), is_whole);
             }
         }
         if self.was_concluded(Some(batch), set) {
@@ -128,14 +139,15 @@ impl<D: Disk> Log<D> {
         Ok(plan)
     }
 
-    /// The chunks of a message whose envelope comes now, behind `before` in its set; all of them must be there.
+    /// The chunks of a message whose envelope comes now, behind `before` in its set; all of them must be there. Also, whether
+    /// they all stand there in order.
     fn count_chunks(
         &self,
         batch: &Batch,
         new: &WaitingEnvelope,
         standing: Standing,
         before: &[WaitingRecord<'_>],
-    ) -> Result<u32, AppendError> {
+    ) -> Result<(u32, bool), AppendError> {
         let own = before.iter().filter_map(|record| match record {
             WaitingRecord::Content { message, index, octets } if *message == new.message => {
                 Some((*index, to_u32(octets.len())))
@@ -154,35 +166,32 @@ impl<D: Disk> Log<D> {
         };
         whole
             .filter(|(_, octets)| *octets == new.content_octets)
-            .map(|(count, _)| count)
+            .map(|(count, _)| (count, is_alone))
             .ok_or(AppendError::Invalid("a part of the content is unknown"))
     }
 
     fn add_set(&mut self, batch: &mut Batch, set: &WaitingSet<'_>, plan: &mut [Planned], now: UnixMillis) {
-        let nobody = Planned { message: MessageId([0; 16]), standing: Standing::Accepted, chunks: None };
         for record in &set.records {
             match record {
                 WaitingRecord::Content { message, index, octets } => {
-                    let planned = plan.iter().find(|planned| planned.message == *message);
-                    let planned = planned.unwrap_or(&nobody);
-                    let is_there = match planned.standing {
-                        Standing::Accepted => true,
-                        Standing::New if planned.chunks.is_some() => false,
-                        Standing::Partial | Standing::New => self.knows_chunk(batch, *message, *index),
-                    };
-                    if is_there {
+                    let planned = plan.iter_mut().find(|planned| planned.message == *message);
+                    let Some(planned) = planned.filter(|planned| planned.standing != Standing::Accepted)
+                    else {
                         continue;
-                    }
-                    batch.add_content(*message, *index, 0, octets).expect(FITS);
-                    // The chunks of a message that is whole in this set are asked for by nobody.
-                    if planned.standing == Standing::Partial || planned.chunks.is_none() {
+                    };
+                    if planned.is_whole {
+                        // Nobody will ask for the chunks of a message that is whole in this set.
+                        planned.told.push(batch.add_told(*message, *index, octets).expect(FITS));
+                    } else if !self.knows_chunk(batch, *message, *index) {
+                        batch.add_content(*message, *index, 0, octets).expect(FITS);
                         batch.chunks.entry(*message).or_default().push((*index, to_u32(octets.len())));
                     }
                 }
                 WaitingRecord::Envelope(new) => {
                     let planned = plan.iter_mut().find(|planned| planned.message == new.message);
                     if let Some(planned) = planned.filter(|planned| planned.standing != Standing::Accepted) {
-                        self.add_envelope(batch, new, planned.chunks.unwrap_or_default());
+                        let told = std::mem::take(&mut planned.told);
+                        self.add_envelope(batch, new, planned.chunks.unwrap_or_default(), told);
                         planned.standing = Standing::Accepted;
                     }
                 }
@@ -196,7 +205,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn add_envelope(&mut self, batch: &mut Batch, new: &WaitingEnvelope, chunks: u32) {
+    fn add_envelope(&mut self, batch: &mut Batch, new: &WaitingEnvelope, chunks: u32, told: Vec<Place>) {
         let sequence = MessageSequence(self.next_message);
         self.next_message += 1;
         let head = MessageHead {
@@ -210,7 +219,7 @@ impl<D: Disk> Log<D> {
             content_sha256: new.content_sha256,
         };
         let states = (Runs::new(&new.envelope), &[][..]);
-        batch.add_message(Kind::Envelope, &head, (&new.envelope, &new.encoded), states).expect(FITS);
+        batch.add_message(Kind::Envelope, &head, (&new.envelope, &new.encoded), states, told).expect(FITS);
         batch.accepted.insert(new.message);
         batch.chunks.remove(&new.message);
     }
