@@ -121,8 +121,11 @@ fn verify_finds_an_octet_that_has_changed() {
     let output = sternpost(&["queue", "verify", "--path", path(&log), "--json"]);
     ends(&output, 1);
     let found = json(&output);
-    // Content and envelope share the batch that is damaged: it is named by its place.
-    assert_eq!(found["damage"].as_array().map(Vec::len), Some(1), "{found}");
+    // The record that is damaged, and the message whose content is not whole without it; the envelope beside it is.
+    let parts: Vec<_> =
+        found["damage"].as_array().into_iter().flatten().map(|damage| &damage["what"]).collect();
+    assert_eq!(parts, ["record", "content"], "{found}");
+    assert_eq!(found["damaged_messages"].as_array().map(Vec::len), Some(1), "{found}");
 }
 
 #[test]
