@@ -2,6 +2,7 @@
 
 mod faults;
 mod limits;
+mod seals;
 
 use sternpost_message::{
     BodyType, Diagnostic, EnhancedStatus, Envelope, ErrorScope, Mailbox, MessageId, MessageSequence, Outcome,
