@@ -10,7 +10,7 @@ pub mod housekeeper;
 pub mod relay;
 pub mod report;
 pub mod smtp_server;
-mod store_client;
+pub mod store_client;
 
 pub use channel::ChannelOptions;
 

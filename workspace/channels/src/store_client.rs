@@ -23,7 +23,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a message cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FetchError {
+pub enum FetchError {
     /// It is dead.
     #[error("the message is no longer in the log")]
     Gone,
@@ -34,7 +34,7 @@ pub(crate) enum FetchError {
 
 /// The link to the store.
 #[derive(Debug)]
-pub(crate) struct StoreClient {
+pub struct StoreClient {
     path: PathBuf,
     hello: Hello,
     inner: RefCell<Inner>,
@@ -77,7 +77,7 @@ struct ReadingState {
 
 /// A message that is being read.
 #[derive(Debug)]
-pub(crate) struct Fetched {
+pub struct Fetched {
     client: Rc<StoreClient>,
     request: u32,
     reading: Rc<Reading>,
@@ -85,18 +85,19 @@ pub(crate) struct Fetched {
 
 /// A piece of content, in a cell of the window; dropping it gives the cell back.
 #[derive(Debug)]
-pub(crate) struct Piece {
+pub struct Piece {
     client: Rc<StoreClient>,
     window: Rc<WindowReader>,
     epoch: u64,
     cell: u16,
     octets: usize,
-    pub(crate) is_last: bool,
+    /// Whether nothing comes behind it.
+    pub is_last: bool,
 }
 
 impl StoreClient {
     /// A link that is made, kept and made anew on the current thread's `LocalSet`.
-    pub(crate) fn start(path: PathBuf, hello: Hello) -> Rc<Self> {
+    pub fn start(path: PathBuf, hello: Hello) -> Rc<Self> {
         let client = Rc::new(Self {
             path,
             hello,
@@ -110,7 +111,7 @@ impl StoreClient {
     }
 
     /// Waits until the link is up for the first time.
-    pub(crate) async fn ready(&self) {
+    pub async fn ready(&self) {
         while self.inner.borrow().link.is_none() {
             self.connected.notified().await;
         }
@@ -121,7 +122,7 @@ impl StoreClient {
     ///
     /// # Errors
     /// `TooLarge` when they do not fit one datagram.
-    pub(crate) fn append(
+    pub fn append(
         &self,
         lane: Lane,
         records: &[Append<'_>],
@@ -142,7 +143,7 @@ impl StoreClient {
     }
 
     /// Begins to read a message: its details, then at most `octets_max` of its content.
-    pub(crate) fn fetch(self: &Rc<Self>, message: MessageSequence, octets_max: u64) -> Fetched {
+    pub fn fetch(self: &Rc<Self>, message: MessageSequence, octets_max: u64) -> Fetched {
         let reading =
             Rc::new(Reading { message, octets_max, state: RefCell::default(), arrived: Notify::new() });
         let mut inner = self.inner.borrow_mut();
@@ -316,7 +317,7 @@ impl Fetched {
     ///
     /// # Errors
     /// Why it cannot be read.
-    pub(crate) async fn detail(&self) -> Result<Box<MessageDetail>, FetchError> {
+    pub async fn detail(&self) -> Result<Box<MessageDetail>, FetchError> {
         loop {
             {
                 let mut state = self.reading.state.borrow_mut();
@@ -335,7 +336,7 @@ impl Fetched {
     ///
     /// # Errors
     /// Why it cannot be read.
-    pub(crate) async fn piece(&self) -> Result<Option<Piece>, FetchError> {
+    pub async fn piece(&self) -> Result<Option<Piece>, FetchError> {
         loop {
             {
                 let mut state = self.reading.state.borrow_mut();

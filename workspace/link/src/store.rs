@@ -394,6 +394,8 @@ pub struct StoreStatus {
     pub is_full: bool,
     /// Batches written since the start.
     pub batches_count: u64,
+    /// Octets of them.
+    pub written_octets: u64,
     /// Writes that failed since the start.
     pub write_errors_count: u64,
     /// How the disk is written, in words.

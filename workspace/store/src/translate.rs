@@ -104,6 +104,7 @@ pub(crate) fn status(status: &queue::LogStatus, manner: &Manner) -> link::StoreS
         partials_count: status.partials,
         is_full: !status.accepts,
         batches_count: status.batches,
+        written_octets: status.written_octets,
         write_errors_count: status.write_errors,
         backend: manner.words().to_owned(),
         method: manner.backend.name().to_owned(),

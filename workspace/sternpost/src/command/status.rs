@@ -137,6 +137,7 @@ fn store_value(status: &StoreStatus) -> Value {
         "partials": status.partials_count,
         "full": status.is_full,
         "batches": status.batches_count,
+        "written_octets": status.written_octets,
         "write_errors": status.write_errors_count,
         "backend": status.backend,
         "method": { "value": status.method, "from": status.method_from.name() },
