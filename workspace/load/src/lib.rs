@@ -3,7 +3,8 @@
 //!
 //! The tests of other crates use [`source`], [`sending`], [`sink`] and [`matching`]; the binary `sternpost-load` adds the drivers of
 //! `make demo`, `make bench` and `make bench-peer`. On purpose nothing here knows the switch's own protocol code: a fault
-//! in it shall not be answered by the same fault in its judge.
+//! in it shall not be answered by the same fault in its judge. The exception is [`store`], which measures the store and
+//! judges nothing.
 //!
 //! Not here: TLS, authentication, anything that the device itself runs.
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ pub mod process;
 pub mod sending;
 pub mod sink;
 pub mod source;
+pub mod store;
 pub mod wire;
 
 /// Nanoseconds since the epoch by the clock that all processes of this machine share (CLOCK_REALTIME).

@@ -42,8 +42,8 @@ const CRATES: &[(&str, u8, &[&str])] = &[
         ],
     ),
     ("simulator", 6, &["message", "queue"]),
-    // The demonstration starts a configuration directory.
-    ("load", 6, &["message", "config", "queue", "platform", "directory"]),
+    // The demonstration starts a configuration directory; the bench makes logs, and appends and reads as the channels do.
+    ("load", 6, &["message", "config", "link", "queue", "platform", "directory", "channels"]),
     // Boots the image between the directory, the sources and the sinks that the others have.
     ("hw-tests", 7, &["config", "directory", "simulator", "load"]),
 ];

@@ -1,0 +1,191 @@
+//! Producers: tasks on one link, as the sessions of `smtp-server` are. Each appends a message, waits until it is durable,
+//! and appends the next.
+
+use super::lone::hello;
+use crate::{now_ns, process};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use sternpost_channels::store_client::StoreClient;
+use sternpost_link::Role;
+use sternpost_link::store::{Append, CHUNK_OCTETS_MAX, Lane};
+use sternpost_message::{
+    BodyType, Envelope, Mailbox, MessageId, Precedence, Recipient, ReversePath, Route, RouteIndex, UnixMillis,
+};
+use sternpost_platform::disk::trial::pattern;
+use sternpost_platform::process::random;
+use tokio::task::spawn_local;
+
+/// Different contents: messages that follow each other are not the same.
+const CONTENTS_COUNT: usize = 16;
+
+/// A burst of appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Burst {
+    /// What is appended first and not counted: memory is touched for the first time, batches find their size.
+    pub warm_up: Duration,
+    /// What is counted.
+    pub time: Duration,
+    /// The burst ends early with so many messages: the log must not run full.
+    pub messages_max: u64,
+}
+
+/// What a burst has shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appended {
+    /// From the append to the answer that it is durable, of every message that was counted, in no order.
+    pub latencies_ns: Vec<u64>,
+    /// The time in which these were answered.
+    pub counted_ns: u64,
+    /// All messages that were appended, with those of the warm-up.
+    pub messages_count: u64,
+    /// CPU time of this process in the whole burst.
+    pub cpu_ns: u64,
+    /// Messages that the store refused, and why the first of them.
+    pub refused: Option<String>,
+}
+
+struct Content {
+    octets: Vec<u8>,
+    sha256: [u8; 32],
+}
+
+/// Producers on one link to a store.
+pub struct Producers {
+    client: Rc<StoreClient>,
+    contents: Vec<Content>,
+    envelope: Envelope,
+    count: usize,
+    /// The first half of every message's id.
+    id_prefix: [u8; 8],
+    appended: Cell<u64>,
+    result: RefCell<Appended>,
+}
+
+impl Producers {
+    /// Makes ready all that shall not be measured, and connects `count` producers of messages with so many octets of
+    /// content. To be called on a `LocalSet`.
+    pub async fn connect(socket: PathBuf, count: usize, content_octets: usize) -> Rc<Self> {
+        let pages = pattern((CONTENTS_COUNT * 4096 + content_octets).next_multiple_of(4096));
+        let contents = (0..CONTENTS_COUNT).map(|number| {
+            let octets = pages.as_slice()[number * 4096..][..content_octets].to_vec();
+            let sha256 = Sha256::digest(&octets).into();
+            Content { octets, sha256 }
+        });
+        let producers = Rc::new(Self {
+            client: StoreClient::start(socket, hello(Role::SmtpServer)),
+            contents: contents.collect(),
+            envelope: envelope(),
+            count,
+            id_prefix: random(),
+            appended: Cell::new(0),
+            result: RefCell::default(),
+        });
+        producers.client.ready().await;
+        producers
+    }
+
+    /// Appends until the time is over and all has been answered.
+    pub async fn run(self: Rc<Self>, burst: Burst) -> Appended {
+        self.appended.set(0);
+        let cpu_before_ns = process::thread_cpu_ns(std::process::id());
+        let began = Instant::now();
+        let counted_from = began + burst.warm_up;
+        let until = counted_from + burst.time;
+        let tasks: Vec<_> = (0..self.count)
+            .map(|_| spawn_local(Rc::clone(&self).produce(counted_from, until, burst.messages_max)))
+            .collect();
+        for task in tasks {
+            task.await.expect("a producer ends by itself");
+        }
+        let ended = Instant::now().min(until);
+        let mut result = self.result.take();
+        result.counted_ns = nanoseconds(ended.saturating_duration_since(counted_from));
+        result.messages_count = self.appended.get();
+        result.cpu_ns = process::thread_cpu_ns(std::process::id()).saturating_sub(cpu_before_ns);
+        result
+    }
+
+    async fn produce(self: Rc<Self>, counted_from: Instant, until: Instant, messages_max: u64) {
+        loop {
+            let begin = Instant::now();
+            let number = self.appended.get();
+            if begin >= until || number >= messages_max || self.result.borrow().refused.is_some() {
+                return;
+            }
+            self.appended.set(number + 1);
+            let answer = self.append(number).await;
+            let end = Instant::now();
+            let result = &mut *self.result.borrow_mut();
+            match answer {
+                Ok(()) if (counted_from..until).contains(&end) => {
+                    result.latencies_ns.push(nanoseconds(end - begin));
+                }
+                Ok(()) => {}
+                Err(why) => result.refused = result.refused.take().or(Some(why)),
+            }
+        }
+    }
+
+    /// One message, in as many sets as `smtp-server` would make of it: a chunk in each, the envelope beside the last one.
+    async fn append(&self, number: u64) -> Result<(), String> {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.id_prefix);
+        id[8..].copy_from_slice(&number.to_le_bytes());
+        let message = MessageId(id);
+        let content = &self.contents[usize::try_from(number).unwrap_or_default() % CONTENTS_COUNT];
+        let envelope = Append::Envelope {
+            message,
+            envelope: Box::new(self.envelope.clone()),
+            content_octets: content.octets.len() as u64,
+            content_sha256: content.sha256,
+        };
+        let chunks = content.octets.chunks(CHUNK_OCTETS_MAX);
+        let last = chunks.len().saturating_sub(1);
+        let mut envelope = Some(envelope);
+        let mut answer = None;
+        for ((index, at), octets) in (0..).zip(0..).zip(chunks) {
+            let mut records = vec![Append::Content { message, index, octets }];
+            records.extend(envelope.take_if(|_| at == last));
+            answer = Some(self.client.append(Lane::NonUrgent, &records).map_err(|error| error.to_string())?);
+        }
+        // The answers of a lane come in its order: that of the envelope stands for the chunks before it.
+        match answer.ok_or("a message without content")?.await {
+            Ok(sternpost_link::Appended::Committed) => Ok(()),
+            Ok(sternpost_link::Appended::Refused(refusal)) => Err(format!("{refusal:?}")),
+            Err(_) => Err("the link has ended".to_owned()),
+        }
+    }
+}
+
+/// As `smtp-server` makes it for a message of one recipient.
+fn envelope() -> Envelope {
+    let mailbox = |text| Mailbox::parse(text).expect("the addresses of this bench are addresses");
+    Envelope {
+        sender: ReversePath::Mailbox(mailbox("first.sender@source.load.test")),
+        recipients: vec![Recipient {
+            address: mailbox("second.recipient@sink.load.test"),
+            route: RouteIndex(0),
+            notify: None,
+            original_recipient: None,
+        }],
+        routes: vec![Route { channel: "smtp".to_owned(), peer: "relay.sink.load.test".to_owned() }],
+        accepted_at: UnixMillis(now_ns() / 1_000_000),
+        precedence: Precedence::Routine,
+        mt_priority: None,
+        body: BodyType::SevenBit,
+        smtputf8: false,
+        ret: None,
+        envelope_id: None,
+        source: "inbound".to_owned(),
+        client: "192.0.2.129:49152".to_owned(),
+    }
+}
+
+/// Nanoseconds of a time that is shorter than five centuries.
+pub(super) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
