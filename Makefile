@@ -4,7 +4,7 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo demo-host test hw-test check bench bench-peer bench-recovery fuzz check-buildroot release-image image run clean
+.PHONY: all demo demo-host test hw-test check bench bench-queue bench-recovery bench-space bench-peer fuzz check-buildroot release-image image run clean
 
 all: check test                 ## what a change must pass
 
@@ -23,11 +23,17 @@ hw-test:                        ## boots the image in QEMU for everything in hw-
 check:                          ## format, lints, documentation
 	.ci/test format clippy docs image
 
-bench:                          ## rate, CPU, latency, memory: target/bench/report.json
+bench:                          ## rate, CPU, latency, memory, queue: target/bench/report.json
 	$(BUILD) && $(LOAD) bench
+
+bench-queue:                    ## the store alone, against its disk and against files: target/bench/queue.json
+	$(BUILD) && $(LOAD) bench-queue
 
 bench-recovery:                 ## the start of a switch on a million living messages: target/bench-recovery/report.json
 	$(BUILD) && $(LOAD) bench-recovery
+
+bench-space:                    ## write amplification by the share that lives, and a flash among streams: target/bench-space
+	$(BUILD) && $(LOAD) bench-space
 
 bench-peer:                     ## the same beside Postfix, as root: target/bench/peer.json
 	.ci/packages && $(BUILD) && $(LOAD) bench-peer

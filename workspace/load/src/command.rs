@@ -1,12 +1,14 @@
 //! The subcommands, one module each.
 
 mod bench;
-mod commit;
 mod demo;
 mod peer;
+mod queue_bench;
 mod recovery;
 mod sink;
 mod source;
+mod space;
+mod store_client;
 mod switch;
 mod tally;
 mod tool;
@@ -28,12 +30,19 @@ pub(crate) enum Command {
     Match(tally::MatchArguments),
     /// Measures the switch: rate, CPU, latency, memory.
     Bench(bench::BenchArguments),
+    /// Measures the store alone: durable appends and reads, against the disk below and against files.
+    BenchQueue(queue_bench::QueueArguments),
     /// Measures the switch beside Postfix, with Postfix's own source and sink.
     BenchPeer(peer::PeerArguments),
     /// Measures the start of the switch on a queue of a million messages.
     BenchRecovery(recovery::RecoveryArguments),
+    /// Measures what it costs to keep survivors, and what a flash waits for meanwhile.
+    BenchSpace(space::SpaceArguments),
     /// Shows the switch at work while its processes are killed and its routes change.
     Demo(demo::DemoArguments),
+    /// Appends to a store or reads from it: what `bench-queue` starts.
+    #[command(hide = true)]
+    StoreClient(store_client::ClientArguments),
 }
 
 impl Command {
@@ -43,9 +52,12 @@ impl Command {
             Self::Sink(arguments) => arguments.run(),
             Self::Match(arguments) => arguments.run(),
             Self::Bench(arguments) => arguments.run(),
+            Self::BenchQueue(arguments) => arguments.run(),
             Self::BenchPeer(arguments) => arguments.run(),
             Self::BenchRecovery(arguments) => arguments.run(),
+            Self::BenchSpace(arguments) => arguments.run(),
             Self::Demo(arguments) => arguments.run(),
+            Self::StoreClient(arguments) => arguments.run(),
         }
     }
 }

@@ -2,9 +2,9 @@
 //! comparison of the two (what was lost, what came twice, how long it took).
 //!
 //! The tests of other crates use [`source`], [`sending`], [`sink`] and [`matching`]; the binary `sternpost-load` adds the drivers of
-//! `make demo`, `make bench` and `make bench-peer`. On purpose nothing here knows the switch's own protocol code: a fault
-//! in it shall not be answered by the same fault in its judge. The exception is [`store`], which measures the store and
-//! judges nothing.
+//! `make demo`, `make bench`, `make bench-queue` and `make bench-peer`. On purpose nothing here knows the switch's own
+//! protocol code: a fault in it shall not be answered by the same fault in its judge. The exception is [`store`], which
+//! measures the store and judges nothing.
 //!
 //! Not here: TLS, authentication, anything that the device itself runs.
 #![forbid(unsafe_code)]

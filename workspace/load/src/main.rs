@@ -1,4 +1,5 @@
-//! `sternpost-load`: the source, the sink, and the drivers of `make demo`, `make bench` and `make bench-peer`.
+//! `sternpost-load`: the source, the sink, and the drivers of `make demo`, `make bench`, `make bench-queue` and
+//! `make bench-peer`.
 //!
 //! Results go to standard output as JSON or as a table; progress and problems go to standard error. Exit status: 0 done
 //! and well, 1 done but mail was lost or refused, 2 not done.

@@ -15,8 +15,8 @@ const STERNPOST: &str = env!("CARGO_BIN_EXE_sternpost");
 const LONG: Duration = Duration::from_secs(30);
 
 fn on_loop<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, work)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    LocalSet::new().block_on(&runtime.expect("a test may have an event loop"), work)
 }
 
 fn append(store: &LoneStore, producers: usize, octets: usize, messages_max: u64) -> Appended {
@@ -28,7 +28,7 @@ fn read(store: &LoneStore, readers: usize, messages: Vec<MessageSequence>) -> Re
     let pass = Pass { time_max: LONG, repeats: false };
     on_loop(async {
         let readers = Readers::connect(store.socket(), readers, messages).await;
-        Rc::clone(&readers).run(pass).await.unwrap()
+        Rc::clone(&readers).run(pass).await.expect("what was appended is there")
     })
 }
 
@@ -51,7 +51,7 @@ fn messages_of_every_size_are_appended_and_read_with_no_switch_around_the_store(
     for (octets, count) in [(1, 20), (4096, 100), (65_536, 20), (200_000, 4)] {
         let before = store.status().unwrap();
         let appended = append(&store, 8, octets, count);
-        assert_eq!((&appended.refused, appended.messages_count), (&None, count));
+        assert_eq!((&appended.failed, appended.full_count, appended.messages_count), (&None, 0, count));
         assert_eq!(appended.latencies_ns.len() as u64, count);
         assert!(appended.counted_ns > 0);
         let after = store.status().unwrap();
@@ -90,7 +90,7 @@ fn a_log_that_is_made_anew_on_the_same_octets_is_empty() {
         let status = store.status().unwrap();
         assert_eq!((status.messages_count, status.batches_count), (0, 0));
         assert_eq!((status.segments_count, status.batch_octets_max), (32, 256 << 10));
-        assert_eq!(append(&store, 2, 4096, 10).refused, None);
+        assert_eq!(append(&store, 2, 4096, 10).failed, None);
         // Not every file system has O_DIRECT: then another file beside the log is opened with a remark.
         let beside = open_log_disk(&folder.path().join("beside"), DiskBackend::Dsync, 4096).unwrap();
         assert_eq!(store.reads_directly(), Some(beside.remarks().is_empty()));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use sternpost_load::{matching, process, sink, source};
 
-use super::commit::{self, CommitRow};
+use super::queue_bench::{QueueArguments, QueueReport};
 use super::switch::{Hop, QueueRoom, Switch};
 use super::tool::{self, Series, SinkProcess, number};
 use super::{Outcome, tool::run_source};
@@ -96,7 +96,7 @@ struct Report {
     peak_pss_octets: u64,
     processes: usize,
     rows: Vec<Row>,
-    commit: Vec<CommitRow>,
+    queue: QueueReport,
 }
 
 impl BenchArguments {
@@ -133,8 +133,7 @@ impl BenchArguments {
         let rows = rows.collect();
         let (peak_pss_octets, processes) = memory.stop();
         drop(switch);
-        eprintln!("durable commits, raw and through the log");
-        let commit = commit::measure(&directory, self.rounds)?;
+        let queue = QueueArguments::within(self.sternpost, directory.clone(), self.rounds).measure()?;
         let report = Report {
             rounds: self.rounds,
             load_average_before,
@@ -143,7 +142,7 @@ impl BenchArguments {
             peak_pss_octets,
             processes,
             rows,
-            commit,
+            queue,
         };
         print_table(&report);
         let path = directory.join("report.json");
@@ -272,8 +271,8 @@ fn print_table(report: &Report) {
         );
     }
     let mib = number(report.peak_pss_octets) / f64::from(1 << 20);
-    commit::print_table(&report.commit);
     println!("peak memory of the switch: {mib:.1} MiB (PSS of {} processes)", report.processes);
+    report.queue.print();
 }
 
 /// The congestion control of this machine: it shows in the CPU of everything that sends.

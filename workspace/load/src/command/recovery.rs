@@ -4,6 +4,7 @@
 //! A log is filled with living messages of real content, written past the page cache. Then the real switch is started on
 //! it, with a peer that refuses every connection. The instants come from the switch's own events.
 
+use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::error::Error;
@@ -11,15 +12,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 use sternpost_load::{content::Composer, process};
-use sternpost_message::{MessageId, UnixMillis};
-use sternpost_platform::disk::{DiskBackend, open_log_disk};
+use sternpost_message::{
+    BodyType, Envelope, Mailbox, MessageId, Precedence, Recipient, ReversePath, Route, RouteIndex, UnixMillis,
+};
+use sternpost_platform::disk::{DiskBackend, LogDisk, open_log_disk};
 use sternpost_platform::process::random;
 use sternpost_queue::{Append, AppendSet, Geometry, Lane, Log, LogEvent, Parameters, SEGMENT_OCTETS_MAX};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Outcome;
-use super::commit::{envelope, wait};
 use super::switch::{Hop, QueueRoom, Switch, empty, tables};
 use super::tool::{self, number};
 
@@ -212,6 +214,37 @@ fn wait_for(home: &Path, event: &str, started_at: SystemTime) -> Result<(f64, St
 fn field(line: &str, name: &str) -> u64 {
     let marked = line.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     marked.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+pub(super) fn wait(disk: &LogDisk) -> Result<(), Box<dyn Error>> {
+    let readiness = disk.readiness();
+    let timeout = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&readiness, PollFlags::IN)], Some(&timeout))?;
+    Ok(())
+}
+
+/// One recipient behind one peer.
+pub(super) fn envelope(peer: &str, accepted_at: UnixMillis) -> Envelope {
+    let mailbox = |text| Mailbox::parse(text).expect("the addresses of this bench are addresses");
+    Envelope {
+        sender: ReversePath::Mailbox(mailbox("sender@source.test")),
+        recipients: vec![Recipient {
+            address: mailbox("recipient@sink.test"),
+            route: RouteIndex(0),
+            notify: None,
+            original_recipient: None,
+        }],
+        routes: vec![Route { channel: "smtp".to_owned(), peer: peer.to_owned() }],
+        accepted_at,
+        precedence: Precedence::Routine,
+        mt_priority: None,
+        body: BodyType::SevenBit,
+        smtputf8: false,
+        ret: None,
+        envelope_id: None,
+        source: "bench".to_owned(),
+        client: "127.0.0.1:25".to_owned(),
+    }
 }
 
 #[cfg(test)]

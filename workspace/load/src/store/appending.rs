@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use sternpost_channels::store_client::StoreClient;
-use sternpost_link::Role;
-use sternpost_link::store::{Append, CHUNK_OCTETS_MAX, Lane};
+use sternpost_link::store::{Append, CHUNK_OCTETS_MAX, Lane, Refusal};
+use sternpost_link::{Appended as Answer, FrameError, Role};
 use sternpost_message::{
     BodyType, Envelope, Mailbox, MessageId, Precedence, Recipient, ReversePath, Route, RouteIndex, UnixMillis,
 };
@@ -40,12 +40,14 @@ pub struct Appended {
     pub latencies_ns: Vec<u64>,
     /// The time in which these were answered.
     pub counted_ns: u64,
-    /// All messages that were appended, with those of the warm-up.
+    /// All messages that became durable, with those of the warm-up.
     pub messages_count: u64,
     /// CPU time of this process in the whole burst.
     pub cpu_ns: u64,
-    /// Messages that the store refused, and why the first of them.
-    pub refused: Option<String>,
+    /// Messages that the store had no room for, to which a client would be told 452; each was followed by another one.
+    pub full_count: u64,
+    /// Why the first message failed that failed for another reason: it ends the burst.
+    pub failed: Option<String>,
 }
 
 struct Content {
@@ -104,7 +106,7 @@ impl Producers {
         let ended = Instant::now().min(until);
         let mut result = self.result.take();
         result.counted_ns = nanoseconds(ended.saturating_duration_since(counted_from));
-        result.messages_count = self.appended.get();
+        result.messages_count = self.appended.get() - result.full_count;
         result.cpu_ns = process::thread_cpu_ns(std::process::id()).saturating_sub(cpu_before_ns);
         result
     }
@@ -113,7 +115,7 @@ impl Producers {
         loop {
             let begin = Instant::now();
             let number = self.appended.get();
-            if begin >= until || number >= messages_max || self.result.borrow().refused.is_some() {
+            if begin >= until || number >= messages_max || self.result.borrow().failed.is_some() {
                 return;
             }
             self.appended.set(number + 1);
@@ -121,43 +123,56 @@ impl Producers {
             let end = Instant::now();
             let result = &mut *self.result.borrow_mut();
             match answer {
-                Ok(()) if (counted_from..until).contains(&end) => {
+                Ok(None) if (counted_from..until).contains(&end) => {
                     result.latencies_ns.push(nanoseconds(end - begin));
                 }
-                Ok(()) => {}
-                Err(why) => result.refused = result.refused.take().or(Some(why)),
+                Ok(None) => {}
+                Ok(Some(Refusal::Full)) => result.full_count += 1,
+                Ok(Some(other)) => result.failed = result.failed.take().or(Some(format!("{other:?}"))),
+                Err(why) => result.failed = result.failed.take().or(Some(why.to_string())),
             }
         }
     }
 
     /// One message, in as many sets as `smtp-server` would make of it: a chunk in each, the envelope beside the last one.
-    async fn append(&self, number: u64) -> Result<(), String> {
+    /// Gives why it was refused, if it was.
+    async fn append(&self, number: u64) -> Result<Option<Refusal>, FrameError> {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.id_prefix);
         id[8..].copy_from_slice(&number.to_le_bytes());
         let message = MessageId(id);
         let content = &self.contents[usize::try_from(number).unwrap_or_default() % CONTENTS_COUNT];
-        let envelope = Append::Envelope {
-            message,
-            envelope: Box::new(self.envelope.clone()),
-            content_octets: content.octets.len() as u64,
-            content_sha256: content.sha256,
-        };
-        let chunks = content.octets.chunks(CHUNK_OCTETS_MAX);
-        let last = chunks.len().saturating_sub(1);
-        let mut envelope = Some(envelope);
-        let mut answer = None;
-        for ((index, at), octets) in (0..).zip(0..).zip(chunks) {
+        let mut answers = Vec::with_capacity(2);
+        let mut rest = &*content.octets;
+        for index in 0.. {
+            let (octets, later) = rest.split_at(rest.len().min(CHUNK_OCTETS_MAX));
+            rest = later;
             let mut records = vec![Append::Content { message, index, octets }];
-            records.extend(envelope.take_if(|_| at == last));
-            answer = Some(self.client.append(Lane::NonUrgent, &records).map_err(|error| error.to_string())?);
+            if rest.is_empty() {
+                records.push(Append::Envelope {
+                    message,
+                    envelope: Box::new(self.envelope.clone()),
+                    content_octets: content.octets.len() as u64,
+                    content_sha256: content.sha256,
+                });
+            }
+            answers.push(self.client.append(Lane::NonUrgent, &records)?);
+            if rest.is_empty() {
+                break;
+            }
         }
-        // The answers of a lane come in its order: that of the envelope stands for the chunks before it.
-        match answer.ok_or("a message without content")?.await {
-            Ok(sternpost_link::Appended::Committed) => Ok(()),
-            Ok(sternpost_link::Appended::Refused(refusal)) => Err(format!("{refusal:?}")),
-            Err(_) => Err("the link has ended".to_owned()),
+        let chunks_count = answers.len();
+        for answer in answers {
+            // The client keeps its promise to answer for as long as it lives.
+            if let Ok(Answer::Refused(refusal)) = answer.await {
+                if chunks_count > 1 {
+                    drop(self.client.append(Lane::NonUrgent, &[Append::DiscardPartial { message }])?);
+                }
+                // That of the first set that was refused is the reason; those behind it miss it.
+                return Ok(Some(refusal));
+            }
         }
+        Ok(None)
     }
 }
 

@@ -1,0 +1,196 @@
+//! Streams of 100 MiB and flashes between them, on a log of which a third lives.
+
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::error::Error;
+use std::time::{Duration, Instant};
+use sternpost_message::{MessageId, UnixMillis};
+use sternpost_platform::disk::LogDisk;
+use sternpost_platform::process::random;
+use sternpost_queue::{Append, AppendSet, Lane, Log, LogEvent};
+
+use super::super::recovery::envelope;
+use super::super::tool::number;
+use super::churn::{Churn, Running};
+use super::{CONTENT_OCTETS, GEOMETRY, RECORDS_OCTETS};
+
+/// Between two flashes.
+const EVERY: Duration = Duration::from_millis(7);
+/// A message of 100 MiB is more than a log of 256 MiB takes beside what lives: it ends after so many octets, and the next
+/// one begins.
+const STREAM_OCTETS: u64 = 40 << 20;
+const CHUNK_OCTETS: usize = 61_440;
+/// Three sessions with sixteen unanswered chunks each.
+const STREAMS: usize = 3;
+const CHUNKS_OPEN_MAX: u32 = 48;
+/// Share of the log that lives, in percent.
+const LIVING_PERCENT: u64 = 35;
+const IDLE_FLASHES: u64 = 200;
+/// The ticket of all chunks; those of flashes are above.
+const CHUNK: u64 = 1;
+
+/// What flashes have waited.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct FlashRow {
+    pub(super) flashes: u64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) longest_ms: f64,
+    /// The same on an idle log.
+    pub(super) idle_p50_ms: f64,
+    /// The longest that one write took in the run.
+    pub(super) longest_batch_ms: f64,
+    pub(super) batch_p50_ms: f64,
+    pub(super) streamed_mib_per_s: f64,
+    pub(super) moved_records: u64,
+}
+
+/// One message on its way in: its id, its next chunk, its octets so far.
+struct Stream {
+    message: MessageId,
+    index: u32,
+    octets: u64,
+}
+
+impl Stream {
+    fn new() -> Self {
+        Self { message: MessageId(random()), index: 0, octets: 0 }
+    }
+}
+
+/// The log with what is under way.
+struct Mixture {
+    running: Running,
+    streams: VecDeque<Stream>,
+    chunk: Vec<u8>,
+    chunks_open: u32,
+    next_flash: Instant,
+    /// The flash under way.
+    flash: Option<(u64, Instant)>,
+    ticket_last: u64,
+    flashes: Vec<Duration>,
+    batches: Vec<Duration>,
+}
+
+/// Measures for so long.
+pub(super) fn measure(log: Log<LogDisk>, time: Duration) -> Result<FlashRow, Box<dyn Error>> {
+    let mut churn = Churn::start(log);
+    let stay_max = GEOMETRY.octets() * LIVING_PERCENT / 100 / RECORDS_OCTETS;
+    while (churn.stayed.len() as u64) < stay_max {
+        churn.turn(stay_max, true)?;
+    }
+    churn.settle_all()?;
+    let mut mixture = Mixture {
+        running: churn.running,
+        streams: (0..STREAMS).map(|_| Stream::new()).collect(),
+        chunk: vec![b'y'; CHUNK_OCTETS],
+        chunks_open: 0,
+        next_flash: Instant::now(),
+        flash: None,
+        ticket_last: CHUNK,
+        flashes: Vec::new(),
+        batches: Vec::new(),
+    };
+    let mut idle = mixture.idle()?;
+    let (before, began) = (mixture.running.log.status(), Instant::now());
+    while began.elapsed() < time {
+        mixture.turn()?;
+    }
+    let (after, lasted) = (mixture.running.log.status(), began.elapsed());
+    let Mixture { mut flashes, mut batches, .. } = mixture;
+    Ok(FlashRow {
+        flashes: flashes.len() as u64,
+        p50_ms: quantile_ms(&mut flashes, 50),
+        p99_ms: quantile_ms(&mut flashes, 99),
+        longest_ms: quantile_ms(&mut flashes, 100),
+        idle_p50_ms: quantile_ms(&mut idle, 50),
+        longest_batch_ms: quantile_ms(&mut batches, 100),
+        batch_p50_ms: quantile_ms(&mut batches, 50),
+        streamed_mib_per_s: number((after.written_octets - before.written_octets) >> 20)
+            / lasted.as_secs_f64(),
+        moved_records: after.moved_records - before.moved_records,
+    })
+}
+
+fn quantile_ms(times: &mut [Duration], percent: usize) -> f64 {
+    times.sort_unstable();
+    let at = times.get(times.len() * percent / 100).or(times.last());
+    at.map_or(0.0, |time| time.as_secs_f64() * 1e3)
+}
+
+impl Mixture {
+    /// What flashes wait when nothing else is there.
+    fn idle(&mut self) -> Result<Vec<Duration>, Box<dyn Error>> {
+        let mut times = Vec::new();
+        for _ in 0..IDLE_FLASHES {
+            let begin = Instant::now();
+            self.append_flash()?;
+            while !self.running.turn()?.iter().any(|event| matches!(event, LogEvent::Committed { .. })) {}
+            times.push(begin.elapsed());
+        }
+        Ok(times)
+    }
+
+    fn turn(&mut self) -> Result<(), Box<dyn Error>> {
+        while self.chunks_open < CHUNKS_OPEN_MAX && self.append_chunk() {}
+        if self.flash.is_none() && Instant::now() >= self.next_flash {
+            let ticket = self.append_flash()?;
+            self.flash = Some((ticket, Instant::now()));
+            self.next_flash = Instant::now() + EVERY;
+        }
+        let began = Instant::now();
+        for event in self.running.turn()? {
+            match event {
+                LogEvent::Committed { ticket: CHUNK } | LogEvent::Refused { ticket: CHUNK, .. } => {
+                    self.chunks_open -= 1;
+                }
+                LogEvent::Committed { ticket } => {
+                    if let Some((_, since)) = self.flash.take_if(|(wanted, _)| *wanted == ticket) {
+                        self.flashes.push(since.elapsed());
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.batches.push(began.elapsed());
+        Ok(())
+    }
+
+    /// The next chunk of the next stream, or its end. False when the log has no room for it now.
+    fn append_chunk(&mut self) -> bool {
+        let Some(mut stream) = self.streams.pop_front() else { return false };
+        let message = stream.message;
+        let is_over = stream.octets >= STREAM_OCTETS;
+        let record = if is_over {
+            Append::DiscardPartial { message }
+        } else {
+            Append::Content { message, index: stream.index, octets: (&self.chunk[..]).into() }
+        };
+        let set = AppendSet { records: vec![record] };
+        let is_taken = self.running.log.append(self.running.now(), Lane::NonUrgent, set, CHUNK).is_ok();
+        if is_taken && is_over {
+            stream = Stream::new();
+        } else if is_taken {
+            stream.index += 1;
+            stream.octets += CHUNK_OCTETS as u64;
+        }
+        self.streams.push_back(stream);
+        self.chunks_open += u32::from(is_taken);
+        is_taken
+    }
+
+    fn append_flash(&mut self) -> Result<u64, Box<dyn Error>> {
+        self.ticket_last += 1;
+        let message = MessageId(random());
+        let chunk = Append::Content { message, index: 0, octets: vec![b'f'; CONTENT_OCTETS].into() };
+        let commit = Append::Envelope {
+            message,
+            envelope: envelope("flash", UnixMillis(1)),
+            content_octets: CONTENT_OCTETS as u64,
+            content_sha256: [0; 32],
+        };
+        let set = AppendSet { records: vec![chunk, commit] };
+        self.running.log.append(self.running.now(), Lane::Urgent, set, self.ticket_last)?;
+        Ok(self.ticket_last)
+    }
+}
