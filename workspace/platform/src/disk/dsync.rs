@@ -75,9 +75,10 @@ impl DsyncDisk {
         if !self.busy {
             return None;
         }
-        // Drained first: the thread signals after it has handed over, so no end is lost, at worst one is told twice.
-        drain(self.readiness());
+        // Whoever asks while nothing has ended pays no system call. The thread signals after it has handed over, so at
+        // worst an end is told of that was seen already.
         let finished = self.finished.try_recv().ok()?;
+        drain(self.readiness());
         self.busy = false;
         Some(finished)
     }

@@ -200,3 +200,26 @@ fn a_log_lives_on_either_disk_and_moves_between_them() {
         assert_eq!(log.status().sequence, before + 1);
     }
 }
+
+#[test]
+fn a_write_that_the_device_refuses_is_told_of_by_either_disk_once_for_each() {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+    for backend in BOTH {
+        let file = memfd_create("log", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        ftruncate(&file, OCTETS).unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        let Some(mut disk) = open(Path::new(&path), backend) else { continue };
+        disk.start_write(0, AlignedBuffer::from_octets(&[1; 8192])).unwrap();
+        let (buffer, result) = wait(&mut disk);
+        assert_eq!(result, Ok(()));
+        // Memory that is sealed takes no write.
+        fcntl_add_seals(&file, SealFlags::WRITE).unwrap();
+        disk.start_write(0, buffer).unwrap();
+        let (buffer, result) = wait(&mut disk);
+        assert!(matches!(result, Err(DiskError::Device { action: "write", offset: 0, .. })), "{result:?}");
+        assert!(disk.finish_write().is_none());
+        disk.start_write(4096, buffer).unwrap();
+        let (_, result) = wait(&mut disk);
+        assert!(matches!(result, Err(DiskError::Device { action: "write", offset: 4096, .. })), "{result:?}");
+    }
+}

@@ -19,6 +19,8 @@ const SLOTS: u16 = 4;
 const REGISTER_BUFFERS_UPDATE: u8 = 16;
 const WRITE: u64 = 1;
 const SYNC: u64 = 2;
+/// The sync behind a write begins when that has succeeded, and tells of both: one wake-up for a batch.
+const LINKED_AND_SILENT: squeue::Flags = squeue::Flags::IO_LINK.union(squeue::Flags::SKIP_SUCCESS);
 
 /// One write at a time, on one ring.
 pub(super) struct UringDisk {
@@ -38,6 +40,7 @@ pub(super) struct UringDisk {
 struct Flight {
     buffer: AlignedBuffer,
     offset: u64,
+    /// Set when it failed, or wrote too little.
     written: Option<i32>,
     synced: Option<i32>,
 }
@@ -45,6 +48,9 @@ struct Flight {
 impl UringDisk {
     pub(super) fn new(file: LogFile) -> io::Result<Self> {
         let ring = IoUring::builder().setup_r_disabled().build(ENTRIES)?;
+        if !ring.params().is_feature_skip_cqe_on_success() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this needs the io_uring of Linux 5.17"));
+        }
         let readiness = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         ring.submitter().register_eventfd(readiness.as_raw_fd())?;
         let remark = ring
@@ -116,7 +122,8 @@ impl UringDisk {
             Some(slot) => opcode::WriteFixed::new(descriptor, memory, length, slot).offset(offset).build(),
             None => opcode::Write::new(descriptor, memory, length).offset(offset).build(),
         };
-        let write = write.flags(squeue::Flags::IO_LINK).user_data(WRITE);
+        // A write that succeeds is not told of: the sync behind it is what everybody waits for.
+        let write = write.flags(LINKED_AND_SILENT).user_data(WRITE);
         let sync = opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC).build().user_data(SYNC);
         // From here on the buffer belongs to the kernel, until both have completed.
         self.flight = Some(Flight { buffer, offset, written: None, synced: None });
@@ -154,22 +161,24 @@ impl UringDisk {
                 _ => flight.synced = Some(completion.result()),
             }
         }
-        flight.written.is_some() && flight.synced.is_some()
+        // A write is told of only when it failed, and then the sync behind it is neither made nor told of.
+        flight.written.is_some() || flight.synced.is_some()
     }
 
     pub(super) fn finish_write(&mut self) -> Option<(AlignedBuffer, Result<(), DiskError>)> {
-        drain(self.readiness());
+        // Whoever asks while nothing has ended pays no system call; what has ended is told by the ring itself.
         if !self.collect() {
             return None;
         }
+        drain(self.readiness());
         let Flight { buffer, offset, written, synced } = self.flight.take()?;
-        let result = match (written?, synced?) {
-            (written, _) if written < 0 => Err(os_error(offset, written)),
-            (written, _) if usize::try_from(written) != Ok(buffer.len()) => {
+        let result = match (written, synced) {
+            (Some(written), _) if written < 0 => Err(os_error(offset, written)),
+            (Some(written), _) => {
                 Err(device_error("write", offset, &format!("only {written} octets were written")))
             }
-            (_, synced) if synced < 0 => Err(os_error(offset, synced)),
-            _ => Ok(()),
+            (None, Some(synced)) if synced < 0 => Err(os_error(offset, synced)),
+            (None, _) => Ok(()),
         };
         Some((buffer, result))
     }
@@ -180,7 +189,7 @@ impl UringDisk {
 fn restrict(ring: &IoUring) -> io::Result<()> {
     let operations = [opcode::Write::CODE, opcode::WriteFixed::CODE, opcode::Fsync::CODE];
     let mut restrictions: Vec<_> = operations.into_iter().map(Restriction::sqe_op).collect();
-    restrictions.push(Restriction::sqe_flags_allowed(squeue::Flags::IO_LINK.bits()));
+    restrictions.push(Restriction::sqe_flags_allowed(LINKED_AND_SILENT.bits()));
     restrictions.push(Restriction::register_op(REGISTER_BUFFERS_UPDATE));
     ring.submitter().register_restrictions(&mut restrictions)?;
     ring.submitter().register_enable_rings()
