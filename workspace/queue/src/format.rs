@@ -24,7 +24,8 @@ pub const SEGMENT_OCTETS_MAX: u32 = 64 * 1024 * 1024;
 /// The fewest segments: three in reserve, one at the head, some between.
 pub const SEGMENTS_MIN: u32 = 8;
 
-const VERSION: u32 = 1;
+/// The version that this code reads and writes.
+pub(crate) const VERSION: u32 = 2;
 const SUPERBLOCK_MAGIC: [u8; 8] = *b"STERNLOG";
 const SEGMENT_MAGIC: [u8; 8] = *b"STERNSEG";
 const BATCH_MAGIC: [u8; 8] = *b"STERNBAT";

@@ -13,7 +13,7 @@ use crate::batch::to_u32;
 use crate::entry::Entry;
 use crate::format::{
     BatchHeader, ContentHead, Follows, Footer, Geometry, HEAD_OCTETS, HEADER, Kind, PAGE, PAGE_OCTETS,
-    RECORD_HEADER_OCTETS, SUPERBLOCK_B_OFFSET, Salt, SegmentHeader, Superblock, split_record,
+    RECORD_HEADER_OCTETS, SUPERBLOCK_B_OFFSET, Salt, SegmentHeader, Superblock, VERSION, split_record,
 };
 use crate::index::{Effect, Index, MessageEffect};
 use crate::place::Place;
@@ -36,8 +36,11 @@ pub enum OpenError {
          /dev/zero; }} | dd of=PATH bs=64K count=1 iflag=fullblock conv=notrunc"
     )]
     NoLog,
-    /// Written by a later version.
-    #[error("the log has version {0}, which is not known")]
+    /// Written by another version.
+    #[error(
+        "the log has version {0}, and this build reads version {VERSION} alone: run the build that wrote it until its queue is \
+         empty, then give this one a blank log"
+    )]
     Version(u32),
     /// The superblock's geometry does not fit the disk.
     #[error("the log's geometry ({0:?}) does not fit a disk of {1} octets with blocks of {2}")]
