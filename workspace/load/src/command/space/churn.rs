@@ -102,9 +102,8 @@ impl Churn {
     }
 
     pub(super) fn turn(&mut self, stay_max: u64, all_stay: bool) -> Result<(), Box<dyn Error>> {
-        while (self.under_way.len() as u64) < PRODUCERS {
-            self.append()?;
-        }
+        // A log that refuses is let go on: it makes room.
+        while (self.under_way.len() as u64) < PRODUCERS && self.append()? {}
         for event in self.running.turn()? {
             match event {
                 LogEvent::Committed { ticket } => {
@@ -135,7 +134,8 @@ impl Churn {
         Ok(())
     }
 
-    fn append(&mut self) -> Result<(), Box<dyn Error>> {
+    /// False when the log has no room.
+    fn append(&mut self) -> Result<bool, Box<dyn Error>> {
         self.appended += 1;
         let message = MessageId(random());
         let chunk = Append::Content { message, index: 0, octets: (&self.content[..]).into() };
@@ -147,11 +147,13 @@ impl Churn {
         };
         let now = self.running.now();
         let set = AppendSet { records: vec![chunk, commit] };
-        match self.running.log.append(now, Lane::NonUrgent, set, self.appended) {
-            Ok(()) => drop(self.under_way.insert(self.appended, Instant::now())),
-            Err(_) => self.refused += 1,
+        let is_taken = self.running.log.append(now, Lane::NonUrgent, set, self.appended).is_ok();
+        if is_taken {
+            self.under_way.insert(self.appended, Instant::now());
+        } else {
+            self.refused += 1;
         }
-        Ok(())
+        Ok(is_taken)
     }
 
     /// Lets an accepted message stay, in the place of another one, or die.
