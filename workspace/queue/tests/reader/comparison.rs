@@ -1,0 +1,261 @@
+//! Asks the reader and the queue the same questions.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sternpost_message::{
+    BodyType, Diagnostic, Envelope, MessageSequence, Notify, Recipient, Ret, UnixMillis,
+};
+use sternpost_queue::{
+    Damage, Inspection, Log, MessageDetail, MessageFacts, Parameters, PartialFacts, ReadError,
+    RecipientRecord, RecoveryReport, inspect,
+};
+
+use super::disk::VecDisk;
+
+/// The two ways of finding what lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    InFull,
+    ByIndex,
+}
+
+/// What the reader prints of a log, or its words about why it does not.
+pub(crate) fn read(octets: &[u8], way: Way) -> Result<Value, String> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(octets).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format_reader.py");
+    let option = if way == Way::InFull { "--in-full" } else { "--by-index" };
+    let output = Command::new("python3")
+        .args(["-B".as_ref(), script.as_os_str(), option.as_ref(), file.path().as_os_str()])
+        .output()
+        .expect("python3 is on every machine that tests the switch");
+    if !output.status.success() {
+        return Err(String::from_utf8(output.stderr).unwrap());
+    }
+    Ok(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// What both ways of the reader say, after each was compared with what the queue says.
+pub(crate) fn compare(octets: &[u8]) -> (Value, Value) {
+    let disk = || VecDisk::new(octets.to_vec());
+    let mut inspection = inspect(disk(), &mut |_| {}).unwrap();
+    let report = inspection.report().clone();
+    let in_full = compare_with(&mut inspection, &report, octets, Way::InFull);
+    let (mut log, report) = Log::open(disk(), Parameters::default(), UnixMillis(1_800_000_000_000)).unwrap();
+    let by_index = compare_with(&mut log, &report, octets, Way::ByIndex);
+    (in_full, by_index)
+}
+
+/// What a log can be asked, whoever has opened it.
+trait Asked {
+    /// Messages of which no part is missing.
+    fn whole(&self, report: &RecoveryReport) -> Vec<MessageFacts>;
+    fn isolated(&self, report: &RecoveryReport) -> Vec<MessageFacts>;
+    fn partial_messages(&self) -> Vec<PartialFacts>;
+    fn detail(&mut self, sequence: MessageSequence) -> Result<Option<MessageDetail>, ReadError>;
+    fn content(&mut self, sequence: MessageSequence, into: &mut [u8]) -> Result<usize, ReadError>;
+}
+
+impl Asked for Inspection<VecDisk> {
+    fn whole(&self, report: &RecoveryReport) -> Vec<MessageFacts> {
+        self.messages().filter(|facts| !is_isolated(report, facts)).collect()
+    }
+
+    fn isolated(&self, report: &RecoveryReport) -> Vec<MessageFacts> {
+        self.messages().filter(|facts| is_isolated(report, facts)).collect()
+    }
+
+    fn partial_messages(&self) -> Vec<PartialFacts> {
+        self.partials().collect()
+    }
+
+    fn detail(&mut self, sequence: MessageSequence) -> Result<Option<MessageDetail>, ReadError> {
+        self.message(sequence)
+    }
+
+    fn content(&mut self, sequence: MessageSequence, into: &mut [u8]) -> Result<usize, ReadError> {
+        self.read_content(sequence, 0, into)
+    }
+}
+
+impl Asked for Log<VecDisk> {
+    fn whole(&self, _: &RecoveryReport) -> Vec<MessageFacts> {
+        self.messages_from(MessageSequence(0)).collect()
+    }
+
+    fn isolated(&self, report: &RecoveryReport) -> Vec<MessageFacts> {
+        report.damaged_messages.iter().map(|(sequence, _)| self.facts(*sequence).unwrap()).collect()
+    }
+
+    fn partial_messages(&self) -> Vec<PartialFacts> {
+        self.partials().collect()
+    }
+
+    fn detail(&mut self, sequence: MessageSequence) -> Result<Option<MessageDetail>, ReadError> {
+        self.message(sequence)
+    }
+
+    fn content(&mut self, sequence: MessageSequence, into: &mut [u8]) -> Result<usize, ReadError> {
+        self.read_content(sequence, 0, into)
+    }
+}
+
+fn is_isolated(report: &RecoveryReport, facts: &MessageFacts) -> bool {
+    report.damaged_messages.contains(&(facts.sequence, facts.id))
+}
+
+fn compare_with(log: &mut impl Asked, report: &RecoveryReport, octets: &[u8], way: Way) -> Value {
+    let said = read(octets, way).unwrap();
+    let (isolated, whole) = (log.isolated(report), log.whole(report));
+    let isolated: Vec<Value> = isolated.iter().map(|facts| message(log, facts)).collect();
+    let whole: Vec<Value> = whole.iter().map(|facts| message(log, facts)).collect();
+    assert_eq!(shown(&said["isolated"]), isolated, "{way:?}");
+    assert_eq!(shown(&said["messages"]), whole, "{way:?}");
+    assert_eq!(said["partials"], Value::from(partials(log)), "{way:?}");
+    assert_eq!(told(&said["damage"]), found(&report.damage), "{way:?}");
+    assert_eq!(said["torn_tail"]["offset"].as_u64(), report.torn_tail, "{way:?}");
+    compare_counts(&said, report, way);
+    said
+}
+
+fn compare_counts(said: &Value, report: &RecoveryReport, way: Way) {
+    let segments = said["segments"].as_array().unwrap();
+    let by_index = segments.iter().filter(|segment| segment["read"] == "by index").count();
+    let records: u64 = said["records"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    assert_eq!(
+        (segments.len() as u64, by_index as u64),
+        (report.segments, report.segments_by_index),
+        "{way:?}"
+    );
+    assert_eq!((said["batches"].as_u64(), records), (Some(report.batches), report.records), "{way:?}");
+}
+
+/// The reader's messages without its words about what cannot be read.
+fn shown(messages: &Value) -> Vec<Value> {
+    let mut messages = messages.as_array().unwrap().clone();
+    for message in &mut messages {
+        message["problem"] = Value::from(!message["problem"].is_null());
+        if message["envelope"].is_null() {
+            // Of such a message the queue shows no states; the reader has them.
+            message["recipients"] = Value::Null;
+        }
+    }
+    messages
+}
+
+/// The same of the queue.
+fn message(log: &mut impl Asked, facts: &MessageFacts) -> Value {
+    let detail = log.detail(facts.sequence).ok().map(|detail| detail.expect("it lives"));
+    let content = read_whole(log, facts).filter(|_| detail.is_some());
+    let sha256 = content.map(|octets| hex(&Sha256::digest(&octets)));
+    json!({
+        "id": facts.id.to_string(),
+        "sequence": facts.sequence.0,
+        "content_octets": facts.content_octets,
+        "envelope": detail.as_ref().map(|detail| envelope(&detail.envelope)),
+        "sha256_told": detail.as_ref().map(|detail| hex(&detail.content_sha256)),
+        "sha256_computed": sha256,
+        "problem": sha256.is_none(),
+        "recipients": detail.map(|detail| detail.states.iter().map(record).collect::<Vec<_>>()),
+    })
+}
+
+fn read_whole(log: &mut impl Asked, facts: &MessageFacts) -> Option<Vec<u8>> {
+    let mut octets = vec![0; usize::try_from(facts.content_octets).unwrap()];
+    let count = log.content(facts.sequence, &mut octets).ok()?;
+    (count == octets.len()).then_some(octets)
+}
+
+fn envelope(envelope: &Envelope) -> Value {
+    let routes = envelope.routes.iter().map(|route| json!({ "channel": route.channel, "peer": route.peer }));
+    json!({
+        "sender": envelope.sender.mailbox().map(ToString::to_string),
+        "recipients": envelope.recipients.iter().map(recipient).collect::<Vec<_>>(),
+        "routes": routes.collect::<Vec<_>>(),
+        "accepted_at_ms": envelope.accepted_at.0,
+        "precedence": envelope.precedence.name(),
+        "mt_priority": envelope.mt_priority.map(|priority| priority.get()),
+        "body": match envelope.body {
+            BodyType::SevenBit => "7BIT",
+            BodyType::EightBitMime => "8BITMIME",
+        },
+        "smtputf8": envelope.smtputf8,
+        "ret": envelope.ret.map(|ret| match ret {
+            Ret::Full => "FULL",
+            Ret::Headers => "HDRS",
+        }),
+        "envid": envelope.envelope_id,
+        "source": envelope.source,
+        "client": envelope.client,
+    })
+}
+
+fn recipient(recipient: &Recipient) -> Value {
+    let notify = |notify: Notify| json!({ "success": notify.success, "failure": notify.failure, "delay": notify.delay });
+    json!({
+        "address": recipient.address.to_string(),
+        "route": recipient.route.0,
+        "notify": recipient.notify.map(notify),
+        "orcpt": recipient.original_recipient,
+    })
+}
+
+fn record(record: &RecipientRecord) -> Value {
+    let last = |last: &Diagnostic| {
+        json!({
+            "status": last.status.to_string(),
+            "reply_code": last.reply_code,
+            "text": last.text,
+            "remote": last.remote,
+        })
+    };
+    json!({
+        "state": record.state.name(),
+        "attempts": record.attempts,
+        "delay_reported": record.delay_reported,
+        "last": record.last.as_ref().map(last),
+    })
+}
+
+fn partials(log: &impl Asked) -> Vec<Value> {
+    let mut partials = log.partial_messages();
+    partials.sort_unstable_by_key(|partial| partial.message);
+    let shown = |partial: PartialFacts| {
+        let PartialFacts { message, octets, first_seen_at } = partial;
+        json!({ "id": message.to_string(), "octets": octets, "first_seen_ms": first_seen_at.0 })
+    };
+    partials.into_iter().map(shown).collect()
+}
+
+/// Damage in one order: what, where, how much.
+type Places = Vec<(String, u64, u64)>;
+
+pub(crate) fn told(damage: &Value) -> Places {
+    let place = |damage: &Value| {
+        let what = damage["what"].as_str().unwrap().to_owned();
+        (what, damage["offset"].as_u64().unwrap(), damage["octets"].as_u64().unwrap())
+    };
+    let mut places: Places = damage.as_array().unwrap().iter().map(place).collect();
+    places.sort_unstable();
+    places
+}
+
+fn found(damage: &[Damage]) -> Places {
+    let mut places: Places =
+        damage.iter().map(|damage| (damage.what.to_string(), damage.offset, damage.octets)).collect();
+    places.sort_unstable();
+    places
+}
+
+/// The ids of messages, partial or whole, as the reader shows them.
+pub(crate) fn ids(messages: &Value) -> Vec<String> {
+    messages.as_array().unwrap().iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
