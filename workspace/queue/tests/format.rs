@@ -12,14 +12,16 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use reader::comparison::{Way, compare, ids, read, told};
+use reader::difference::differences;
+use reader::disk::VecDisk;
 use reader::mail::{content, diagnostic, id, message, plain, range, rich};
 use reader::writing::{
     SEGMENT_OCTETS, UNWRITTEN, Writing, batches_of, every_shape, find, segment_at, segments_by_age, use_of,
     well_used,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sternpost_message::{ErrorScope, Outcome};
-use sternpost_queue::{Alarm, AppendSet, Lane, LogEvent, PAGE_OCTETS};
+use sternpost_queue::{Alarm, AppendSet, Lane, LogEvent, PAGE_OCTETS, inspect};
 
 const SUPERBLOCK_B: usize = 32_768;
 /// Bits that are flipped, one in each log.
@@ -69,6 +71,20 @@ fn living_segments(octets: &[u8]) -> Vec<usize> {
     let living = read(octets, Way::InFull).unwrap()["segments"].as_array().unwrap().len();
     let segments = segments_by_age(octets);
     segments[segments.len() - living..].to_vec()
+}
+
+#[test]
+fn a_disagreement_is_told_with_its_place_and_what_either_side_says() {
+    let reader = json!({ "same": 1, "messages": { "7": { "to": ["a", "b"], "size": 3 }, "8": {} } });
+    let queue = json!({ "same": 1, "messages": { "7": { "to": ["a"], "size": 4 } }, "torn": null });
+    let expected = [
+        "messages / 7 / size: the reader says 3, the queue 4",
+        "messages / 7 / to / 1: the reader alone has \"b\"",
+        "messages / 8: the reader alone has {}",
+        "torn: the queue alone has null",
+    ];
+    assert_eq!(differences(&reader, &queue), expected);
+    assert!(differences(&queue, &queue).is_empty());
 }
 
 #[test]
@@ -249,6 +265,24 @@ fn one_superblock_is_enough_and_none_is_no_log() {
     assert!(read(&octets, Way::InFull).unwrap_err().contains("not a log"));
     octets[..segment_at(0)].fill(0);
     assert!(read(&octets, Way::InFull).unwrap_err().contains("blank"));
+}
+
+#[test]
+fn a_log_of_another_version_or_with_segments_beyond_its_device_is_refused_in_words() {
+    let with = |at: usize, number: u8| {
+        let mut octets = sealed();
+        for block in [0, SUPERBLOCK_B] {
+            octets[block + at] = number;
+            let crc = crc32c::crc32c(&octets[block..block + 124]);
+            octets[block + 124..block + 128].copy_from_slice(&crc.to_le_bytes());
+        }
+        octets
+    };
+    for (octets, words) in [(with(8, 1), "version 1"), (with(44, 11), "11 segments")] {
+        assert!(inspect(VecDisk::new(octets.clone()), &mut |_| {}).is_err());
+        let said = read(&octets, Way::InFull).unwrap_err();
+        assert!(said.contains(words), "{said}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use sternpost_message::{
     BodyType, Diagnostic, Envelope, MessageSequence, Notify, Recipient, Ret, UnixMillis,
@@ -14,13 +14,23 @@ use sternpost_queue::{
     RecipientRecord, RecoveryReport, inspect,
 };
 
+use super::difference::differences;
 use super::disk::VecDisk;
 
 /// The two ways of finding what lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Way {
     InFull,
     ByIndex,
+}
+
+impl Way {
+    const fn option(self) -> &'static str {
+        match self {
+            Self::InFull => "--in-full",
+            Self::ByIndex => "--by-index",
+        }
+    }
 }
 
 /// What the reader prints of a log, or its words about why it does not.
@@ -28,9 +38,8 @@ pub(crate) fn read(octets: &[u8], way: Way) -> Result<Value, String> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(octets).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format_reader.py");
-    let option = if way == Way::InFull { "--in-full" } else { "--by-index" };
     let output = Command::new("python3")
-        .args(["-B".as_ref(), script.as_os_str(), option.as_ref(), file.path().as_os_str()])
+        .args(["-B".as_ref(), script.as_os_str(), way.option().as_ref(), file.path().as_os_str()])
         .output()
         .expect("python3 is on every machine that tests the switch");
     if !output.status.success() {
@@ -109,29 +118,81 @@ fn is_isolated(report: &RecoveryReport, facts: &MessageFacts) -> bool {
 }
 
 fn compare_with(log: &mut impl Asked, report: &RecoveryReport, octets: &[u8], way: Way) -> Value {
-    let said = read(octets, way).unwrap();
-    let (isolated, whole) = (log.isolated(report), log.whole(report));
-    let isolated: Vec<Value> = isolated.iter().map(|facts| message(log, facts)).collect();
-    let whole: Vec<Value> = whole.iter().map(|facts| message(log, facts)).collect();
-    assert_eq!(shown(&said["isolated"]), isolated, "{way:?}");
-    assert_eq!(shown(&said["messages"]), whole, "{way:?}");
-    assert_eq!(said["partials"], Value::from(partials(log)), "{way:?}");
-    assert_eq!(told(&said["damage"]), found(&report.damage), "{way:?}");
-    assert_eq!(said["torn_tail"]["offset"].as_u64(), report.torn_tail, "{way:?}");
-    compare_counts(&said, report, way);
+    let said = read(octets, way).unwrap_or_else(|words| disagree(octets, way, &[words]));
+    let differences = differences(&comparable(&said), &found(log, report));
+    if !differences.is_empty() {
+        disagree(octets, way, &differences);
+    }
     said
 }
 
-fn compare_counts(said: &Value, report: &RecoveryReport, way: Way) {
+/// Ends the test with what differs. The log is kept, so that the reader can be asked again.
+fn disagree(octets: &[u8], way: Way, differences: &[String]) -> ! {
+    let mut file = tempfile::Builder::new()
+        .prefix("disagreement-")
+        .suffix(".log")
+        .tempfile_in(env!("CARGO_TARGET_TMPDIR"))
+        .unwrap();
+    file.write_all(octets).unwrap();
+    let (_, path) = file.keep().unwrap();
+    let (option, path) = (way.option(), path.display());
+    let differences = differences.join("\n  ");
+    panic!("format_reader.py {option} {path} and the queue do not find the same:\n  {differences}");
+}
+
+/// What of the reader's words the queue says too, lists as tables by name.
+fn comparable(said: &Value) -> Value {
     let segments = said["segments"].as_array().unwrap();
     let by_index = segments.iter().filter(|segment| segment["read"] == "by index").count();
     let records: u64 = said["records"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
-    assert_eq!(
-        (segments.len() as u64, by_index as u64),
-        (report.segments, report.segments_by_index),
-        "{way:?}"
-    );
-    assert_eq!((said["batches"].as_u64(), records), (Some(report.batches), report.records), "{way:?}");
+    json!({
+        "segments": segments.len(),
+        "segments read by index": by_index,
+        "batches": said["batches"],
+        "records": records,
+        "torn tail at": said["torn_tail"]["offset"],
+        "damage": by_place(told(&said["damage"])),
+        "messages": by_name(shown(&said["messages"])),
+        "isolated": by_name(shown(&said["isolated"])),
+        "partials": by_name(said["partials"].as_array().unwrap().clone()),
+    })
+}
+
+/// The same in the words of the queue.
+fn found(log: &mut impl Asked, report: &RecoveryReport) -> Value {
+    let (isolated, whole) = (log.isolated(report), log.whole(report));
+    let isolated = isolated.iter().map(|facts| message(log, facts)).collect();
+    let whole = whole.iter().map(|facts| message(log, facts)).collect();
+    json!({
+        "segments": report.segments,
+        "segments read by index": report.segments_by_index,
+        "batches": report.batches,
+        "records": report.records,
+        "torn tail at": report.torn_tail,
+        "damage": by_place(places(&report.damage)),
+        "messages": by_name(whole),
+        "isolated": by_name(isolated),
+        "partials": by_name(partials(log)),
+    })
+}
+
+/// Messages by id, and by sequence if they have one.
+fn by_name(messages: Vec<Value>) -> Value {
+    let name = |message: &Value| match message.get("sequence") {
+        Some(sequence) => format!("{sequence} ({})", message["id"].as_str().unwrap()),
+        None => message["id"].as_str().unwrap().to_owned(),
+    };
+    messages.into_iter().map(|message| (name(&message), message)).collect::<Map<String, Value>>().into()
+}
+
+/// How many octets are damaged at each place.
+fn by_place(places: Places) -> Value {
+    let mut table = Map::new();
+    for (what, offset, octets) in places {
+        let found = table.entry(format!("{what} at {offset}")).or_insert_with(|| json!([]));
+        found.as_array_mut().unwrap().push(octets.into());
+    }
+    table.into()
 }
 
 /// The reader's messages without its words about what cannot be read.
@@ -147,7 +208,7 @@ fn shown(messages: &Value) -> Vec<Value> {
     messages
 }
 
-/// The same of the queue.
+/// A message in the words of the queue.
 fn message(log: &mut impl Asked, facts: &MessageFacts) -> Value {
     let detail = log.detail(facts.sequence).ok().map(|detail| detail.expect("it lives"));
     let content = read_whole(log, facts).filter(|_| detail.is_some());
@@ -222,13 +283,11 @@ fn record(record: &RecipientRecord) -> Value {
 }
 
 fn partials(log: &impl Asked) -> Vec<Value> {
-    let mut partials = log.partial_messages();
-    partials.sort_unstable_by_key(|partial| partial.message);
     let shown = |partial: PartialFacts| {
         let PartialFacts { message, octets, first_seen_at } = partial;
         json!({ "id": message.to_string(), "octets": octets, "first_seen_ms": first_seen_at.0 })
     };
-    partials.into_iter().map(shown).collect()
+    log.partial_messages().into_iter().map(shown).collect()
 }
 
 /// Damage in one order: what, where, how much.
@@ -244,7 +303,7 @@ pub(crate) fn told(damage: &Value) -> Places {
     places
 }
 
-fn found(damage: &[Damage]) -> Places {
+fn places(damage: &[Damage]) -> Places {
     let mut places: Places =
         damage.iter().map(|damage| (damage.what.to_string(), damage.offset, damage.octets)).collect();
     places.sort_unstable();

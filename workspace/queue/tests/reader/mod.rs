@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here, with the place")]
 
 pub(crate) mod comparison;
+pub(crate) mod difference;
 pub(crate) mod disk;
 pub(crate) mod mail;
 pub(crate) mod writing;
