@@ -3,7 +3,7 @@
 //!
 //! `compare` is the judge: messages with envelopes, contents and states, partial and isolated messages, damage, torn tail.
 //! What a test adds is that the log holds what its name says. `STERNPOST_SEED=17 cargo test -p sternpost-queue --test format`
-//! flips one bit alone in the last of them.
+//! flips that bit alone and lives that history alone in the last two.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here, with the place")]
 
 mod reader;
@@ -12,9 +12,12 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use reader::comparison::{Way, compare, ids, read, told};
+use reader::damage::damage;
 use reader::difference::differences;
 use reader::disk::VecDisk;
+use reader::history::live;
 use reader::mail::{content, diagnostic, id, message, plain, range, rich};
+use reader::random::Random;
 use reader::writing::{
     SEGMENT_OCTETS, UNWRITTEN, Writing, batches_of, every_shape, find, segment_at, segments_by_age, use_of,
     well_used,
@@ -26,6 +29,10 @@ use sternpost_queue::{Alarm, AppendSet, Lane, LogEvent, PAGE_OCTETS, inspect};
 const SUPERBLOCK_B: usize = 32_768;
 /// Bits that are flipped, one in each log.
 const FLIPS: u64 = 8;
+/// Lives of a log, each from one seed.
+const LIVES: u64 = 2;
+/// Places of each of these logs that are damaged, one after the other.
+const DAMAGES: usize = 4;
 
 /// A log in which everything was moved: made once, for it is the same in each test.
 fn used() -> Vec<u8> {
@@ -381,26 +388,37 @@ fn batches_that_are_damaged_side_by_side_are_gone_together() {
     assert_eq!(told(&in_full["damage"]), [place]);
 }
 
-/// A place at which something stands, chosen by `seed`.
-fn place(octets: &[u8], seed: u64) -> usize {
-    let mut state = seed;
-    loop {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        let at = usize::try_from(state >> 33).unwrap() % octets.len();
-        if octets[at] != UNWRITTEN && octets[at] != 0 {
-            return at;
-        }
-    }
+/// The seeds of a test that runs with so many of them, or the one that is asked for.
+fn seeds(count: u64) -> Range<u64> {
+    let seed = std::env::var("STERNPOST_SEED").ok().and_then(|text| text.parse::<u64>().ok());
+    seed.map_or(0..count, |seed| seed..seed + 1)
 }
 
 #[test]
 fn one_flipped_bit_anywhere_costs_a_stranger_what_it_costs_the_queue() {
-    let seed = std::env::var("STERNPOST_SEED").ok().and_then(|text| text.parse::<u64>().ok());
-    for seed in seed.map_or(0..FLIPS, |seed| seed..seed + 1) {
-        let mut octets = used();
-        let at = place(&octets, seed);
+    for seed in seeds(FLIPS) {
+        let (mut octets, mut random) = (used(), Random::new(seed));
+        let is_used = |octet: u8| octet != UNWRITTEN && octet != 0;
+        let at =
+            std::iter::repeat_with(|| random.below(octets.len())).find(|at| is_used(octets[*at])).unwrap();
         println!("seed {seed}: octet {at}");
         octets[at] ^= 1 << (seed % 8);
         compare(&octets);
+    }
+}
+
+#[test]
+fn a_stranger_understands_what_a_long_life_has_left_whole_and_damaged() {
+    for seed in seeds(LIVES) {
+        let mut random = Random::new(seed);
+        let (mut octets, summary) = live(&mut random);
+        println!("seed {seed}: {summary:?}");
+        assert!(summary.is_eventful(), "the life of seed {seed} was too quiet: {summary:?}");
+        let (in_full, by_index) = compare(&octets);
+        assert_both_ways_agree(&in_full, &by_index);
+        for _ in 0..DAMAGES {
+            println!("{}", damage(&mut octets, &mut random));
+            compare(&octets);
+        }
     }
 }

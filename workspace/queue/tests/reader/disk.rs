@@ -1,4 +1,4 @@
-//! A disk in memory whose next write may fail, and what of that write arrives all the same.
+//! A disk in memory whose next write may fail, and whose last write may turn out to be torn.
 
 use sternpost_queue::{AlignedBuffer, Disk, DiskError};
 
@@ -9,11 +9,25 @@ pub(crate) struct VecDisk {
     /// The next write fails, and so many of its octets arrive.
     pub(crate) fails_after: Option<usize>,
     failed: bool,
+    /// Where the last write began, and what stood there before.
+    overwritten: (usize, Vec<u8>),
 }
+
+const SECTOR_OCTETS: usize = 512;
 
 impl VecDisk {
     pub(crate) fn new(octets: Vec<u8>) -> Self {
-        Self { octets, finished: None, fails_after: None, failed: false }
+        Self { octets, finished: None, fails_after: None, failed: false, overwritten: (0, Vec::new()) }
+    }
+
+    /// Of the last write only those sectors have arrived for which `arrived` says so.
+    pub(crate) fn tear(&mut self, mut arrived: impl FnMut() -> bool) {
+        let (start, before) = std::mem::take(&mut self.overwritten);
+        for (sector, at) in before.chunks(SECTOR_OCTETS).zip((start..).step_by(SECTOR_OCTETS)) {
+            if !arrived() {
+                self.octets[at..at + sector.len()].copy_from_slice(sector);
+            }
+        }
     }
 
     fn range(&self, offset: u64, octets: usize) -> Result<std::ops::Range<usize>, DiskError> {
@@ -29,7 +43,7 @@ impl Disk for VecDisk {
     }
 
     fn block_octets(&self) -> u32 {
-        512
+        u32::try_from(SECTOR_OCTETS).unwrap()
     }
 
     fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
@@ -42,6 +56,7 @@ impl Disk for VecDisk {
         let fails_after = self.fails_after.take();
         self.failed = fails_after.is_some();
         let arrived = fails_after.unwrap_or(buffer.len()).min(buffer.len());
+        self.overwritten = (range.start, self.octets[range.clone()].to_vec());
         self.octets[range][..arrived].copy_from_slice(&buffer.as_slice()[..arrived]);
         self.finished = Some(buffer);
         Ok(())

@@ -77,17 +77,27 @@ pub(crate) fn rich(number: u32, recipients: u32) -> Envelope {
     }
 }
 
-/// Content in chunks of 20,000 octets, and the envelope.
-pub(crate) fn message(number: u32, octets: usize, envelope: Envelope) -> AppendSet<'static> {
+/// Chunks of `chunk_octets`, the last one shorter, and the envelope behind them.
+pub(crate) fn records(
+    number: u32,
+    octets: usize,
+    chunk_octets: usize,
+    envelope: Envelope,
+) -> Vec<Append<'static>> {
     let content = content(number, octets);
     let content_sha256 = Sha256::digest(&content).into();
-    let chunks = content.chunks(20_000).zip(0..);
+    let chunks = content.chunks(chunk_octets).zip(0..);
     let mut records: Vec<Append<'static>> = chunks
         .map(|(chunk, index)| Append::Content { message: id(number), index, octets: chunk.to_vec().into() })
         .collect();
     let content_octets = octets as u64;
     records.push(Append::Envelope { message: id(number), envelope, content_octets, content_sha256 });
-    AppendSet { records }
+    records
+}
+
+/// Content in chunks of 20,000 octets, and the envelope.
+pub(crate) fn message(number: u32, octets: usize, envelope: Envelope) -> AppendSet<'static> {
+    AppendSet { records: records(number, octets, 20_000, envelope) }
 }
 
 /// The same without its envelope.

@@ -12,7 +12,7 @@ use super::disk::VecDisk;
 use super::mail::{every_outcome, id, message, own, partial, plain, range, rich};
 
 pub(crate) const SEGMENT_OCTETS: usize = SEGMENT_OCTETS_MIN as usize;
-const GEOMETRY: Geometry = Geometry { segment_octets: SEGMENT_OCTETS_MIN, segments: 10 };
+const SEGMENTS: u32 = 10;
 /// What the disk is full of before there is a log.
 pub(crate) const UNWRITTEN: u8 = 0xa5;
 const SECRET: [u8; 16] = *b"a secret of ours";
@@ -26,10 +26,16 @@ pub(crate) struct Writing {
 }
 
 impl Writing {
-    /// An empty log on a disk that is full of something else.
+    /// An empty log of ten segments.
     pub(crate) fn new() -> Self {
-        let octets = vec![UNWRITTEN; usize::try_from(GEOMETRY.octets()).unwrap()];
-        let disk = Log::create(VecDisk::new(octets), GEOMETRY, SECRET).unwrap();
+        Self::with_segments(SEGMENTS)
+    }
+
+    /// An empty log on a disk that is full of something else.
+    pub(crate) fn with_segments(segments: u32) -> Self {
+        let geometry = Geometry { segment_octets: SEGMENT_OCTETS_MIN, segments };
+        let octets = vec![UNWRITTEN; usize::try_from(geometry.octets()).unwrap()];
+        let disk = Log::create(VecDisk::new(octets), geometry, SECRET).unwrap();
         Self::open(disk.octets)
     }
 
@@ -93,9 +99,9 @@ impl Writing {
     }
 
     /// The use number of the segment that was opened last.
-    fn head_use(&self) -> u64 {
+    pub(crate) fn head_use(&self) -> u64 {
         let octets = &self.log.disk().octets;
-        (0..GEOMETRY.segments).map(|segment| use_of(octets, segment as usize)).max().unwrap()
+        segments_by_age(octets).last().map_or(0, |segment| use_of(octets, *segment))
     }
 
     /// Messages come and go until so many segments more were opened.
