@@ -9,11 +9,11 @@ mod sink;
 mod source;
 mod space;
 mod store_client;
-mod switch;
 mod tally;
 mod tool;
 
 use std::error::Error;
+use sternpost_load::switch;
 
 /// Result of a subcommand: whether all went well, or why it was not carried out.
 type Outcome = Result<bool, Box<dyn Error>>;

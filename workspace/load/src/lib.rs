@@ -1,8 +1,8 @@
 //! Load for a mail switch: an SMTP/LMTP source that remembers every 250, a sink that remembers every receipt, and the
 //! comparison of the two (what was lost, what came twice, how long it took).
 //!
-//! The tests of other crates use [`source`], [`sending`], [`sink`] and [`matching`]; the binary `sternpost-load` adds the drivers of
-//! `make demo`, `make bench`, `make bench-queue` and `make bench-peer`. On purpose nothing here knows the switch's own
+//! The tests of other crates use [`source`], [`sending`], [`sink`], [`matching`] and [`switch`]; the binary `sternpost-load` adds the
+//! drivers of `make demo`, `make bench`, `make bench-queue` and `make bench-peer`. On purpose nothing here knows the switch's own
 //! protocol code: a fault in it shall not be answered by the same fault in its judge. The exception is [`store`], which
 //! measures the store and judges nothing.
 //!
@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod content;
+pub mod guarded;
 pub mod matching;
 pub mod postfix;
 pub mod process;
@@ -17,6 +18,7 @@ pub mod sending;
 pub mod sink;
 pub mod source;
 pub mod store;
+pub mod switch;
 pub mod wire;
 
 /// Nanoseconds since the epoch by the clock that all processes of this machine share (CLOCK_REALTIME).

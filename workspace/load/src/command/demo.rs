@@ -17,7 +17,7 @@ use sternpost_load::sink::{Protocol, Sink, SinkOptions};
 use sternpost_load::source::{self, Progress, Retry, SIZES_MIX, SourceOptions};
 
 use super::Outcome;
-use super::switch::{Hop, QueueRoom, Switch, empty};
+use super::switch::{Hop, QueueRoom, Switch, empty, tables};
 use super::tool;
 
 /// The node's identity in the example tree.
@@ -263,7 +263,7 @@ impl Site {
     /// Sends the SMTP domain to the second hop.
     fn change_route(&self, hops: &Hops) -> Result<(), Box<dyn Error>> {
         let Some(slapd) = &self.slapd else {
-            return self.switch.replace_tables(&table_hops(hops, &hops.second));
+            return Ok(self.switch.replace_tables(&tables(&table_hops(hops, &hops.second)))?);
         };
         let shared = format!("ou=shared,ou=sternpost,{BASE_DN}");
         slapd.add_ldif(&format!(
@@ -284,7 +284,7 @@ impl Site {
             self.switch.check()?;
             match self.switch.kill(role) {
                 Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(50)),
-                result => return result,
+                killed => return Ok(killed?),
             }
         }
     }

@@ -258,9 +258,10 @@ struct Tools {
 impl Tools {
     fn start(&self, name: &str, arguments: &[&str], output: Stdio) -> Result<Guarded, Box<dyn Error>> {
         let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
-        Guarded::start(&self.package.root().join("usr/sbin").join(name), &arguments, |command| {
+        let program = self.package.root().join("usr/sbin").join(name);
+        Ok(Guarded::start(&program, &arguments, |command| {
             command.env("LD_LIBRARY_PATH", self.package.libraries()).stdin(Stdio::null()).stdout(output);
-        })
+        })?)
     }
 
     fn sink(&self) -> Result<CountingSink, Box<dyn Error>> {
@@ -282,7 +283,7 @@ impl Tools {
                 }
             }
         });
-        tool::wait_for_greeting(address, &mut guarded, Duration::from_secs(10))?;
+        guarded.wait_for_greeting(address, Duration::from_secs(10))?;
         Ok(CountingSink { guarded, address, count })
     }
 
@@ -377,7 +378,7 @@ impl Postfix {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null());
         })?;
-        tool::wait_for_greeting(address, &mut guarded, Duration::from_secs(20))?;
+        guarded.wait_for_greeting(address, Duration::from_secs(20))?;
         Ok(Self { guarded, address })
     }
 

@@ -1,20 +1,18 @@
-//! What the drivers need of the system: children that never outlive us, JSON in and out, signals, numbers of a series.
+//! What the drivers need of the system: JSON in and out, our own source and sink as processes, numbers of a series.
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
-use sternpost_load::{process, sink, source};
+use sternpost_load::{sink, source};
 
-/// Time that a child has between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(10);
+pub(super) use sternpost_load::guarded::Guarded;
 
 /// Prints one line of JSON.
 pub(super) fn print_json(value: &impl Serialize) -> std::io::Result<()> {
@@ -38,113 +36,9 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
     serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// A child process that is ended with this value: SIGTERM first, SIGKILL after the grace.
-#[derive(Debug)]
-pub(super) struct Guarded {
-    child: Child,
-    name: String,
-}
-
-impl Guarded {
-    /// Starts a command so that the kernel ends it when we die without a word (`setpriv --pdeathsig`): whatever happens
-    /// to a driver, nothing that it started stays behind.
-    pub(super) fn start(
-        program: &Path,
-        arguments: &[&OsStr],
-        adjust: impl FnOnce(&mut Command),
-    ) -> Result<Self, Box<dyn Error>> {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "--"]).arg(program).args(arguments);
-        adjust(&mut command);
-        let child = command.spawn().map_err(|error| format!("setpriv {}: {error}", program.display()))?;
-        Ok(Self { child, name: program.display().to_string() })
-    }
-
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(super) fn stdin(&mut self) -> Option<ChildStdin> {
-        self.child.stdin.take()
-    }
-
-    pub(super) fn stdout(&mut self) -> Option<ChildStdout> {
-        self.child.stdout.take()
-    }
-
-    /// An error when the child has ended already.
-    pub(super) fn check(&mut self) -> Result<(), Box<dyn Error>> {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => Err(format!("{} ended: {status}", self.name).into()),
-        }
-    }
-
-    /// Waits for the child to end by itself; false when the time is over.
-    pub(super) fn wait(&mut self, limit: Duration) -> Result<bool, Box<dyn Error>> {
-        let until = Instant::now() + limit;
-        while self.child.try_wait()?.is_none() {
-            if Instant::now() > until {
-                return Ok(false);
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(true)
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(None)) {
-            return;
-        }
-        let family = process::family(self.child.id());
-        let _ = signal(self.child.id(), Signal::TERM);
-        let ended = self.wait(GRACE).unwrap_or(false);
-        // Those that stayed, by pid: not every parent takes its children along (Postfix's master does not).
-        for pid in family.into_iter().filter(|&pid| !ended || pid != self.child.id()) {
-            let _ = signal(pid, Signal::KILL);
-        }
-        if !ended {
-            let _ = self.child.wait();
-        }
-    }
-}
-
-/// Sends a signal to one process.
-pub(super) fn signal(pid: u32, signal: Signal) -> Result<(), Box<dyn Error>> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or("not a pid")?;
-    Ok(kill_process(pid, signal)?)
-}
-
 /// A free port of the loopback address: free now, and with nobody else looking for one, in a moment too.
 pub(super) fn free_address() -> std::io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
-/// Waits until something at the address says 220.
-pub(super) fn wait_for_greeting(
-    address: SocketAddr,
-    child: &mut Guarded,
-    limit: Duration,
-) -> Result<(), Box<dyn Error>> {
-    let until = Instant::now() + limit;
-    loop {
-        child.check()?;
-        if let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
-            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-            let mut line = String::new();
-            let mut reader = BufReader::new(stream);
-            if reader.read_line(&mut line).is_ok() && line.starts_with("220") {
-                let _ = reader.get_mut().write_all(b"QUIT\r\n");
-                return Ok(());
-            }
-        }
-        if Instant::now() > until {
-            return Err(format!("{address} did not say 220 within {} s", limit.as_secs()).into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// A sink of ours in a process of its own, so that its CPU time is its own.
@@ -266,14 +160,5 @@ mod tests {
         let series = Series::of([4.0, 1.0, 2.0, 3.0]);
         assert_eq!((series.median, series.min, series.max), (2.5, 1.0, 4.0));
         assert_eq!(Series::of([]).median, 0.0);
-    }
-
-    #[test]
-    fn a_guarded_child_ends_with_its_guard() {
-        let guarded = Guarded::start(Path::new("sleep"), &[OsStr::new("60")], |_| {}).unwrap();
-        let pid = guarded.pid();
-        assert_eq!(process::family(pid).len(), 1);
-        drop(guarded);
-        assert!(process::family(pid).is_empty());
     }
 }
