@@ -20,6 +20,7 @@ pub mod source;
 pub mod store;
 pub mod switch;
 pub mod wire;
+pub mod witness;
 
 /// Nanoseconds since the epoch by the clock that all processes of this machine share (CLOCK_REALTIME).
 ///

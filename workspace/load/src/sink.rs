@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+use crate::witness::Witness;
 pub use dialogue::Extension;
 use ledger::Ledger;
 pub use ledger::{Counts, Receipt, Report};
@@ -55,6 +56,8 @@ pub struct SinkOptions {
     /// Takes every n-th message of the sink, then closes without a word. Such a message *is* recorded as a receipt:
     /// its sender cannot know, must send it again, and the second copy shows as a duplicate.
     pub close_before_reply_count: Option<u64>,
+    /// Told of every receipt before its reply goes, which waits for it.
+    pub on_receipt: Option<Witness<Receipt>>,
 }
 
 impl Default for SinkOptions {
@@ -70,6 +73,7 @@ impl Default for SinkOptions {
             reject_recipients: Vec::new(),
             drop_after_count: None,
             close_before_reply_count: None,
+            on_receipt: None,
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::content::Composer;
 use crate::sink::Protocol;
+use crate::witness::Witness;
 use crate::{now_ns, process};
 
 /// Sizes from 1 KiB to 1 MiB as they come in ordinary mail: many small, few large (97 KiB on average), in octets.
@@ -86,6 +87,8 @@ pub struct SourceOptions {
     pub rate_per_s: Option<f64>,
     /// Time that a connection or a reply may take.
     pub reply_timeout: Duration,
+    /// Told of every 250 when it was read.
+    pub on_acceptance: Option<Witness<Acceptance>>,
 }
 
 impl SourceOptions {
@@ -107,6 +110,7 @@ impl SourceOptions {
             retry: None,
             rate_per_s: None,
             reply_timeout: Duration::from_secs(60),
+            on_acceptance: None,
         }
     }
 }
@@ -346,6 +350,9 @@ impl Shared {
             priority: job.priority,
             attempts_count: job.attempts_count,
         };
+        if let Some(witness) = &self.options.on_acceptance {
+            witness.tell(&acceptance);
+        }
         self.log(|log| {
             log.last = Instant::now();
             log.report.accepted_count += count;

@@ -70,6 +70,7 @@ impl SinkArguments {
             reject_recipients: self.reject_rcpt,
             drop_after_count: self.drop_after,
             close_before_reply_count: self.close_before_reply,
+            on_receipt: None,
         })?;
         tool::print_json(&serde_json::json!({ "address": sink.address() }))?;
         super::block_on(wait(&sink, self.expect, self.control))??;

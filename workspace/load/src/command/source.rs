@@ -99,6 +99,7 @@ impl SourceArguments {
             retry,
             rate_per_s: self.rate,
             reply_timeout: Duration::from_secs(self.timeout),
+            on_acceptance: None,
         };
         let report = super::block_on(source::run(options))?;
         eprintln!(

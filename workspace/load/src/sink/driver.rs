@@ -95,7 +95,7 @@ fn keep(shared: &Shared, arrival: Arrival) -> bool {
     let answered =
         shared.options.close_before_reply_count.is_none_or(|every| !number.is_multiple_of(every.max(1)));
     let Arrival { sender, recipients, priority, inspected } = arrival;
-    shared.ledger.enter(Receipt {
+    let receipt = Receipt {
         id: inspected.load_id,
         arrived_ns: now_ns(),
         sent_ns: inspected.sent_ns,
@@ -106,7 +106,11 @@ fn keep(shared: &Shared, arrival: Arrival) -> bool {
         integrity: inspected.integrity,
         answered,
         content: inspected.content,
-    });
+    };
+    if let Some(witness) = &shared.options.on_receipt {
+        witness.tell(&receipt);
+    }
+    shared.ledger.enter(receipt);
     answered
 }
 
