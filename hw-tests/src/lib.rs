@@ -5,18 +5,25 @@
 //! the log of a disk's writes ([`write_log`], [`power_cut`]): a killed QEMU proves nothing, for the host's page cache
 //! survives it.
 //!
-//! Development only: nobody depends on this crate. Nothing here knows what the switch is made of: it sees a serial
-//! console, ports, and a disk.
+//! The [`campaign`] needs no guest: it runs the switch on this host, with its log on a [`logged_device`], and recovers
+//! hundreds of cuts of that device by the queue crate.
+//!
+//! Development only: nobody depends on this crate. Nothing but the campaign knows what the switch is made of: the rest sees
+//! a serial console, ports, and a disk.
 #![forbid(unsafe_code)]
 
+pub mod campaign;
 pub mod console;
 pub mod device;
 pub mod folder;
 pub mod gpt;
 pub mod image;
+pub mod logged_device;
+pub mod loop_device;
 pub mod power_cut;
 pub mod qmp;
 pub mod recording;
+pub mod replay;
 pub mod site;
 pub mod sparse;
 pub mod vm;

@@ -4,7 +4,8 @@
 //! else it may have kept any part, down to single sectors. A *cut* names the last request that reached the disk and what
 //! became of the cache; from the same base, log and cut it always makes the same disk.
 //!
-//! Not here: reading the log (`write_log`), what the switch has to make of the disk (tests/power_cut.rs).
+//! Not here: reading the log (`write_log`), many cuts of one log (`replay`), what the switch has to make of the disk
+//! (tests/power_cut.rs, `campaign`).
 
 use crate::sparse;
 use crate::write_log::{Entry, Request, WriteLog, WriteLogError};
@@ -13,6 +14,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use sternpost_queue::DiskError;
 use sternpost_simulator::random::Random;
 
 /// Disks keep or lose whole sectors.
@@ -64,6 +66,9 @@ pub enum PowerCutError {
         /// What the system said.
         source: io::Error,
     },
+    /// The log speaks of a place that the disk does not have.
+    #[error("the log of writes belongs to a larger disk")]
+    Beyond(#[from] DiskError),
 }
 
 impl Cut {
@@ -86,22 +91,14 @@ impl Cut {
         let failed = |source| PowerCutError::Disk { path: disk.to_owned(), source };
         sparse::copy(base, disk).map_err(failed)?;
         let file = File::options().read(true).write(true).open(disk).map_err(failed)?;
-        let entries = &log.entries()[..self.entries_count.min(log.entries().len())];
         let durable_count = self.durable_count(log.entries());
-        let mut random = Random::new(if let Cache::Torn(seed) = self.cache { seed } else { 0 });
-        for (index, entry) in entries.iter().enumerate() {
-            let is_fua = entry.request == Request::Write { durable: true } && !self.is_deaf_at(index);
-            let is_durable = index < durable_count || is_fua;
-            let left = match self.cache {
-                Cache::Kept => Left::Whole,
-                _ if is_durable => Left::Whole,
-                Cache::Lost => Left::Nothing,
-                Cache::Torn(_) => Left::of(entry, &mut random),
-            };
+        for (_, entry, left) in self.leavings(log.entries(), 0, durable_count) {
             match entry.request {
-                Request::Write { .. } if left != Left::Nothing => {
+                Request::Write { .. } => {
                     let data = log.data(entry)?;
-                    left.write(&file, entry.offset, &data).map_err(failed)?;
+                    for (offset, octets) in left.pieces(entry.offset, &data) {
+                        file.write_all_at(octets, offset).map_err(failed)?;
+                    }
                 }
                 // The harshest reading: nothing of it can be read again.
                 Request::Discard if left == Left::Whole => {
@@ -114,14 +111,35 @@ impl Cut {
         Ok(())
     }
 
-    fn is_deaf_at(&self, index: usize) -> bool {
-        matches!(self.disk, Disk::DeafFrom(count) if index >= count)
+    /// What the cut leaves of the entries from `from` on, of which the first `durable_count` of the log are durable. `from`
+    /// is not behind these: what is left of an entry follows from the cut alone.
+    pub(crate) fn leavings<'a>(
+        &self,
+        entries: &'a [Entry],
+        from: usize,
+        durable_count: usize,
+    ) -> impl Iterator<Item = (usize, &'a Entry, Left)> {
+        let Self { cache, .. } = *self;
+        let mut random = Random::new(if let Cache::Torn(seed) = cache { seed } else { 0 });
+        let deaf_from = if let Disk::DeafFrom(count) = self.disk { count } else { usize::MAX };
+        let end = self.entries_count.min(entries.len());
+        entries[..end].iter().enumerate().skip(from).map(move |(index, entry)| {
+            let is_fua = entry.request == Request::Write { durable: true } && index < deaf_from;
+            let is_durable = index < durable_count || is_fua;
+            let left = match cache {
+                Cache::Kept => Left::Whole,
+                _ if is_durable => Left::Whole,
+                Cache::Lost => Left::Nothing,
+                Cache::Torn(_) => Left::of(entry, &mut random),
+            };
+            (index, entry, left)
+        })
     }
 }
 
 /// What is left of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Left {
+pub(crate) enum Left {
     Whole,
     Nothing,
     /// Some sectors of a write, named by their index in it.
@@ -129,7 +147,8 @@ enum Left {
 }
 
 impl Left {
-    fn of(entry: &Entry, random: &mut Random) -> Self {
+    /// Chosen by chance.
+    pub(crate) fn of(entry: &Entry, random: &mut Random) -> Self {
         let sectors_count = usize::try_from(entry.octets / SECTOR_OCTETS as u64).unwrap_or(usize::MAX);
         match random.below(4) {
             0 => Self::Whole,
@@ -140,13 +159,17 @@ impl Left {
         }
     }
 
-    fn write(&self, file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
-        let Self::Sectors(sectors) = self else { return file.write_all_at(data, offset) };
-        for &sector in sectors {
+    /// What of a write at `offset` reached the disk, and where.
+    pub(crate) fn pieces<'a>(&self, offset: u64, data: &'a [u8]) -> Vec<(u64, &'a [u8])> {
+        let sector = |&sector: &usize| {
             let begin = sector * SECTOR_OCTETS;
-            file.write_all_at(&data[begin..begin + SECTOR_OCTETS], offset + begin as u64)?;
+            (offset + begin as u64, &data[begin..begin + SECTOR_OCTETS])
+        };
+        match self {
+            Self::Whole => vec![(offset, data)],
+            Self::Nothing => Vec::new(),
+            Self::Sectors(sectors) => sectors.iter().map(sector).collect(),
         }
-        Ok(())
     }
 }
 

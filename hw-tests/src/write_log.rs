@@ -1,13 +1,15 @@
 //! What a disk was told, in order: the log that QEMU's `blklogwrites` keeps, in the format of Linux's dm-log-writes.
 //!
 //! A sector of superblock, then for each request a sector of header and its data. Everything is little-endian. The
-//! superblock counts the entries as of the last flush; the log is therefore read to its end, which is where no header
-//! stands any more. A request is in the log before its sender hears that it is done.
+//! superblock is written with each flush and counts the entries until then (before the first flush there are zeroes); the
+//! log is therefore read to its end, which is where no header stands any more. A request is in the log before its sender
+//! hears that it is done.
 //!
 //! Not here: which disks a power cut may leave (`power_cut`).
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use zerocopy::little_endian::{U32, U64};
@@ -35,6 +37,14 @@ struct RawSuperblock {
     sector_octets: U32,
 }
 const _: () = assert!(size_of::<RawSuperblock>() == 28);
+
+impl RawSuperblock {
+    /// As QEMU has it in mind until a flush writes it.
+    fn without_flush() -> Self {
+        let (magic, version) = (MAGIC.into(), VERSION.into());
+        Self { magic, version, entries_count: 0.into(), sector_octets: SECTOR_OCTETS_MIN.into() }
+    }
+}
 
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -120,7 +130,11 @@ impl WriteLog {
         let length = file.metadata().map_err(read)?.len();
         let mut raw = [0; size_of::<RawSuperblock>()];
         file.read_exact_at(&mut raw, 0).map_err(read)?;
-        let superblock: RawSuperblock = zerocopy::transmute!(raw);
+        let has_no_flush = raw.iter().all(|&octet| octet == 0);
+        let mut superblock: RawSuperblock = zerocopy::transmute!(raw);
+        if has_no_flush {
+            superblock = RawSuperblock::without_flush();
+        }
         if superblock.magic.get() != MAGIC || superblock.version.get() != VERSION {
             return Err(format("it does not begin with magic and version 1 of dm-log-writes".to_owned()));
         }
@@ -135,6 +149,9 @@ impl WriteLog {
         while let Some(entry) = log.entry_at(at, u64::from(sector_octets), length)? {
             at = entry.log_octets;
             log.entries.push(entry);
+        }
+        if has_no_flush && log.entries.is_empty() {
+            return Err(format("it has neither a superblock nor a request".to_owned()));
         }
         let counted = superblock.entries_count.get();
         if (log.entries.len() as u64) < counted {
@@ -189,6 +206,17 @@ impl WriteLog {
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Takes the writes that lie within a range as such with FUA: what they wrote is never lost. For a part of a disk that
+    /// somebody wrote without asking for durability, so as not to make other writes durable by the way.
+    pub fn take_as_durable(&mut self, range: &Range<u64>) {
+        for entry in &mut self.entries {
+            let is_within = range.start <= entry.offset && entry.offset + entry.octets <= range.end;
+            if let (Request::Write { durable }, true) = (&mut entry.request, is_within) {
+                *durable = true;
+            }
+        }
     }
 
     /// How many entries a log of this length had, the last of which may have been half written. Whoever looked at the
@@ -340,6 +368,27 @@ mod tests {
         {
             assert_eq!(log.entries_within(octets), count, "{octets}");
         }
+    }
+
+    #[test]
+    fn writes_within_a_range_can_be_taken_as_durable() {
+        let file = file();
+        Writing::default().write(8, 2, 7).write(9, 2, 7).write(7, 2, 7).flush().finish(file.path());
+        let mut log = WriteLog::open(file.path()).unwrap();
+        log.take_as_durable(&(8 * 512..10 * 512));
+        let requests: Vec<_> = log.entries().iter().map(|entry| entry.request).collect();
+        let [durable, not] = [true, false].map(|durable| Request::Write { durable });
+        assert_eq!(requests, [durable, not, not, Request::Flush]);
+    }
+
+    #[test]
+    fn a_log_that_never_saw_a_flush_has_no_superblock_and_is_read_all_the_same() {
+        let file = file();
+        Writing::default().write(8, 2, 7).write(0, 1, 1).finish(file.path());
+        let mut octets = std::fs::read(file.path()).unwrap();
+        octets[..512].fill(0);
+        std::fs::write(file.path(), octets).unwrap();
+        assert_eq!(WriteLog::open(file.path()).unwrap().entries().len(), 2);
     }
 
     #[test]

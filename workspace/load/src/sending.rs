@@ -26,6 +26,12 @@ pub fn start(options: SourceOptions) -> Sending {
 }
 
 impl Sending {
+    /// Whether it has done everything.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// What it did, when it has done everything.
     ///
     /// # Panics

@@ -1,0 +1,405 @@
+//! `make crash-campaign`: the switch under load on a device whose writes are logged; hundreds of power cuts, each recovered
+//! and compared with what had been acknowledged.
+//!
+//! For each way of writing the log: a run whose flushes are obeyed, cut at every flush and torn between, with the switch
+//! started on some of the cuts; and a run in which flushes fail. At the end the campaign is tested itself: a run whose
+//! flushes never reach the disk must fail it. Prints `N passed, 0 failed`; exit status 1 when something failed, 77 when this
+//! machine lacks what it takes.
+#![forbid(unsafe_code)]
+
+use clap::Parser as _;
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fs;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+use sternpost_hw_tests::campaign::cuts;
+use sternpost_hw_tests::campaign::history::{History, Plan};
+use sternpost_hw_tests::campaign::judge::{Fault, Judge, Seen, marks_of};
+use sternpost_hw_tests::campaign::revival::revive;
+use sternpost_hw_tests::campaign::{DEVICE_OCTETS, ROOM};
+use sternpost_hw_tests::logged_device::{Flushes, missing};
+use sternpost_hw_tests::power_cut::{Cache, Cut};
+use sternpost_hw_tests::replay::{Image, Replay};
+use sternpost_load::source::Report;
+
+/// What `.ci/test` takes for "nothing was looked at".
+const LACKING: u8 = 77;
+/// Cuts on which the switch itself is started.
+const REVIVALS: usize = 5;
+/// Failed cuts whose image is kept, and faults of one that are told.
+const KEPT_MAX: usize = 5;
+const FAULTS_TOLD_MAX: usize = 5;
+/// Flushes that fail: one alone, two in a row, four in a row.
+const FAILING: [u32; 7] = [60, 120, 121, 200, 201, 202, 203];
+/// Rows of failures of at least two: so often the log closes and opens again.
+const CLOSINGS: usize = 2;
+
+/// Cuts the power of the switch's log hundreds of times under load, and looks for mail that was acknowledged and is lost.
+#[derive(Debug, clap::Parser)]
+struct Arguments {
+    /// The switch; a release build.
+    #[arg(long, default_value = "target/release/sternpost")]
+    sternpost: PathBuf,
+    /// Where the runs are recorded. What a failed one needs to be looked at stays there.
+    #[arg(long, default_value = "target/crash-campaign")]
+    directory: PathBuf,
+    /// Names the places and kinds of the cuts; another one each time, unless it is given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// A minute's worth: one way of writing, forty cuts, one of them revived, and the test of the campaign.
+    #[arg(long)]
+    short: bool,
+    /// Judges the cuts of a run that was recorded in this folder before.
+    #[arg(long, value_name = "FOLDER")]
+    again: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let missing = missing();
+    if arguments.again.is_none() && !missing.is_empty() {
+        eprintln!("crash-campaign: this machine lacks");
+        missing.iter().for_each(|what| eprintln!("  {what}"));
+        return ExitCode::from(LACKING);
+    }
+    let seed = arguments.seed.unwrap_or_else(sternpost_load::now_ns);
+    println!("seed {seed}");
+    let mut campaign = Campaign { arguments, seed, passed: 0, failed: 0 };
+    if let Err(error) = campaign.run() {
+        eprintln!("crash-campaign: {}", chain(error.as_ref()));
+        campaign.failed += 1;
+    }
+    println!("{} passed, {} failed", campaign.passed, campaign.failed);
+    if campaign.failed == 0 && campaign.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| text + ": " + &cause.to_string())
+}
+
+struct Campaign {
+    arguments: Arguments,
+    seed: u64,
+    passed: usize,
+    failed: usize,
+}
+
+/// What became of the cuts of one history.
+#[derive(Debug, Default)]
+struct Outcome {
+    passed: usize,
+    failed: usize,
+    /// Failed because acknowledged mail was lost, or the whole log.
+    lost: usize,
+    most: Seen,
+    went_on: usize,
+}
+
+impl Campaign {
+    fn run(&mut self) -> Result<(), Box<dyn Error>> {
+        if let Some(folder) = self.arguments.again.clone() {
+            let history = History::reopen(&folder)?;
+            let all = cuts::of(&history, self.seed);
+            let chosen: Vec<usize> = (0..all.len()).collect();
+            self.cut(&history, &folder, &all, &chosen)?;
+            return Ok(());
+        }
+        if self.arguments.short {
+            self.obeyed("dsync", 400, Some(40), 1)?;
+        } else {
+            for backend in ["dsync", "io_uring"] {
+                self.obeyed(backend, 2400, None, REVIVALS)?;
+                self.failing(backend, 1200)?;
+            }
+        }
+        self.ignored("dsync")
+    }
+
+    /// A run whose flushes are obeyed.
+    fn obeyed(
+        &mut self,
+        backend: &'static str,
+        messages_count: u64,
+        cuts_count: Option<usize>,
+        revivals: usize,
+    ) -> Result<(), Box<dyn Error>> {
+        let (folder, history) = self.record(backend, backend, Flushes::Obeyed, messages_count)?;
+        let failed_before = self.failed;
+        let unflushed = history.batches.iter().filter(|batch| !batch.is_flushed).count();
+        // The batch under way when the switch was stopped may lack its flush.
+        self.check(
+            unflushed <= 1,
+            &format!("{} batches, each with its flush behind it", history.batches.len()),
+        );
+        let rounds = history.batches.iter().filter(|batch| batch.opens_segment()).count()
+            / ROOM.segments_count as usize;
+        self.check(cuts_count.is_some() || rounds >= 3, &format!("the log went round {rounds} times"));
+        let all = cuts::of(&history, self.seed);
+        let chosen = cuts::some(&all, cuts_count.unwrap_or(all.len()), self.seed);
+        self.cut(&history, &folder, &all, &chosen)?;
+        self.revive(&history, &folder, backend, &cuts::some(&all, revivals, self.seed ^ 1), &all)?;
+        self.clean(&folder, failed_before)
+    }
+
+    /// A run in which flushes fail. What they covered may be lost for ever.
+    fn failing(&mut self, backend: &'static str, messages_count: u64) -> Result<(), Box<dyn Error>> {
+        let name = format!("{backend}-failing-flushes");
+        let (folder, history) =
+            self.record(&name, backend, Flushes::FailingAt(FAILING.to_vec()), messages_count)?;
+        let failed_before = self.failed;
+        let failures = FAILING.len();
+        let failed = history.failed_batches(&FAILING);
+        self.check(
+            failed.len() == failures,
+            &format!("{failures} failed flushes, an alarm for each batch that one covered"),
+        );
+        self.check(history.write_errors_count == failures as u64, "the store has counted them");
+        let goes_on = |&index: &usize| {
+            let segment = history.batches[index].segment();
+            let next = history.batches.get(index + 1);
+            next.is_some_and(|next| next.opens_segment() && next.segment() != segment)
+        };
+        self.check(failed.iter().all(goes_on), "behind each the log goes on in a fresh segment");
+        self.check(history.lines_with("the log is closed") == CLOSINGS, "two in a row close the log");
+        self.check(history.lines_with("the log is open again") == CLOSINGS, "its probe opens it again");
+        let was_told = |source: &Report| source.troubles.contains_key("451");
+        self.check(history.sources.iter().any(was_told), "senders were told 451, and sent again");
+        let all = cuts::of(&history, self.seed);
+        let chosen: Vec<usize> = (0..all.len()).collect();
+        self.cut(&history, &folder, &all, &chosen)?;
+        self.clean(&folder, failed_before)
+    }
+
+    /// The test of the campaign: a run whose flushes never reach the disk must fail it.
+    fn ignored(&mut self, backend: &'static str) -> Result<(), Box<dyn Error>> {
+        let (folder, history) = self.record("no-sync", backend, Flushes::Ignored, 300)?;
+        let failed_before = self.failed;
+        let all = cuts::of(&history, self.seed);
+        let chosen = cuts::some(&all, 40, self.seed);
+        let outcome = judge_all(&history, &all, &chosen, self.seed, |_, _, _, _| {})?;
+        self.check(
+            history.flushes_count() == 0 && outcome.lost > 0 && outcome.failed > outcome.passed,
+            &format!(
+                "a writer whose syncs do not reach the disk fails the campaign: {} of {} cuts fail, {} of them for lost mail",
+                outcome.failed,
+                chosen.len(),
+                outcome.lost
+            ),
+        );
+        self.clean(&folder, failed_before)
+    }
+
+    fn record(
+        &self,
+        name: &str,
+        backend: &'static str,
+        flushes: Flushes,
+        messages_count: u64,
+    ) -> Result<(PathBuf, History), Box<dyn Error>> {
+        let folder = self.arguments.directory.join(name);
+        sternpost_load::switch::empty(&folder)?;
+        let folder = folder.canonicalize()?;
+        let program = self.arguments.sternpost.canonicalize().unwrap_or(self.arguments.sternpost.clone());
+        let begin = Instant::now();
+        let history = History::record(&Plan { program, backend, flushes, messages_count }, &folder)?;
+        println!(
+            "{name}: {} messages accepted, {} batches, {} flushes on the disk, {:.1} s",
+            history.accepted_count(),
+            history.batches.len(),
+            history.flushes_count(),
+            begin.elapsed().as_secs_f64()
+        );
+        let refused: usize = history.sources.iter().map(|source| source.refused.len()).sum();
+        if refused > 0 {
+            return Err(format!("{refused} messages were refused for good: the load is none").into());
+        }
+        Ok((folder, history))
+    }
+
+    fn check(&mut self, is_good: bool, what: &str) {
+        if is_good {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+        }
+        println!("  {} {what}", if is_good { "ok    " } else { "FAILED" });
+    }
+
+    /// Judges the chosen cuts.
+    fn cut(
+        &mut self,
+        history: &History,
+        folder: &Path,
+        all: &[Cut],
+        chosen: &[usize],
+    ) -> Result<(), Box<dyn Error>> {
+        let (begin, seed) = (Instant::now(), self.seed);
+        let mut told = 0;
+        let outcome = judge_all(history, all, chosen, seed, |number, cut, image, faults| {
+            told += 1;
+            if told <= KEPT_MAX {
+                tell(folder, seed, number, cut, image, faults);
+            }
+        })?;
+        self.passed += outcome.passed;
+        self.failed += outcome.failed;
+        println!(
+            "  {} {} cuts: {} passed, {} failed, {} lost mail; up to {} messages alive, {} accepted, {} owed; {} went on; {:.1} s",
+            if outcome.failed == 0 { "ok    " } else { "FAILED" },
+            chosen.len(),
+            outcome.passed,
+            outcome.failed,
+            outcome.lost,
+            outcome.most.living_count,
+            outcome.most.accepted_count,
+            outcome.most.owed_count,
+            outcome.went_on,
+            begin.elapsed().as_secs_f64()
+        );
+        Ok(())
+    }
+
+    /// Starts the switch on some cuts.
+    fn revive(
+        &mut self,
+        history: &History,
+        folder: &Path,
+        backend: &'static str,
+        chosen: &[usize],
+        all: &[Cut],
+    ) -> Result<(), Box<dyn Error>> {
+        let program = self.arguments.sternpost.canonicalize()?;
+        let mut replay = replay(history, self.seed);
+        for &number in chosen {
+            let disk = folder.join(format!("revived-{number}.img"));
+            let revived = replay
+                .after(&all[number], |image| revive(&program, image, &marks_of(image), backend, &disk))?;
+            match revived {
+                Ok(revived) => {
+                    let what = format!(
+                        "the switch starts on cut {number} and hands on all {} that it owes ({} once more)",
+                        revived.owed_count, revived.repeated_count
+                    );
+                    self.check(true, &what);
+                    fs::remove_file(&disk)?;
+                }
+                Err(error) => {
+                    self.check(
+                        false,
+                        &format!(
+                            "the switch starts on cut {number} of seed {}: {}; {}",
+                            self.seed,
+                            chain(&error),
+                            disk.display()
+                        ),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the large files of a run in which nothing has failed.
+    fn clean(&self, folder: &Path, failed_before: usize) -> Result<(), Box<dyn Error>> {
+        if self.failed > failed_before {
+            println!(
+                "  {} has what is needed to look at it; to judge its cuts again: crash-campaign --again {} --seed {}",
+                folder.display(),
+                folder.display(),
+                self.seed
+            );
+            return Ok(());
+        }
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|ending| ending == "img" || ending == "writes") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Carries an image along a history. What a failed flush covered may be dropped, as the seed says.
+fn replay(history: &History, seed: u64) -> Replay<'_> {
+    let replay = Replay::new(&history.log, History::base());
+    if history.flushes_count() == 0 {
+        return replay.with_durable(history.ready_count);
+    }
+    replay.with_dropped(history.unflushed(), seed)
+}
+
+/// Judges cuts and gives those that fail to `failed`.
+fn judge_all(
+    history: &History,
+    all: &[Cut],
+    chosen: &[usize],
+    seed: u64,
+    mut failed: impl FnMut(usize, &Cut, &Image, &[Fault]),
+) -> Result<Outcome, Box<dyn Error>> {
+    let mut replay = replay(history, seed);
+    let mut judge = Judge::default();
+    let mut outcome = Outcome::default();
+    for (done, &number) in chosen.iter().enumerate() {
+        let cut = all[number];
+        let judged = replay.after(&cut, |image| {
+            let judged = judge.judge(image, cut.cache == Cache::Lost);
+            if let Err(faults) = &judged {
+                failed(number, &cut, image, faults);
+            }
+            judged
+        })?;
+        outcome.add(judged);
+        show(done + 1, chosen.len());
+    }
+    Ok(outcome)
+}
+
+impl Outcome {
+    fn add(&mut self, judged: Result<Seen, Vec<Fault>>) {
+        match judged {
+            Ok(seen) => {
+                self.passed += 1;
+                self.went_on += usize::from(seen.went_on);
+                self.most.living_count = self.most.living_count.max(seen.living_count);
+                self.most.accepted_count = self.most.accepted_count.max(seen.accepted_count);
+                self.most.owed_count = self.most.owed_count.max(seen.owed_count);
+            }
+            Err(faults) => {
+                self.failed += 1;
+                let is_loss = |fault: &Fault| matches!(fault, Fault::Lost(_) | Fault::NoLog(_));
+                self.lost += usize::from(faults.iter().any(is_loss));
+            }
+        }
+    }
+}
+
+/// Tells of a cut that failed, and keeps its image.
+fn tell(folder: &Path, seed: u64, number: usize, cut: &Cut, image: &Image, faults: &[Fault]) {
+    let path = folder.join(format!("cut-{number}.img"));
+    let kept = match image.save(&path, DEVICE_OCTETS) {
+        Ok(()) => path.display().to_string(),
+        Err(error) => format!("its image cannot be kept: {error}"),
+    };
+    println!("  cut {number} of seed {seed} ({cut:?}); {kept}");
+    let words: BTreeSet<String> = faults.iter().map(ToString::to_string).collect();
+    for fault in words.iter().take(FAULTS_TOLD_MAX) {
+        println!("    {fault}");
+    }
+    if words.len() > FAULTS_TOLD_MAX {
+        println!("    and {} more", words.len() - FAULTS_TOLD_MAX);
+    }
+}
+
+fn show(done: usize, total: usize) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r{done} of {total} cuts \r");
+        // Progress that cannot be shown is no reason to stop.
+        let _ = std::io::stderr().flush();
+    }
+}

@@ -1,0 +1,419 @@
+//! One run of the switch under load, with everything that its log's device was told.
+//!
+//! Two sources send: one message in a dozen to a next hop that says 450 for a while, and messages for two recipients, one
+//! of them there. So mail lives long, is moved by reclaim, and dies at last: half-way the route leads to a next hop that takes it.
+
+use crate::campaign::marks::Scribe;
+use crate::campaign::{DEVICE_OCTETS, IMAGE_OCTETS, ROOM, ZONE};
+use crate::logged_device::{Flushes, LoggedDevice, LoggedDeviceError};
+use crate::write_log::{Request, WriteLog, WriteLogError};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use sternpost_load::sending;
+use sternpost_load::sink::{Protocol, RejectRule, Sink, SinkError, SinkOptions};
+use sternpost_load::source::{Report, Retry, SourceOptions};
+use sternpost_load::switch::{Hop, Queue, Switch, SwitchError, tables};
+use sternpost_queue::{BLANK_MARKER, HEAD_OCTETS};
+
+/// Takes mail by SMTP at once.
+const PROMPT: &str = "prompt.test";
+/// Takes mail by LMTP at once.
+const STORE: &str = "store.test";
+/// Says 450 at first.
+const LATE: &str = "late.test";
+
+/// Octets of the messages, in turn: from a bare header, which names the message, to some hundred KiB; 47 KiB on average.
+const SIZES: [usize; 12] = [1, 4096, 600, 65_536, 2000, 300_000, 1, 20_000, 1024, 150_000, 8192, 30_000];
+const SESSIONS: u32 = 12;
+/// Slow enough that most batches carry few messages: more of them, and more flushes to cut at.
+const RATE_PER_S: f64 = 350.0;
+/// Of every dozen messages one is also for somebody else.
+const PAIRS_SHARE: u64 = 12;
+const RETRY: Retry = Retry { delay: Duration::from_millis(50), limit: Duration::from_secs(60) };
+
+/// Longer than any load takes.
+const LOAD_MAX: Duration = Duration::from_secs(120);
+/// Time for the mail that waited, when all is sent. It need not be over: what waits is judged as well.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// Says in the folder of a history how many requests had been answered when the switch was ready.
+const READY_FILE: &str = "ready_count.txt";
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What is recorded.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The switch.
+    pub program: PathBuf,
+    /// How it writes its log.
+    pub backend: &'static str,
+    /// What becomes of its flushes.
+    pub flushes: Flushes,
+    /// Messages of the larger source.
+    pub messages_count: u64,
+}
+
+/// Why nothing was recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// No device.
+    #[error("the device cannot be had")]
+    Device(#[from] LoggedDeviceError),
+    /// No switch.
+    #[error("the switch does not run")]
+    Switch(#[from] SwitchError),
+    /// No next hop.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The zone of the marks.
+    #[error("the marks cannot be written")]
+    Marks(#[source] io::Error),
+    /// A folder for the switch.
+    #[error("no folder can be made for the switch")]
+    Home(#[source] io::Error),
+    /// The folder of the history.
+    #[error("the folder of the history cannot be read or written")]
+    Folder(#[source] io::Error),
+    /// The log of writes.
+    #[error(transparent)]
+    Log(#[from] WriteLogError),
+    /// The switch takes no mail.
+    #[error("the load did not get on within {} s: {accepted_count} messages were accepted; its log ends:\n{log}", LOAD_MAX.as_secs())]
+    TooSlow {
+        /// How far it was.
+        accepted_count: u64,
+        /// What the switch said.
+        log: String,
+    },
+}
+
+/// What was recorded.
+#[derive(Debug)]
+pub struct History {
+    /// Everything that the device was told.
+    pub log: WriteLog,
+    /// So many of its requests had been answered when the switch was ready for mail.
+    pub ready_count: usize,
+    /// What the switch wrote to its log, batch by batch.
+    pub batches: Vec<Batch>,
+    /// What the sources did.
+    pub sources: Vec<Report>,
+    /// What the switch said while it ran.
+    pub switch_log: String,
+    /// What the store counted: batches that it wrote, writes that failed.
+    pub batches_count: u64,
+    /// Writes that the store says have failed.
+    pub write_errors_count: u64,
+}
+
+impl History {
+    /// The disk as it was when the history began: marked as blank.
+    #[must_use]
+    pub fn base() -> Vec<u8> {
+        let mut base = head();
+        base.resize(usize::try_from(IMAGE_OCTETS).unwrap_or(usize::MAX), 0);
+        base
+    }
+
+    /// Runs the switch on a device that is recorded in `folder`, and leaves the log of its writes there.
+    ///
+    /// # Errors
+    /// `HistoryError` says what did not come about.
+    pub fn record(plan: &Plan, folder: &Path) -> Result<Self, HistoryError> {
+        let write_log = folder.join("device.writes");
+        let (disk, flushes) = (folder.join("device.img"), &plan.flushes);
+        let device = LoggedDevice::start(&head(), DEVICE_OCTETS, &disk, &write_log, flushes)?;
+        let scribe = Scribe::start(device.path(), ZONE).map_err(HistoryError::Marks)?;
+        let hops = Hops::start(&scribe)?;
+        let home = tempfile::Builder::new().prefix("sp").tempdir().map_err(HistoryError::Home)?;
+        let queue = Queue { path: device.path().to_owned(), room: ROOM, backend: plan.backend };
+        let mut switch =
+            Switch::start_on(&plan.program, &home.path().join("switch"), &queue, &hops.tables(true))?;
+        let ready_octets = write_log.metadata().map_or(0, |metadata| metadata.len());
+        let sources = load(plan, &mut switch, &hops, &scribe)?;
+        let status = settled(&mut switch)?;
+        let switch_log = switch.log();
+        // In the order in which each uses the other.
+        drop(switch);
+        drop(hops);
+        scribe.finish().map_err(HistoryError::Marks)?;
+        device.stop();
+        let mut log = WriteLog::open(&write_log)?;
+        log.take_as_durable(&ZONE);
+        let ready_count = log.entries_within(ready_octets);
+        let kept = [("switch.log", &switch_log), (READY_FILE, &ready_count.to_string())];
+        for (name, text) in kept {
+            fs::write(folder.join(name), text).map_err(HistoryError::Folder)?;
+        }
+        let (batches_count, write_errors_count) = status;
+        let batches = batches(&log);
+        Ok(Self { log, ready_count, batches, sources, switch_log, batches_count, write_errors_count })
+    }
+
+    /// Reads what an earlier run has left in its folder: enough to be cut again, not what sources and switch said.
+    ///
+    /// # Errors
+    /// `Folder` and `Log`.
+    pub fn reopen(folder: &Path) -> Result<Self, HistoryError> {
+        let ready = fs::read_to_string(folder.join(READY_FILE)).map_err(HistoryError::Folder)?;
+        let ready_count =
+            ready.trim().parse().map_err(|error| HistoryError::Folder(io::Error::other(error)))?;
+        let mut log = WriteLog::open(&folder.join("device.writes"))?;
+        log.take_as_durable(&ZONE);
+        let (batches, sources, switch_log) = (batches(&log), Vec::new(), String::new());
+        Ok(Self { log, ready_count, batches, sources, switch_log, batches_count: 0, write_errors_count: 0 })
+    }
+
+    /// Pairs of messages and recipients with a 250.
+    #[must_use]
+    pub fn accepted_count(&self) -> u64 {
+        self.sources.iter().map(|source| source.accepted_count).sum()
+    }
+
+    /// Flushes that reached the disk.
+    #[must_use]
+    pub fn flushes_count(&self) -> usize {
+        self.log.entries().iter().filter(|entry| entry.request == Request::Flush).count()
+    }
+
+    /// The requests of batches behind which no flush came.
+    #[must_use]
+    pub fn unflushed(&self) -> BTreeSet<usize> {
+        self.batches
+            .iter()
+            .filter(|batch| !batch.is_flushed)
+            .flat_map(|batch| batch.entries.clone())
+            .collect()
+    }
+
+    /// The batches whose write has failed, given the numbers of the flushes that did: those at whose places the store's alarms
+    /// say so, in the same order. A store that says nothing, or something else, has none.
+    #[must_use]
+    pub fn failed_batches(&self, numbers: &[u32]) -> Vec<usize> {
+        let is_flush = |index: &usize| self.log.entries()[*index].request == Request::Flush;
+        let flushes: Vec<usize> = (0..self.log.entries().len()).filter(is_flush).collect();
+        let offsets = self.switch_log.lines().filter_map(|line| {
+            let (_, rest) = line.split_once("a write to segment ")?;
+            rest.split_once(" at offset ")?.1.split(' ').next()?.parse::<u64>().ok()
+        });
+        let found = numbers.iter().zip(0..).zip(offsets).filter_map(|((number, failures), offset)| {
+            // Failed flushes are not in the log: so many are before this one.
+            let behind = usize::try_from(*number).ok()?.checked_sub(1 + failures)?;
+            let end = flushes.get(behind).copied().unwrap_or(usize::MAX);
+            self.batches.iter().rposition(|batch| batch.offset == offset && batch.entries[0] < end)
+        });
+        found.collect()
+    }
+
+    /// Lines of the switch's log that hold these words.
+    #[must_use]
+    pub fn lines_with(&self, words: &str) -> usize {
+        self.switch_log.lines().filter(|line| line.contains(words)).count()
+    }
+}
+
+/// The first octets of the device.
+fn head() -> Vec<u8> {
+    let mut head = BLANK_MARKER.to_vec();
+    head.resize(usize::try_from(HEAD_OCTETS).unwrap_or(usize::MAX), 0);
+    head
+}
+
+/// The next hops.
+struct Hops {
+    prompt: Sink,
+    store: Sink,
+    /// Refuses for now.
+    refusing: Sink,
+    /// Where the same mail is taken in the end.
+    late: Sink,
+}
+
+impl Hops {
+    fn start(scribe: &Scribe) -> Result<Self, SinkError> {
+        let taking = |protocol| SinkOptions {
+            protocol,
+            on_receipt: Some(scribe.on_receipt()),
+            ..SinkOptions::default()
+        };
+        let refusal = RejectRule { pattern: String::new(), code: 450 };
+        Ok(Self {
+            prompt: Sink::start(taking(Protocol::Smtp))?,
+            store: Sink::start(taking(Protocol::Lmtp))?,
+            refusing: Sink::start(SinkOptions {
+                reject_recipients: vec![refusal],
+                ..taking(Protocol::Smtp)
+            })?,
+            late: Sink::start(taking(Protocol::Smtp))?,
+        })
+    }
+
+    fn tables(&self, refuses: bool) -> String {
+        let late = if refuses { &self.refusing } else { &self.late };
+        site(self.prompt.address(), self.store.address(), late.address())
+    }
+}
+
+/// Tables of a site with these next hops, which tries again every second.
+#[must_use]
+pub fn site(prompt: SocketAddr, store: SocketAddr, late: SocketAddr) -> String {
+    let hop = |domain, channel, address| Hop { domain, channel, address };
+    let hops = [hop(PROMPT, "smtp", prompt), hop(STORE, "lmtp", store), hop(LATE, "smtp", late)];
+    tables(&hops) + "\n[qmgr]\nretry_step_s = 1\nretry_max_s = 1\n"
+}
+
+/// Sends everything; half-way the late next hop begins to take mail.
+fn load(plan: &Plan, switch: &mut Switch, hops: &Hops, scribe: &Scribe) -> Result<Vec<Report>, HistoryError> {
+    let options = |messages_count, rate_per_s| SourceOptions {
+        sessions_count: SESSIONS,
+        messages_count,
+        octets: SIZES.to_vec(),
+        retry: Some(RETRY),
+        rate_per_s: Some(rate_per_s),
+        reply_timeout: Duration::from_secs(20),
+        on_acceptance: Some(scribe.on_acceptance()),
+        ..SourceOptions::to(switch.listener())
+    };
+    // Prime to the number of sizes, so that mail of every size goes everywhere.
+    let domains = [PROMPT, STORE].repeat(6).into_iter().chain([LATE]);
+    let recipients = domains.map(|domain| format!("user%d@{domain}")).collect();
+    let single = SourceOptions { recipients, ..options(plan.messages_count, RATE_PER_S) };
+    let double = SourceOptions {
+        recipients: vec![format!("both%d@{PROMPT}"), format!("both%d@{LATE}")],
+        recipients_count: 2,
+        sessions_count: 2,
+        ..options(plan.messages_count / PAIRS_SHARE, RATE_PER_S / 12.0)
+    };
+    let sendings = [sending::start(single), sending::start(double)];
+    let deadline = Instant::now() + LOAD_MAX;
+    let mut refuses = true;
+    while !sendings.iter().all(sending::Sending::is_over) {
+        switch.check()?;
+        let accepted_count = sendings[0].progress.accepted_count();
+        if refuses && accepted_count > plan.messages_count / 2 {
+            switch.replace_tables(&hops.tables(false))?;
+            refuses = false;
+        }
+        if Instant::now() > deadline {
+            return Err(HistoryError::TooSlow { accepted_count, log: end_of(&switch.log()) });
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    Ok(sendings.into_iter().map(sending::Sending::end).collect())
+}
+
+fn end_of(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
+
+/// Gives the mail that waits some time. Batches written and writes failed, as the store counts them then.
+fn settled(switch: &mut Switch) -> Result<(u64, u64), HistoryError> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    loop {
+        switch.check()?;
+        let store = switch.status()?.store;
+        let is_empty = store.messages == Some(0);
+        if let (Some(batches), Some(errors)) = (store.batches, store.write_errors)
+            && (is_empty || Instant::now() > deadline)
+        {
+            return Ok((batches, errors));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// One write of the store: one request, or several where the block layer has cut it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Its requests, by their places in the log of writes.
+    pub entries: Vec<usize>,
+    /// Where it begins on the device.
+    pub offset: u64,
+    /// Whether a flush came before the next one.
+    pub is_flushed: bool,
+}
+
+impl Batch {
+    /// The segment in which it lies; none before the first one.
+    #[must_use]
+    pub fn segment(&self) -> Option<u64> {
+        Some(self.offset.checked_sub(HEAD_OCTETS)? / ROOM.segment_octets)
+    }
+
+    /// Whether it opens its segment.
+    #[must_use]
+    pub fn opens_segment(&self) -> bool {
+        self.segment().is_some_and(|segment| self.offset == HEAD_OCTETS + segment * ROOM.segment_octets)
+    }
+}
+
+/// What was written before the zone, put together: a batch is written from its begin to its end and lies in one segment.
+fn batches(log: &WriteLog) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut end = None;
+    for (index, entry) in log.entries().iter().enumerate() {
+        match (entry.request, batches.last_mut()) {
+            (Request::Flush, Some(last)) => {
+                last.is_flushed = true;
+                end = None;
+            }
+            (Request::Write { durable: false }, last) => {
+                let new = Batch { entries: vec![index], offset: entry.offset, is_flushed: false };
+                match last {
+                    Some(last) if end == Some(entry.offset) && new.segment() == last.segment() => {
+                        last.entries.push(index);
+                    }
+                    _ => batches.push(new),
+                }
+                end = Some(entry.offset + entry.octets);
+            }
+            _ => {}
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::write_log::testing::Writing;
+
+    const SECTORS: u64 = HEAD_OCTETS / 512;
+    const SEGMENT_SECTORS: u64 = ROOM.segment_octets / 512;
+
+    #[test]
+    fn requests_are_put_together_to_batches_and_each_has_its_flush_or_none() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let zone = ZONE.start / 512;
+        Writing::default()
+            .write(64, 8, 1)
+            .flush()
+            .write(SECTORS, 8, 2)
+            .write(zone, 1, 9)
+            .write(SECTORS + 8, 8, 2)
+            .flush()
+            .write(SECTORS + SEGMENT_SECTORS - 8, 8, 3)
+            .write(SECTORS + SEGMENT_SECTORS, 8, 4)
+            .flush()
+            .finish(file.path());
+        let mut log = WriteLog::open(file.path()).unwrap();
+        log.take_as_durable(&ZONE);
+        let batches = batches(&log);
+        let seen: Vec<_> =
+            batches.iter().map(|batch| (&batch.entries[..], batch.segment(), batch.is_flushed)).collect();
+        assert_eq!(
+            seen,
+            [
+                (&[0][..], None, true),
+                (&[2, 4][..], Some(0), true),
+                (&[6][..], Some(0), false),
+                (&[7][..], Some(1), true)
+            ]
+        );
+        assert!(batches[1].opens_segment() && !batches[2].opens_segment() && batches[3].opens_segment());
+    }
+}
