@@ -4,7 +4,7 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo demo-host test hw-test check bench bench-queue bench-recovery bench-space bench-peer fuzz check-buildroot release-image image run clean
+.PHONY: all demo demo-host test hw-test crash-campaign check bench bench-queue bench-recovery bench-space bench-peer fuzz check-buildroot release-image image run clean
 
 all: check test                 ## what a change must pass
 
@@ -19,6 +19,9 @@ test:                           ## everything that CI runs
 
 hw-test:                        ## boots the image in QEMU for everything in hw-tests/; consoles in target/hw-tests/
 	.ci/test packages build-image hw
+
+crash-campaign:                 ## power cuts and failing flushes on this host, as root: the log on a device whose writes are logged
+	.ci/packages crash && $(CARGO) build --release -p sternpost -p sternpost-hw-tests && target/release/crash-campaign
 
 check:                          ## format, lints, documentation
 	.ci/test format clippy docs image

@@ -14,6 +14,7 @@ pub mod marks;
 pub mod revival;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use sternpost_load::switch::QueueRoom;
 
 /// The log: the smallest segments that there are, so few that a load of some seconds goes round several times.
@@ -27,3 +28,23 @@ pub const IMAGE_OCTETS: u64 = ZONE.end;
 
 /// The device. Its last 64 MiB may be the trial region of the self test (FORMAT.md), which nobody runs here.
 pub const DEVICE_OCTETS: u64 = IMAGE_OCTETS + (64 << 20);
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Somebody at the terminal has had enough.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+/// Ends whatever waits at its next look, so that everything is cleared away in order.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Whether to go on.
+///
+/// # Errors
+/// `Interrupted` from [`interrupt`] on.
+pub fn go_on() -> Result<(), Interrupted> {
+    if INTERRUPTED.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
+}

@@ -38,6 +38,12 @@ impl Image {
         &self.octets
     }
 
+    /// Writes to it since somebody looks at it.
+    #[must_use]
+    pub fn writes_count(&self) -> usize {
+        self.overwritten.as_ref().map_or(0, Vec::len)
+    }
+
     fn range(&self, offset: u64, octets: usize) -> Result<Range<usize>, DiskError> {
         let start = usize::try_from(offset).ok();
         start

@@ -4,9 +4,11 @@
 //! of them there. So mail lives long, is moved by reclaim, and dies at last: half-way the route leads to a next hop that takes it.
 
 use crate::campaign::marks::Scribe;
-use crate::campaign::{DEVICE_OCTETS, IMAGE_OCTETS, ROOM, ZONE};
+use crate::campaign::{DEVICE_OCTETS, IMAGE_OCTETS, Interrupted, ROOM, ZONE, go_on};
 use crate::logged_device::{Flushes, LoggedDevice, LoggedDeviceError};
+use crate::power_cut::Cut;
 use crate::write_log::{Request, WriteLog, WriteLogError};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -39,8 +41,11 @@ const RETRY: Retry = Retry { delay: Duration::from_millis(50), limit: Duration::
 const LOAD_MAX: Duration = Duration::from_secs(120);
 /// Time for the mail that waited, when all is sent. It need not be over: what waits is judged as well.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
-/// Says in the folder of a history how many requests had been answered when the switch was ready.
-const READY_FILE: &str = "ready_count.txt";
+
+/// Files in the folder of a history.
+const WRITES: &str = "device.writes";
+const SWITCH_LOG: &str = "switch.log";
+const KEPT_FILE: &str = "history.json";
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What is recorded.
@@ -56,9 +61,27 @@ pub struct Plan {
     pub messages_count: u64,
 }
 
+impl Plan {
+    fn failing(&self) -> &[u32] {
+        if let Flushes::FailingAt(numbers) = &self.flushes { numbers } else { &[] }
+    }
+}
+
+/// What is needed beside the log of writes and that of the switch to cut a history again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    /// Octets of the log of writes when the switch was ready.
+    ready_octets: u64,
+    /// Numbers of the flushes that failed.
+    failing: Vec<u32>,
+}
+
 /// Why nothing was recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
+    /// Nobody wants it any more.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// No device.
     #[error("the device cannot be had")]
     Device(#[from] LoggedDeviceError),
@@ -99,6 +122,8 @@ pub struct History {
     pub ready_count: usize,
     /// What the switch wrote to its log, batch by batch.
     pub batches: Vec<Batch>,
+    /// Those of them whose write has failed, by what the store said, as places in `batches`.
+    pub failed: BTreeSet<usize>,
     /// What the sources did.
     pub sources: Vec<Report>,
     /// What the switch said while it ran.
@@ -123,7 +148,7 @@ impl History {
     /// # Errors
     /// `HistoryError` says what did not come about.
     pub fn record(plan: &Plan, folder: &Path) -> Result<Self, HistoryError> {
-        let write_log = folder.join("device.writes");
+        let write_log = folder.join(WRITES);
         let (disk, flushes) = (folder.join("device.img"), &plan.flushes);
         let device = LoggedDevice::start(&head(), DEVICE_OCTETS, &disk, &write_log, flushes)?;
         let scribe = Scribe::start(device.path(), ZONE).map_err(HistoryError::Marks)?;
@@ -141,30 +166,31 @@ impl History {
         drop(hops);
         scribe.finish().map_err(HistoryError::Marks)?;
         device.stop();
-        let mut log = WriteLog::open(&write_log)?;
-        log.take_as_durable(&ZONE);
-        let ready_count = log.entries_within(ready_octets);
-        let kept = [("switch.log", &switch_log), (READY_FILE, &ready_count.to_string())];
-        for (name, text) in kept {
-            fs::write(folder.join(name), text).map_err(HistoryError::Folder)?;
-        }
+        let kept = Kept { ready_octets, failing: plan.failing().to_vec() };
+        let kept = serde_json::to_vec(&kept).map_err(io::Error::other);
+        kept.and_then(|text| fs::write(folder.join(KEPT_FILE), text)).map_err(HistoryError::Folder)?;
+        fs::write(folder.join(SWITCH_LOG), &switch_log).map_err(HistoryError::Folder)?;
         let (batches_count, write_errors_count) = status;
-        let batches = batches(&log);
-        Ok(Self { log, ready_count, batches, sources, switch_log, batches_count, write_errors_count })
+        Ok(Self { sources, batches_count, write_errors_count, ..Self::reopen(folder)? })
     }
 
-    /// Reads what an earlier run has left in its folder: enough to be cut again, not what sources and switch said.
+    /// Reads what an earlier run has left in its folder: enough to be cut again, not what sources and store counted.
     ///
     /// # Errors
     /// `Folder` and `Log`.
     pub fn reopen(folder: &Path) -> Result<Self, HistoryError> {
-        let ready = fs::read_to_string(folder.join(READY_FILE)).map_err(HistoryError::Folder)?;
-        let ready_count =
-            ready.trim().parse().map_err(|error| HistoryError::Folder(io::Error::other(error)))?;
-        let mut log = WriteLog::open(&folder.join("device.writes"))?;
+        let read = |name| fs::read_to_string(folder.join(name)).map_err(HistoryError::Folder);
+        let kept: Kept = serde_json::from_str(&read(KEPT_FILE)?)
+            .map_err(|error| HistoryError::Folder(io::Error::other(error)))?;
+        let switch_log = read(SWITCH_LOG)?;
+        let mut log = WriteLog::open(&folder.join(WRITES))?;
         log.take_as_durable(&ZONE);
-        let (batches, sources, switch_log) = (batches(&log), Vec::new(), String::new());
-        Ok(Self { log, ready_count, batches, sources, switch_log, batches_count: 0, write_errors_count: 0 })
+        let ready_count = log.entries_within(kept.ready_octets);
+        let batches = batches(&log);
+        let failed = failed_batches(&log, &batches, &switch_log, &kept.failing);
+        let (batches_count, write_errors_count) = (0, 0);
+        let sources = Vec::new();
+        Ok(Self { log, ready_count, batches, failed, sources, switch_log, batches_count, write_errors_count })
     }
 
     /// Pairs of messages and recipients with a 250.
@@ -189,23 +215,13 @@ impl History {
             .collect()
     }
 
-    /// The batches whose write has failed, given the numbers of the flushes that did: those at whose places the store's alarms
-    /// say so, in the same order. A store that says nothing, or something else, has none.
+    /// Whether what a cut must have kept ends with a batch whose writing went well. Behind one that failed the disk may have
+    /// it and the log makes it void (a flush may fail behind another one that did not): such a state is no past of what comes.
     #[must_use]
-    pub fn failed_batches(&self, numbers: &[u32]) -> Vec<usize> {
-        let is_flush = |index: &usize| self.log.entries()[*index].request == Request::Flush;
-        let flushes: Vec<usize> = (0..self.log.entries().len()).filter(is_flush).collect();
-        let offsets = self.switch_log.lines().filter_map(|line| {
-            let (_, rest) = line.split_once("a write to segment ")?;
-            rest.split_once(" at offset ")?.1.split(' ').next()?.parse::<u64>().ok()
-        });
-        let found = numbers.iter().zip(0..).zip(offsets).filter_map(|((number, failures), offset)| {
-            // Failed flushes are not in the log: so many are before this one.
-            let behind = usize::try_from(*number).ok()?.checked_sub(1 + failures)?;
-            let end = flushes.get(behind).copied().unwrap_or(usize::MAX);
-            self.batches.iter().rposition(|batch| batch.offset == offset && batch.entries[0] < end)
-        });
-        found.collect()
+    pub fn ends_well(&self, cut: &Cut) -> bool {
+        let durable_count = cut.durable_count(self.log.entries());
+        let behind = self.batches.partition_point(|batch| batch.entries[0] < durable_count);
+        behind.checked_sub(1).is_none_or(|last| !self.failed.contains(&last))
     }
 
     /// Lines of the switch's log that hold these words.
@@ -291,6 +307,7 @@ fn load(plan: &Plan, switch: &mut Switch, hops: &Hops, scribe: &Scribe) -> Resul
     let deadline = Instant::now() + LOAD_MAX;
     let mut refuses = true;
     while !sendings.iter().all(sending::Sending::is_over) {
+        go_on()?;
         switch.check()?;
         let accepted_count = sendings[0].progress.accepted_count();
         if refuses && accepted_count > plan.messages_count / 2 {
@@ -314,6 +331,7 @@ fn end_of(log: &str) -> String {
 fn settled(switch: &mut Switch) -> Result<(u64, u64), HistoryError> {
     let deadline = Instant::now() + SETTLE_MAX;
     loop {
+        go_on()?;
         switch.check()?;
         let store = switch.status()?.store;
         let is_empty = store.messages == Some(0);
@@ -324,6 +342,24 @@ fn settled(switch: &mut Switch) -> Result<(u64, u64), HistoryError> {
         }
         std::thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// The batches whose write has failed, given the numbers of the flushes that did: those at whose places the store's alarms
+/// say so, in the same order. A store that says nothing, or something else, has none.
+fn failed_batches(log: &WriteLog, batches: &[Batch], switch_log: &str, numbers: &[u32]) -> BTreeSet<usize> {
+    let is_flush = |index: &usize| log.entries()[*index].request == Request::Flush;
+    let flushes: Vec<usize> = (0..log.entries().len()).filter(is_flush).collect();
+    let offsets = switch_log.lines().filter_map(|line| {
+        let (_, rest) = line.split_once("a write to segment ")?;
+        rest.split_once(" at offset ")?.1.split(' ').next()?.parse::<u64>().ok()
+    });
+    let found = numbers.iter().zip(0..).zip(offsets).filter_map(|((number, failures), offset)| {
+        // Failed flushes are not in the log: so many are before this one.
+        let behind = usize::try_from(*number).ok()?.checked_sub(1 + failures)?;
+        let end = flushes.get(behind).copied().unwrap_or(usize::MAX);
+        batches.iter().rposition(|batch| batch.offset == offset && batch.entries[0] < end)
+    });
+    found.collect()
 }
 
 /// One write of the store: one request, or several where the block layer has cut it.
@@ -380,6 +416,7 @@ fn batches(log: &WriteLog) -> Vec<Batch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::power_cut::{Cache, Disk};
     use crate::write_log::testing::Writing;
 
     const SECTORS: u64 = HEAD_OCTETS / 512;
@@ -415,5 +452,32 @@ mod tests {
             ]
         );
         assert!(batches[1].opens_segment() && !batches[2].opens_segment() && batches[3].opens_segment());
+    }
+
+    #[test]
+    fn a_failed_batch_is_found_by_its_alarm_whether_its_first_flush_failed_or_one_behind_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let fresh = SECTORS + SEGMENT_SECTORS;
+        // The first batch is good, the third flush fails behind the second one, the fourth before there was any.
+        Writing::default()
+            .write(SECTORS, 8, 1)
+            .flush()
+            .write(SECTORS + 8, 8, 2)
+            .flush()
+            .write(fresh, 8, 3)
+            .write(fresh + SEGMENT_SECTORS, 8, 4)
+            .flush()
+            .finish(&folder.path().join(WRITES));
+        let alarm =
+            |sector: u64| format!("a write to segment 7 at offset {} of the log failed\n", sector * 512);
+        fs::write(folder.path().join(SWITCH_LOG), alarm(SECTORS + 8) + &alarm(fresh)).unwrap();
+        let kept = Kept { ready_octets: 0, failing: vec![3, 4] };
+        fs::write(folder.path().join(KEPT_FILE), serde_json::to_vec(&kept).unwrap()).unwrap();
+        let history = History::reopen(folder.path()).unwrap();
+        assert_eq!(history.failed, [1, 2].into());
+        assert_eq!(history.unflushed(), [4].into());
+        let cut = |entries_count| Cut { entries_count, cache: Cache::Lost, disk: Disk::Honest };
+        let ends_well: Vec<bool> = (0..=7).map(|count| history.ends_well(&cut(count))).collect();
+        assert_eq!(ends_well, [true, true, true, true, false, false, false, true]);
     }
 }

@@ -7,17 +7,18 @@
 //! | each living message is whole: by the SHA-256 of its envelope, and by the one that its sender wrote into it | |
 //! | no two living messages have one load id | no process dies while the history is recorded: what is sent again was refused, and what was refused is void |
 //! | nothing is damaged, nothing lives that no source has sent | |
-//! | what did not live, or was done, in a durable state earlier in the history is not alive or pending again | states follow the order of the log; one that is durable is the past of every later cut |
+//! | what lived in a durable state and not in a later one is not alive at any cut behind that, and who was done is not pending again | states follow the order of the log; one that is durable is the past of every later cut |
 //! | reading, opening, opening again, and opening after the log has gone on find the same | |
 //!
-//! A durable state is what a cut leaves that loses all that no flush covers. Every later cut has at least this.
+//! A durable state is what a cut leaves that loses all that no flush covers, if the last write before it went well
+//! ([`crate::campaign::history::History::ends_well`]). Every later cut has at least this.
 
 use crate::campaign::ZONE;
 use crate::campaign::marks::Marks;
 use crate::recording::Pair;
 use crate::replay::Image;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use sternpost_load::content::{Inspector, Integrity};
 use sternpost_message::{
@@ -70,9 +71,9 @@ pub enum Fault {
     /// Two messages live that were one.
     #[error("{0} lives twice")]
     Twice(String),
-    /// It had been dead in a durable state.
-    #[error("message {0} was dead and durably so, and lives again")]
-    Risen(MessageSequence),
+    /// It was not in a durable state any more.
+    #[error("message {0} ({1}) was gone and durably so, and lives again")]
+    Risen(MessageSequence, MessageId),
     /// A recipient had been done in a durable state.
     #[error("recipient {1} of message {0} was done and durably so, and is pending again")]
     PendingAgain(MessageSequence, usize),
@@ -261,13 +262,13 @@ impl Reader {
     }
 }
 
-/// What durable states have shown so far.
+/// What durable states have shown so far. By the messages' ids: the sequence of a message that was refused is given again.
 #[derive(Clone, Debug, Default)]
 struct Past {
-    /// The last one's messages: which recipients are done.
-    living: BTreeMap<MessageSequence, Vec<bool>>,
-    /// The highest sequence that any of them had.
-    highest: Option<MessageSequence>,
+    /// What lived in the last one: which recipients were done.
+    living: BTreeMap<MessageId, Vec<bool>>,
+    /// What lived in one and not in a later one: dead, or refused and void.
+    gone: HashSet<MessageId>,
 }
 
 /// What was found after a cut in which nothing is wrong.
@@ -288,11 +289,14 @@ pub struct Seen {
 pub struct Judge {
     reader: Reader,
     past: Past,
+    /// A durable state had a log.
     had_log: bool,
+    /// A durable state had both superblocks.
+    had_superblocks: bool,
 }
 
 impl Judge {
-    /// Judges what a cut left, and writes to it on the way. `is_durable`: it lost all that no flush covered.
+    /// Judges what a cut left, and writes to it on the way. `is_durable`: it is a durable state.
     ///
     /// # Errors
     /// Everything that is wrong.
@@ -306,7 +310,7 @@ impl Judge {
             Err(OpenError::NoLog) if may_be_blank => return Ok(Seen::default()),
             Err(error) => return Err(vec![Fault::NoLog(error)]),
         };
-        self.look_at_damage(inspection.report(), &marks, &mut faults);
+        let has_superblocks = self.look_at_damage(inspection.report(), &marks, &mut faults);
         let reader = &mut self.reader;
         let state = State::of(&mut inspection, &mut |detail, piece| reader.take(detail, piece), &mut faults);
         drop(inspection);
@@ -316,6 +320,7 @@ impl Judge {
         let went_on = open_again(image, &state, &mut faults);
         if is_durable {
             self.had_log = true;
+            self.had_superblocks |= has_superblocks;
             self.past.learn(&state);
         }
         if !faults.is_empty() {
@@ -325,13 +330,14 @@ impl Judge {
         Ok(Seen { living_count: state.living.len(), accepted_count, owed_count, went_on })
     }
 
-    fn look_at_damage(&self, report: &RecoveryReport, marks: &Marks, faults: &mut Vec<Fault>) {
-        // Of a log that is just being made one superblock may be torn (FORMAT.md writes B, then A).
-        let is_new = !self.had_log && marks.accepted.is_empty();
-        let damage =
-            report.damage.iter().filter(|damage| !(is_new && damage.what == DamagedPart::Superblock));
+    /// Whether both superblocks are there. Of a log that is just being made one may be torn: FORMAT.md writes B, then A.
+    fn look_at_damage(&self, report: &RecoveryReport, marks: &Marks, faults: &mut Vec<Fault>) -> bool {
+        let is_superblock = |damage: &&Damage| damage.what == DamagedPart::Superblock;
+        let is_new = !self.had_superblocks && marks.accepted.is_empty();
+        let damage = report.damage.iter().filter(|damage| !(is_new && is_superblock(damage)));
         faults.extend(damage.cloned().map(Fault::Damaged));
         faults.extend(report.damaged_messages.iter().map(|(sequence, id)| Fault::InPart(*sequence, *id)));
+        !report.damage.iter().any(|damage| is_superblock(&damage))
     }
 
     fn look_at_messages(&self, state: &State, marks: &Marks, faults: &mut Vec<Fault>) {
@@ -377,12 +383,12 @@ fn is_blank(image: &Image) -> bool {
 
 impl Past {
     fn compare(&self, state: &State, faults: &mut Vec<Fault>) {
-        let Some(highest) = self.highest else { return };
-        for (sequence, living) in state.living.range(..=highest) {
-            let Some(done) = self.living.get(sequence) else {
-                faults.push(Fault::Risen(*sequence));
-                continue;
-            };
+        for (sequence, living) in &state.living {
+            let id = living.detail.id;
+            if self.gone.contains(&id) {
+                faults.push(Fault::Risen(*sequence, id));
+            }
+            let done = self.living.get(&id).into_iter().flatten();
             for (index, ((_, is_pending), was_done)) in living.recipients().zip(done).enumerate() {
                 if is_pending && *was_done {
                     faults.push(Fault::PendingAgain(*sequence, index));
@@ -393,20 +399,24 @@ impl Past {
 
     fn learn(&mut self, state: &State) {
         let done = |living: &Living| living.recipients().map(|(_, is_pending)| !is_pending).collect();
-        self.living = state.living.iter().map(|(sequence, living)| (*sequence, done(living))).collect();
-        self.highest = self.highest.max(state.living.keys().last().copied());
+        let living: BTreeMap<_, _> =
+            state.living.values().map(|living| (living.detail.id, done(living))).collect();
+        let before = std::mem::replace(&mut self.living, living);
+        self.gone.extend(before.into_keys().filter(|id| !self.living.contains_key(id)));
     }
 }
 
-/// Opens the log for writing, twice, lets it go on, and opens it once more. Whether it had room to go on.
+/// Opens the log for writing, lets it go on, and opens it once more. Whether it had room to go on.
 fn open_again(image: &mut Image, state: &State, faults: &mut Vec<Fault>) -> bool {
-    for what in ["opening it", "opening it again"] {
-        let Some(mut log) = open(image, faults) else { return false };
-        if State::of(&mut log, &mut |_, _| {}, faults) != *state {
-            faults.push(Fault::Differs(what));
-        }
+    let writes_count = image.writes_count();
+    let Some(mut log) = open_alike(image, "opening it", state, faults) else { return false };
+    // What opening has not changed is opened alike the next time; reading was the first time.
+    if log.disk().writes_count() != writes_count {
+        drop(log);
+        let again = open_alike(image, "opening it again", state, faults);
+        let Some(again) = again else { return false };
+        log = again;
     }
-    let Some(log) = open(image, faults) else { return false };
     let went_on = match go_on(log) {
         Ok(went_on) => went_on,
         Err(why) => {
@@ -421,6 +431,20 @@ fn open_again(image: &mut Image, state: &State, faults: &mut Vec<Fault>) -> bool
         faults.push(Fault::Differs("opening it after it has gone on"));
     }
     went_on
+}
+
+/// Opens the log, which must find what reading it found.
+fn open_alike<'a>(
+    image: &'a mut Image,
+    how: &'static str,
+    state: &State,
+    faults: &mut Vec<Fault>,
+) -> Option<Log<&'a mut Image>> {
+    let mut log = open(image, faults)?;
+    if State::of(&mut log, &mut |_, _| {}, faults) != *state {
+        faults.push(Fault::Differs(how));
+    }
+    Some(log)
 }
 
 fn open<'a>(image: &'a mut Image, faults: &mut Vec<Fault>) -> Option<Log<&'a mut Image>> {

@@ -2,7 +2,7 @@
 
 use crate::campaign::history::site;
 use crate::campaign::marks::Marks;
-use crate::campaign::{DEVICE_OCTETS, ROOM};
+use crate::campaign::{DEVICE_OCTETS, Interrupted, ROOM, go_on};
 use crate::loop_device::{LoopDevice, LoopDeviceError};
 use crate::recording::Pair;
 use crate::replay::Image;
@@ -23,6 +23,9 @@ const EXAMPLES_MAX: usize = 5;
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum RevivalError {
+    /// Nobody wants it any more.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// The image cannot be written.
     #[error("the image of the cut cannot be written")]
     Image(#[from] io::Error),
@@ -106,9 +109,10 @@ pub fn revive(
 }
 
 /// Waits until no message lives. What is still there when the time is over shows as missing at the next hops.
-fn wait_until_empty(switch: &mut Switch) -> Result<(), SwitchError> {
+fn wait_until_empty(switch: &mut Switch) -> Result<(), RevivalError> {
     let deadline = Instant::now() + DELIVERY_MAX;
     while Instant::now() < deadline {
+        go_on()?;
         switch.check()?;
         if switch.status()?.store.messages == Some(0) {
             break;

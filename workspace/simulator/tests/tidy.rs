@@ -44,8 +44,9 @@ const CRATES: &[(&str, u8, &[&str])] = &[
     ("simulator", 6, &["message", "queue"]),
     // The demonstration starts a configuration directory; the bench makes logs, and appends and reads as the channels do.
     ("load", 6, &["message", "config", "link", "queue", "platform", "directory", "channels"]),
-    // Boots the image between the directory, the sources and the sinks that the others have.
-    ("hw-tests", 7, &["config", "directory", "simulator", "load"]),
+    // Boots the image between the directory, the sources and the sinks that the others have. The crash campaign recovers what
+    // a power cut leaves of the log.
+    ("hw-tests", 7, &["message", "config", "queue", "directory", "simulator", "load"]),
 ];
 
 /// The highest layer without clock, file, socket and thread.

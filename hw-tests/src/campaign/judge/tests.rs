@@ -152,7 +152,10 @@ fn what_was_dead_or_done_and_durably_so_must_not_come_back() {
     for octets in [&living, &half, &dead] {
         assert!(judge.judge(&mut image(octets), true).is_ok());
     }
-    assert_eq!(judge.judge(&mut image(&half), false).unwrap_err(), [Fault::Risen(sequence)]);
+    assert_eq!(
+        judge.judge(&mut image(&half), false).unwrap_err(),
+        [Fault::Risen(sequence, MessageId([1; 16]))]
+    );
     let mut judge = Judge::default();
     assert!(judge.judge(&mut image(&half), true).is_ok());
     let faults = judge.judge(&mut image(&living), false).unwrap_err();
@@ -183,4 +186,21 @@ fn a_blank_device_is_right_until_there_was_a_log_or_mail_was_accepted() {
     let mut after = Judge::default();
     assert!(after.judge(&mut Lab::new().with(&[], &[]), true).is_ok());
     assert_eq!(after.judge(&mut lab.with(&[], &[]), false), Err(vec![Fault::NoLog(OpenError::NoLog)]));
+}
+
+#[test]
+fn one_superblock_is_enough_while_the_log_is_made_and_not_later() {
+    let whole = Lab::new().with(&[], &[]).content().to_vec();
+    let mut half = whole.clone();
+    half[..4096].fill(0);
+    let image = |octets: &Vec<u8>| Image::new(octets.clone());
+    let mut judge = Judge::default();
+    for octets in [&half, &half, &whole] {
+        assert!(judge.judge(&mut image(octets), true).is_ok());
+    }
+    let faults = judge.judge(&mut image(&half), false).unwrap_err();
+    assert!(
+        matches!(faults[..], [Fault::Damaged(Damage { what: DamagedPart::Superblock, .. })]),
+        "{faults:?}"
+    );
 }
