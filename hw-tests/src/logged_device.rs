@@ -237,12 +237,12 @@ pub fn missing() -> Vec<String> {
             missing.push(format!("the program {program}, of Debian's package {package}: .ci/packages crash"));
         }
     }
-    for (device, module) in [("/dev/fuse", "fuse"), ("/dev/loop-control", "loop")] {
-        if File::options().read(true).write(true).open(device).is_err() {
-            missing.push(format!(
-                "{device}: load the kernel's module {module}, or give the container the device"
-            ));
-        }
+    if File::options().read(true).write(true).open("/dev/fuse").is_err() {
+        missing.push("/dev/fuse: load the kernel's module fuse, or give the container the device".to_owned());
+    }
+    let free = Command::new("losetup").arg("--find").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !free.is_ok_and(|status| status.success()) {
+        missing.push("a free loop device: losetup --find must name one".to_owned());
     }
     missing
 }

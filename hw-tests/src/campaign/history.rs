@@ -33,8 +33,9 @@ const SIZES: [usize; 12] = [1, 4096, 600, 65_536, 2000, 300_000, 1, 20_000, 1024
 const SESSIONS: u32 = 12;
 /// Slow enough that most batches carry few messages: more of them, and more flushes to cut at.
 const RATE_PER_S: f64 = 350.0;
-/// Of every dozen messages one is also for somebody else.
+/// The other source sends a twelfth of that, in the same time, each message to two.
 const PAIRS_SHARE: u64 = 12;
+const PAIRS_RATE_PER_S: f64 = 30.0;
 const RETRY: Retry = Retry { delay: Duration::from_millis(50), limit: Duration::from_secs(60) };
 
 /// Longer than any load takes.
@@ -103,6 +104,12 @@ pub enum HistoryError {
     /// The log of writes.
     #[error(transparent)]
     Log(#[from] WriteLogError),
+    /// The store does not answer.
+    #[error("the store does not say how it is; the switch's log ends:\n{log}")]
+    Silent {
+        /// What the switch said.
+        log: String,
+    },
     /// The switch takes no mail.
     #[error("the load did not get on within {} s: {accepted_count} messages were accepted; its log ends:\n{log}", LOAD_MAX.as_secs())]
     TooSlow {
@@ -128,9 +135,7 @@ pub struct History {
     pub sources: Vec<Report>,
     /// What the switch said while it ran.
     pub switch_log: String,
-    /// What the store counted: batches that it wrote, writes that failed.
-    pub batches_count: u64,
-    /// Writes that the store says have failed.
+    /// Writes that failed, as the store counted them.
     pub write_errors_count: u64,
 }
 
@@ -159,7 +164,7 @@ impl History {
             Switch::start_on(&plan.program, &home.path().join("switch"), &queue, &hops.tables(true))?;
         let ready_octets = write_log.metadata().map_or(0, |metadata| metadata.len());
         let sources = load(plan, &mut switch, &hops, &scribe)?;
-        let status = settled(&mut switch)?;
+        let write_errors_count = settled(&mut switch)?;
         let switch_log = switch.log();
         // In the order in which each uses the other.
         drop(switch);
@@ -170,8 +175,7 @@ impl History {
         let kept = serde_json::to_vec(&kept).map_err(io::Error::other);
         kept.and_then(|text| fs::write(folder.join(KEPT_FILE), text)).map_err(HistoryError::Folder)?;
         fs::write(folder.join(SWITCH_LOG), &switch_log).map_err(HistoryError::Folder)?;
-        let (batches_count, write_errors_count) = status;
-        Ok(Self { sources, batches_count, write_errors_count, ..Self::reopen(folder)? })
+        Ok(Self { sources, write_errors_count, ..Self::reopen(folder)? })
     }
 
     /// Reads what an earlier run has left in its folder: enough to be cut again, not what sources and store counted.
@@ -188,9 +192,8 @@ impl History {
         let ready_count = log.entries_within(kept.ready_octets);
         let batches = batches(&log);
         let failed = failed_batches(&log, &batches, &switch_log, &kept.failing);
-        let (batches_count, write_errors_count) = (0, 0);
-        let sources = Vec::new();
-        Ok(Self { log, ready_count, batches, failed, sources, switch_log, batches_count, write_errors_count })
+        let (sources, write_errors_count) = (Vec::new(), 0);
+        Ok(Self { log, ready_count, batches, failed, sources, switch_log, write_errors_count })
     }
 
     /// Pairs of messages and recipients with a 250.
@@ -301,7 +304,7 @@ fn load(plan: &Plan, switch: &mut Switch, hops: &Hops, scribe: &Scribe) -> Resul
         recipients: vec![format!("both%d@{PROMPT}"), format!("both%d@{LATE}")],
         recipients_count: 2,
         sessions_count: 2,
-        ..options(plan.messages_count / PAIRS_SHARE, RATE_PER_S / 12.0)
+        ..options(plan.messages_count / PAIRS_SHARE, PAIRS_RATE_PER_S)
     };
     let sendings = [sending::start(single), sending::start(double)];
     let deadline = Instant::now() + LOAD_MAX;
@@ -327,18 +330,19 @@ fn end_of(log: &str) -> String {
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
 
-/// Gives the mail that waits some time. Batches written and writes failed, as the store counts them then.
-fn settled(switch: &mut Switch) -> Result<(u64, u64), HistoryError> {
+/// Gives the mail that waits some time. Writes failed, as the store counts them then.
+fn settled(switch: &mut Switch) -> Result<u64, HistoryError> {
     let deadline = Instant::now() + SETTLE_MAX;
     loop {
         go_on()?;
         switch.check()?;
         let store = switch.status()?.store;
         let is_empty = store.messages == Some(0);
-        if let (Some(batches), Some(errors)) = (store.batches, store.write_errors)
-            && (is_empty || Instant::now() > deadline)
-        {
-            return Ok((batches, errors));
+        let is_over = Instant::now() > deadline;
+        match store.write_errors {
+            Some(errors) if is_empty || is_over => return Ok(errors),
+            None if is_over => return Err(HistoryError::Silent { log: end_of(&switch.log()) }),
+            _ => {}
         }
         std::thread::sleep(LOOK_AGAIN);
     }

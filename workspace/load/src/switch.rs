@@ -175,9 +175,7 @@ struct Listener {
 pub struct StoreStatus {
     /// Messages that live.
     pub messages: Option<u64>,
-    /// Batches written since the store has started.
-    pub batches: Option<u64>,
-    /// Writes that failed since then.
+    /// Writes that failed since the store has started.
     pub write_errors: Option<u64>,
 }
 
