@@ -19,7 +19,6 @@ use crate::recording::Pair;
 use crate::replay::Image;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 use sternpost_load::content::{Inspector, Integrity};
 use sternpost_message::{
     BodyType, Envelope, Mailbox, MessageId, MessageSequence, Precedence, Recipient, RecipientState,
@@ -492,8 +491,8 @@ fn go_on(mut log: Log<&mut Image>) -> Result<bool, String> {
 }
 
 /// A message as a client would bring one.
-fn probe() -> AppendSet {
-    let octets: Arc<[u8]> = (0..u8::MAX).cycle().take(PROBE_OCTETS).collect();
+fn probe() -> AppendSet<'static> {
+    let octets: Vec<u8> = (0..u8::MAX).cycle().take(PROBE_OCTETS).collect();
     let content_sha256 = Sha256::digest(&octets).into();
     let content_octets = octets.len() as u64;
     let mailbox = |text| Mailbox::parse(text).expect("a constant address is one");
@@ -517,7 +516,7 @@ fn probe() -> AppendSet {
         source: "probe".to_owned(),
         client: String::new(),
     };
-    let content = Append::Content { message: PROBE, index: 0, octets };
+    let content = Append::Content { message: PROBE, index: 0, octets: octets.into() };
     let envelope = Append::Envelope { message: PROBE, envelope, content_octets, content_sha256 };
     AppendSet { records: vec![content, envelope] }
 }

@@ -31,7 +31,7 @@ impl Lab {
         lab
     }
 
-    fn append(&mut self, set: AppendSet) {
+    fn append(&mut self, set: AppendSet<'_>) {
         let mut log = open(&mut self.image, &mut Vec::new()).unwrap();
         log.append(NOW, Lane::Outcome, set, 1).unwrap();
         log.drive(NOW.plus_ms(1000));
