@@ -5,7 +5,7 @@
 //! a loop device makes a block device of the file. A sync of the block device comes out as a FLUSH behind the writes that
 //! it covers, whether it was an `fdatasync`, an `RWF_DSYNC` or an `fsync` on a ring.
 //!
-//! Requests reach the daemon one at a time ([`LoopDevice`]). Up to QEMU 10.0 it reads the next request from FUSE into the buffer
+//! Requests reach the daemon one at a time ([`LoopDevice`]). Debian 12's (QEMU 7.2) reads the next request from FUSE into the buffer
 //! of the write under way: what is written would not be what was sent.
 
 use crate::loop_device::{LoopDevice, LoopDeviceError};
