@@ -127,7 +127,7 @@ pub struct History {
     pub log: WriteLog,
     /// So many of its requests had been answered when the switch was ready for mail.
     pub ready_count: usize,
-    /// What the switch wrote to its log, batch by batch.
+    /// What the switch wrote to its log: batches, and parts of indexes between them.
     pub batches: Vec<Batch>,
     /// Those of them whose write has failed, by what the store said, as places in `batches`.
     pub failed: BTreeSet<usize>,
@@ -216,6 +216,13 @@ impl History {
             .filter(|batch| !batch.is_flushed)
             .flat_map(|batch| batch.entries.clone())
             .collect()
+    }
+
+    /// Whether the write at this place of `batches` is no batch but a part of the index of a segment that was full before:
+    /// it stands in another segment than the one that was opened last.
+    #[must_use]
+    pub fn is_of_an_index(&self, place: usize) -> bool {
+        is_of_an_index(&self.batches[..=place])
     }
 
     /// Whether what a cut must have kept ends with a batch whose writing went well. Behind one that failed the disk may have
@@ -366,7 +373,7 @@ fn failed_batches(log: &WriteLog, batches: &[Batch], switch_log: &str, numbers: 
     found.collect()
 }
 
-/// One write of the store: one request, or several where the block layer has cut it.
+/// One write of the store, most often a batch: one request, or several where the block layer has cut it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Its requests, by their places in the log of writes.
@@ -389,6 +396,12 @@ impl Batch {
     pub fn opens_segment(&self) -> bool {
         self.segment().is_some_and(|segment| self.offset == HEAD_OCTETS + segment * ROOM.segment_octets)
     }
+}
+
+/// Whether the last of these writes stands in another segment than the one that was opened last.
+fn is_of_an_index(writes: &[Batch]) -> bool {
+    let open = writes.iter().rev().find(|write| write.opens_segment());
+    open.is_some_and(|open| writes.last().is_some_and(|last| last.segment() != open.segment()))
 }
 
 /// What was written before the zone, put together: a batch is written from its begin to its end and lies in one segment.
@@ -456,6 +469,16 @@ mod tests {
             ]
         );
         assert!(batches[1].opens_segment() && !batches[2].opens_segment() && batches[3].opens_segment());
+    }
+
+    #[test]
+    fn a_write_to_a_segment_that_is_not_open_is_of_an_index() {
+        let write = |offset| Batch { entries: vec![0], offset, is_flushed: true };
+        let (first, second) = (HEAD_OCTETS, HEAD_OCTETS + ROOM.segment_octets);
+        let writes =
+            [write(first), write(first + 4096), write(second), write(second - 8192), write(second + 4096)];
+        let of_an_index = |count: &usize| is_of_an_index(&writes[..*count]);
+        assert_eq!((1..=writes.len()).filter(of_an_index).collect::<Vec<_>>(), [4]);
     }
 
     #[test]
