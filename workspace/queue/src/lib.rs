@@ -22,6 +22,7 @@ mod layout;
 mod living;
 mod log;
 mod memory;
+mod pace;
 mod place;
 mod reader;
 mod recent;

@@ -11,6 +11,7 @@ use crate::event::{Alarm, LogEvent, LogStatus, MessageDetail, MessageFacts, Part
 use crate::format::{Follows, Geometry, HEADER_OCTETS, PAGE_OCTETS, SUPERBLOCK_B_OFFSET, Superblock};
 use crate::index::{Index, Resident};
 use crate::lanes::Lanes;
+use crate::pace::Share;
 use crate::reader::Shelf;
 use crate::reclaim::Space;
 use crate::recovery::{Head, OpenError, Reading, RecoveryReport, recover};
@@ -59,6 +60,8 @@ pub struct Log<D: Disk> {
     pub(crate) failures_in_row: u32,
     /// Set while the log is closed.
     pub(crate) probe_at: Option<UnixMillis>,
+    /// The share that moves have of the next batch, if survivors should move.
+    pub(crate) moves: Option<Share>,
     /// When reclaim goes on, if it could move nothing because the disk did not read it.
     pub(crate) moves_rest_until: Option<UnixMillis>,
     pub(crate) full: bool,
@@ -158,6 +161,7 @@ impl<D: Disk> Log<D> {
             events: VecDeque::new(),
             failures_in_row: 0,
             probe_at: None,
+            moves: None,
             moves_rest_until: None,
             full: false,
             sweep_at: now,

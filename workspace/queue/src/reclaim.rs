@@ -1,4 +1,4 @@
-//! Making room: survivors of the oldest segment move to the head, then the log's start advances.
+//! Making room: survivors of the oldest segment move to the head, then the log's start advances. How fast, says `pace`.
 //!
 //! Moves go into a batch only while no other is being written, so that a moved record holds the state of all batches
 //! before its own; a message with an outcome in the same batch waits for the next one (FORMAT.md, rule 3). What the disk
@@ -13,6 +13,7 @@ use crate::event::{Alarm, LogEvent, ReadError};
 use crate::format::{CONTENT_OVERHEAD_OCTETS, Geometry, Kind, MessageHead, RecipientRecord};
 use crate::index::Resident;
 use crate::living::Living;
+use crate::pace::{Sealed, Share};
 use crate::place::Place;
 use crate::runs::{Last, Runs};
 use crate::{Disk, Log};
@@ -71,6 +72,11 @@ impl Space {
     /// Whether mail will be permitted when what is excluded is free.
     pub(crate) fn will_permit(&self, opens: bool) -> bool {
         self.free.len() + self.excluded.len() > RESERVE_SEGMENTS + usize::from(opens)
+    }
+
+    /// Segments that mail may open, now or when what is excluded is free.
+    fn open_to_mail(&self) -> u64 {
+        (self.free.len() + self.excluded.len()).saturating_sub(RESERVE_SEGMENTS + 1) as u64
     }
 
     /// The lowest living use; the next one when nothing lives.
@@ -144,37 +150,45 @@ impl<D: Disk> Log<D> {
         !self.space.excluded.is_empty() && self.space.free.len() <= RESERVE_SEGMENTS + 2
     }
 
-    /// Whether survivors should move: room is short or the living are strewn thin, and there is something to gain: more than
-    /// what is lost again in the pages of the batches that they move into.
-    pub(crate) fn reclaim_is_wanted(&self) -> bool {
+    /// The share that moves have of a batch that others wait for; none when survivors should not move. They should when room
+    /// is short or the living are strewn thin, and there is something to gain: more than what is lost again in the pages of
+    /// the batches that they move into.
+    pub(crate) fn share_of_moves(&self) -> Option<Share> {
         let head = self.head.map(|head| head.segment);
-        if self.space.oldest_sealed(head).is_none() {
-            return false;
-        }
         let segment_octets = u64::from(self.shelf.geometry.segment_octets);
         let sealed = self.space.ring.iter().filter(|(segment, _)| Some(*segment) != head);
-        let dead: u64 = sealed
-            .map(|(segment, _)| {
-                u64::from(self.space.filled_octets[*segment as usize])
-                    .saturating_sub(self.index.living_octets_in(*segment))
-            })
-            .sum();
+        let sealed = sealed.map(|(segment, _)| Sealed {
+            filled_octets: u64::from(self.space.filled_octets[*segment as usize]),
+            living_octets: self.index.living_octets_in(*segment),
+        });
+        let head_rest = self.head.map_or(0, |head| segment_octets - u64::from(head.offset));
+        // What a batch moves wins room when that batch is durable.
+        let room = (self.space.open_to_mail() * segment_octets + head_rest)
+            .saturating_sub(self.batch_octets_max as u64);
+        let living = self.index.living_octets();
         let range = self.space.ring.len() as u64 * segment_octets;
-        let is_thin = range > (4 * self.index.living_octets()).max(16 * segment_octets);
-        (self.space.is_short() || is_thin) && dead >= segment_octets.max(range / 6)
+        let is_thin = range > (4 * living).max(16 * segment_octets);
+        if living <= room / 2 && !is_thin && !self.space.is_short() {
+            return None;
+        }
+        let share = Share::needed(room, sealed.clone());
+        let dead_in = |sealed: Sealed| sealed.filled_octets.saturating_sub(sealed.living_octets);
+        let is_worth_it = || sealed.map(dead_in).sum::<u64>() >= segment_octets.max(range / 6);
+        ((is_thin || share.is_urgent() || self.space.is_short()) && is_worth_it()).then_some(share)
     }
 
     /// Puts survivors of the oldest segment into the batch. Whether there were any.
     pub(crate) fn stage_moves(&mut self) -> bool {
-        if self.moves_rest_until.is_some() || !self.reclaim_is_wanted() || !self.plan(Need::default()) {
-            return false;
-        }
+        let Some(share) = self.moves.filter(|_| self.moves_rest_until.is_none()) else { return false };
         let head = self.head.map(|head| head.segment);
-        let Some(oldest) = self.space.oldest_sealed(head) else { return false };
+        let Some(oldest) = self.space.oldest_sealed(head).filter(|_| self.plan(Need::default())) else {
+            return false;
+        };
         let Some(batch) = &self.filling else { return false };
         // A batch that others wait for carries a share of moves; one of its own carries as many as fit.
-        let share = if batch.sets.is_empty() { self.batch_octets_max } else { self.batch_octets_max / 4 };
-        let floor = batch.room().saturating_sub(share);
+        let octets_max = self.batch_octets_max;
+        let moves_max = if batch.sets.is_empty() { octets_max } else { share.octets_of(octets_max) };
+        let floor = batch.room().saturating_sub(moves_max);
         let before = batch.records();
         let use_number = self.shelf.uses[oldest as usize];
         let known =

@@ -3,6 +3,7 @@
 mod faults;
 mod limits;
 mod seals;
+mod space;
 
 use sternpost_message::{
     BodyType, Diagnostic, EnhancedStatus, Envelope, ErrorScope, Mailbox, MessageId, MessageSequence, Outcome,

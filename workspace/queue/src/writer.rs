@@ -84,6 +84,7 @@ impl<D: Disk> Log<D> {
             return;
         }
         self.advance_start();
+        self.moves = self.share_of_moves();
         self.stage(now);
         let delay_ms_max = self.parameters.outcome_delay_ms_max;
         let is_due = |set: &StagedSet| set.lazy_since.is_none_or(|since| since.plus_ms(delay_ms_max) <= now);
@@ -171,13 +172,22 @@ impl<D: Disk> Log<D> {
     fn berth(&self, need: Need) -> Option<Berth> {
         let behind = self.head.map(|Head { segment, use_number, offset }| {
             let segment_rest = self.shelf.geometry.segment_octets as usize - offset as usize;
-            let (octets_max, entries_octets) = (self.batch_octets_max, self.seals.open_octets());
+            let (octets_max, entries_octets) = (self.batch_octets_max, self.open_entries_octets());
             Berth { segment, use_number, offset, opens: false, octets_max, segment_rest, entries_octets }
         });
         behind.filter(|berth| berth.takes(need)).or_else(|| {
             let segment = self.space.next_free()?;
             Some(Berth { segment, use_number: self.next_use, ..self.empty_berth() })
         })
+    }
+
+    /// Octets of the entries of the segment that the next batch goes into, with those that are being written.
+    fn open_entries_octets(&self) -> usize {
+        let (opens, under_way) = self
+            .flight
+            .as_ref()
+            .map_or((false, 0), |flight| (flight.batch.berth.opens, flight.gathered.entries.len()));
+        if opens { under_way } else { self.seals.open_octets() + under_way }
     }
 
     /// A batch at the front of a segment.
@@ -198,10 +208,8 @@ impl<D: Disk> Log<D> {
         if self.probe_at.is_some() {
             return;
         }
-        // Room is kept for what is urgent and comes while the present batch is written, and for moves.
-        let keeps_room = self.flight.is_some() || self.reclaim_is_wanted();
         for lane in Lane::ALL {
-            let kept = if keeps_room && lane > Lane::Urgent { self.batch_octets_max / 4 } else { 0 };
+            let kept = self.kept_octets(lane, self.flight.is_some());
             while let Some(set) = self.lanes.front(lane) {
                 let (need, accepts) = (set.need, set.accepts);
                 if !self.may_take(accepts, need, kept) || self.conclusion_is_open(set) || !self.plan(need) {
@@ -216,7 +224,7 @@ impl<D: Disk> Log<D> {
     /// Puts a set that comes just now into the next batch, if none waits before it and it leaves room for what is urgent. False
     /// when it has to wait.
     pub(crate) fn stage_at_once(&mut self, set: &WaitingSet<'_>, now: UnixMillis) -> bool {
-        let kept = if set.lane > Lane::Urgent { self.batch_octets_max / 4 } else { 0 };
+        let kept = self.kept_octets(set.lane, true);
         let may = self.lanes.is_next(set.lane)
             && self.may_take(set.accepts, set.need, kept)
             && !self.conclusion_is_open(set)
@@ -225,6 +233,16 @@ impl<D: Disk> Log<D> {
             self.stage_set(set, now);
         }
         may
+    }
+
+    /// What sets of this lane leave free in a batch: for moves, and for what is urgent, if `more_comes` before it is written.
+    fn kept_octets(&self, lane: Lane, more_comes: bool) -> usize {
+        match self.moves {
+            _ if lane <= Lane::Urgent => 0,
+            Some(share) => share.octets_of(self.batch_octets_max),
+            None if more_comes => self.batch_octets_max / 4,
+            None => 0,
+        }
     }
 
     /// Whether the next batch may take a set, by what must be kept free in it and by the segments in reserve. Asked before
@@ -372,7 +390,7 @@ impl<D: Disk> Log<D> {
 
     /// Mail that waits while there is neither room nor hope of it gets its answer.
     fn refuse_what_has_no_room(&mut self) {
-        if !self.lanes.mail_waits() || self.start_waits() || self.reclaim_is_wanted() {
+        if !self.lanes.mail_waits() || self.start_waits() || self.moves.is_some() {
             return;
         }
         for set in self.lanes.take_all(|set| set.accepts) {
