@@ -23,6 +23,7 @@ mod living;
 mod log;
 mod memory;
 mod pace;
+mod parts;
 mod place;
 mod reader;
 mod recent;

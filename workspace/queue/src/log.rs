@@ -215,17 +215,23 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Whether `octets` of content may come in without their envelope. What waits counts, and what is in the two batches
-    /// under way, so that a client that is faster than the disk fills neither the log nor the memory.
+    /// Whether `octets` of content may come in without their envelope, so that a client that is faster than the disk fills
+    /// neither the log nor the memory.
     fn has_room_for_partial(&self, octets: u64) -> bool {
         let waiting = self.lanes.content_octets() + octets;
         let waiting_max = self.parameters.waiting_content_octets_max.max(self.set_octets_max() as u64);
-        let batches = self.flight.iter().map(|flight| &flight.batch).chain(&self.filling);
-        let under_way: u64 = batches.map(|batch| batch.partial_octets).sum();
         let total = u128::from(self.shelf.geometry.octets());
         let partial_max = total * u128::from(self.parameters.partial_share_max_percent) / 100;
-        let partial = self.index.partial_octets() + under_way + waiting;
-        waiting <= waiting_max && u128::from(partial) <= partial_max
+        waiting <= waiting_max && u128::from(self.partial_octets() + octets) <= partial_max
+    }
+
+    /// Octets of content without envelope that count in its share of the log: what is durable, what is in the two batches under
+    /// way, and what waits.
+    #[must_use]
+    pub fn partial_octets(&self) -> u64 {
+        let batches = self.flight.iter().map(|flight| &flight.batch).chain(&self.filling);
+        let under_way: u64 = batches.map(|batch| batch.partial_octets).sum();
+        self.index.partial_octets() + under_way + self.lanes.content_octets()
     }
 
     /// The next event, in log order.

@@ -47,12 +47,15 @@ struct Window {
     octets: Vec<u8>,
     /// The record in it whose CRC was compared last.
     checked: Cell<Place>,
+    /// A record in it does not have its CRC. The disk may give it right the next time, so it is asked again.
+    is_damaged: Cell<bool>,
 }
 
 impl Window {
     fn holds(&self, place: Place) -> bool {
         let end = u64::from(self.offset) + self.octets.len() as u64;
-        self.segment == place.segment()
+        !self.is_damaged.get()
+            && self.segment == place.segment()
             && self.offset <= place.offset()
             && u64::from(place.offset()) + u64::from(place.octets()) <= end
     }
@@ -90,12 +93,12 @@ impl<D: Disk> Shelf<D> {
         let is_checked = is_recent || self.window.checked.get() == place;
         let body = body_of(octets, kinds)
             .filter(|(header, body)| is_checked || header.body_crc.get() == salt.crc(body))
-            .map(|(_, body)| body)
-            .ok_or_else(|| damaged(sequence, place))?;
+            .map(|(_, body)| body);
         if !is_recent {
-            self.window.checked.set(place);
+            self.window.checked.set(if body.is_some() { place } else { Place::default() });
+            self.window.is_damaged.set(body.is_none());
         }
-        Ok(body)
+        body.ok_or_else(|| damaged(sequence, place))
     }
 
     /// Makes sure that the window holds a record.
@@ -118,8 +121,9 @@ impl<D: Disk> Shelf<D> {
 
     /// Fills the window from a place on. Nothing of it may be on its way to the disk.
     pub(crate) fn read_ahead(&mut self, segment: u32, offset: u32, octets: u32) -> Result<(), DiskError> {
-        let Window { octets: window, checked, .. } = &mut self.window;
+        let Window { octets: window, checked, is_damaged, .. } = &mut self.window;
         checked.set(Place::default());
+        is_damaged.set(false);
         window.resize(octets as usize, 0);
         let read = self.disk.read(self.geometry.offset_of(segment, offset), window);
         if read.is_err() {

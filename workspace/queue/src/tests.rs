@@ -1,5 +1,7 @@
-//! The log as its owner sees it. What it does when the disk fails, or its owner insists, is in `faults` and `limits`.
+//! The log as its owner sees it. What it does when the disk fails, or its owner insists, is in `faults` and `limits`; what
+//! is found in a damaged one, in `damage`.
 
+mod damage;
 mod faults;
 mod limits;
 mod seals;
