@@ -51,7 +51,10 @@ pub use format::{
     CHUNK_OCTETS_MAX, Geometry, HEAD_OCTETS, PAGE_OCTETS, RecipientRecord, SEGMENT_OCTETS_MAX,
     SEGMENT_OCTETS_MIN, SEGMENTS_MIN,
 };
-pub use inspect::{Inspection, Progress, inspect};
+pub use inspect::{
+    DamagedPlace, DamagedRecord, Inspection, IsolatedFacts, Isolation, Progress, RecordCounts, RecordKind,
+    Verification, inspect,
+};
 pub use layout::{BLANK_MARKER, is_blank_head, is_marked_head};
 pub use log::{CreateError, Log};
 pub use recovery::{Damage, DamagedPart, OpenError, RecoveryReport, geometry};

@@ -92,7 +92,7 @@ pub(crate) fn scan(
 }
 
 /// Compares a batch's body with its CRCs.
-fn judge(body: &[u8], header: &BatchHeader, salt: Salt) -> Body {
+pub(crate) fn judge(body: &[u8], header: &BatchHeader, salt: Salt) -> Body {
     let (mut rest, mut records, mut crc) = (body, 0_u32, salt.crc(&[]));
     let mut bodies_are_whole = true;
     while let Some((record, octets, taken)) = split_record(rest) {

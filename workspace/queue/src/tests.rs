@@ -404,21 +404,6 @@ fn a_lost_segment_header_costs_nothing() {
     assert_eq!(report.damage[0].what, DamagedPart::SegmentHeader);
 }
 
-#[test]
-fn verify_compares_content_with_its_sha256() {
-    let (mut log, _) = open(create());
-    put(&mut log, Lane::Normal, message(1, 5000, 1), 1);
-    let mut set = message(2, 5000, 1);
-    if let Some(Append::Envelope { content_sha256, .. }) = set.records.last_mut() {
-        content_sha256[0] ^= 1;
-    }
-    put(&mut log, Lane::Normal, set, 2);
-    let mut inspection = inspect(log.into_disk(), &mut |_| {}).unwrap();
-    assert_eq!(inspection.messages().count(), 2);
-    let damage = inspection.verify(&mut |_| {}).unwrap();
-    assert_eq!(damage.iter().map(|damage| damage.what).collect::<Vec<_>>(), [DamagedPart::Content]);
-}
-
 fn committed(events: Vec<LogEvent>) -> Vec<u64> {
     let ticket = |event| match event {
         LogEvent::Committed { ticket } => Some(ticket),

@@ -98,20 +98,23 @@ fn a_message_that_waits_is_listed_shown_and_explained() {
 #[test]
 fn verify_finds_an_octet_that_has_changed() {
     let switch = Switch::start(&good_tables());
-    let reply =
-        Client::greet(switch.address()).message("<>", &["b@smtp.test"], b"Subject: here-it-is\r\n\r\n");
-    assert!(reply.starts_with("250 "), "{reply}");
+    // The last batch of a log may be torn and nobody's: what is damaged here has another one behind it.
+    let mut client = Client::greet(switch.address());
+    for content in [&b"Subject: here-it-is\r\n\r\n"[..], b"Subject: behind\r\n\r\n"] {
+        let reply = client.message("<>", &["b@smtp.test"], content);
+        assert!(reply.starts_with("250 "), "{reply}");
+    }
     let output = switch.command(&["status", "--json"]);
-    assert_eq!(json(&output)["store"]["messages"], 1);
+    assert_eq!(json(&output)["store"]["messages"], 2);
     let log = switch.log_path();
     // A log that a store holds is not verified.
     let output = sternpost(&["queue", "verify", "--path", path(&log)]);
-    ends(&output, 1);
+    ends(&output, 2);
     let home = switch.stop();
     let log = home.path().join("log");
     let output = sternpost(&["queue", "verify", "--path", path(&log), "--json"]);
     ends(&output, 0);
-    assert_eq!((&json(&output)["messages"], &json(&output)["damage"]), (&1.into(), &Value::Array(vec![])));
+    assert_eq!((&json(&output)["messages"], &json(&output)["damage"]), (&2.into(), &Value::Array(vec![])));
     let mut octets = fs::read(&log).expect("the log can be read");
     let needle = b"here-it-is";
     let at =
@@ -124,8 +127,9 @@ fn verify_finds_an_octet_that_has_changed() {
     // The record that is damaged, and the message whose content is not whole without it; the envelope beside it is.
     let parts: Vec<_> =
         found["damage"].as_array().into_iter().flatten().map(|damage| &damage["what"]).collect();
-    assert_eq!(parts, ["record", "content"], "{found}");
-    assert_eq!(found["damaged_messages"].as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!(parts, ["record"], "{found}");
+    assert_eq!(found["messages"], 2, "{found}");
+    assert_eq!(found["isolated"].as_array().map(Vec::len), Some(1), "{found}");
 }
 
 #[test]

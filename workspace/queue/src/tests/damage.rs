@@ -1,10 +1,20 @@
-//! What can still be read of a damaged log.
+//! What a whole reading finds in a damaged log, and what can still be read of it.
 
 use super::*;
 use crate::place::Place;
 
 /// Sets of 30,000 octets and more fill a batch each, so that damage of one hits no other.
 const ALONE: usize = 50_000;
+/// In a record: its CRC. The headers of a batch's records hold together or not at all, so damage here is the whole batch's.
+const IN_RECORD_HEADER: u64 = 8;
+
+fn inspected(disk: MemoryDisk) -> Inspection<MemoryDisk> {
+    inspect(disk, &mut |_| {}).unwrap()
+}
+
+fn discarded() -> Outcome {
+    Outcome::Discarded { why: String::new() }
+}
 
 /// Where on the disk something stands.
 fn at(place: Place) -> u64 {
@@ -13,6 +23,277 @@ fn at(place: Place) -> u64 {
 
 fn flip(disk: &mut MemoryDisk, offset: u64) {
     disk.octets[usize::try_from(offset).unwrap()] ^= 1;
+}
+
+/// Three messages in a batch each.
+fn with_three() -> Log<MemoryDisk> {
+    let (mut log, _) = open(create());
+    for number in 1..=3 {
+        put(&mut log, Lane::Normal, message(number, ALONE, 2), 1);
+    }
+    log
+}
+
+fn read(inspection: &mut Inspection<MemoryDisk>, number: u32) -> Vec<Result<Vec<u8>, ReadError>> {
+    let sequence = inspection.find(id(number)).unwrap();
+    let chunk = |chunk| inspection.read_chunk(sequence, chunk).transpose();
+    (0..).map_while(chunk).map(|chunk| chunk.map(|octets| octets.to_vec())).collect()
+}
+
+#[test]
+fn a_log_that_is_whole_is_counted_and_nothing_is_wrong() {
+    let (mut log, _) = open(create());
+    put(&mut log, Lane::Normal, message(1, 5_000, 1), 1);
+    put(&mut log, Lane::Normal, message(2, 45_000, 2), 2);
+    put(&mut log, Lane::Outcome, outcome(MessageSequence(1), 0, 1, Outcome::Failed(diagnostic("no"))), 3);
+    let mut partial = message(3, 100, 1);
+    partial.records.truncate(1);
+    put(&mut log, Lane::Normal, partial, 4);
+    put(&mut log, Lane::Normal, AppendSet { records: vec![Append::DiscardPartial { message: id(3) }] }, 5);
+    let found = inspected(log.into_disk()).verify(&mut |_| {}).unwrap();
+    assert_eq!((found.damage, found.isolated), (Vec::new(), Vec::new()));
+    assert_eq!((found.batches, found.segments_living), (5, 1));
+    let records = RecordCounts { chunks: 5, envelopes: 2, outcomes: 1, moved: 0, discarded: 1, others: 0 };
+    assert_eq!(found.records, records);
+    assert_eq!(found.written, Some((NOW, NOW)));
+}
+
+#[test]
+fn verify_compares_content_with_its_sha256() {
+    let (mut log, _) = open(create());
+    put(&mut log, Lane::Normal, message(1, 5000, 1), 1);
+    let mut set = message(2, 5000, 1);
+    if let Some(Append::Envelope { content_sha256, .. }) = set.records.last_mut() {
+        content_sha256[0] ^= 1;
+    }
+    put(&mut log, Lane::Normal, set, 2);
+    let mut inspection = inspected(log.into_disk());
+    assert_eq!(inspection.messages().count(), 2);
+    let found = inspection.verify(&mut |_| {}).unwrap();
+    let parts: Vec<_> = found.damage.iter().map(|place| place.damage.what).collect();
+    assert_eq!(parts, [DamagedPart::Content]);
+    let isolated = IsolatedFacts { sequence: MessageSequence(2), id: id(2), why: Isolation::Sha256 };
+    assert_eq!(found.isolated, [isolated]);
+}
+
+#[test]
+fn a_record_that_damage_has_hit_is_named_with_its_place_and_its_message_and_costs_no_other() {
+    // A batch with another one behind it in its segment, and the last one of a segment.
+    for number in [1, 2] {
+        let log = with_three();
+        let sequence = MessageSequence(u64::from(number));
+        let chunk = log.index.get(sequence).unwrap().chunks()[1];
+        let mut disk = log.into_disk();
+        flip(&mut disk, at(chunk) + 1_000);
+        let mut inspection = inspected(disk);
+        let found = inspection.verify(&mut |_| {}).unwrap();
+        let [place] = &found.damage[..] else { panic!("{:?}", found.damage) };
+        assert_eq!((place.damage.offset, place.damage.what), (at(chunk), DamagedPart::Record));
+        let octets = place.damage.octets;
+        assert_eq!(octets, u64::from(chunk.octets()).next_multiple_of(8));
+        let record = DamagedRecord {
+            offset: at(chunk),
+            octets,
+            kind: RecordKind::Chunk(1),
+            message: Some(id(number)),
+            is_whole: false,
+        };
+        assert_eq!(place.records, [record]);
+        let why = Isolation::Content { lost_count: 1, chunks_count: 3, first: 1 };
+        assert_eq!(found.isolated, [IsolatedFacts { sequence, id: id(number), why }]);
+        // The chunk is all that is not there.
+        assert_eq!((found.batches, found.records.chunks, found.records.envelopes), (3, 8, 3));
+        assert_eq!(inspection.strays().count(), 0);
+        let chunks = read(&mut inspection, number);
+        assert_eq!(chunks.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    }
+}
+
+#[test]
+fn records_that_are_damaged_side_by_side_are_named_one_by_one() {
+    let log = with_three();
+    let chunks = log.index.get(MessageSequence(1)).unwrap().chunks().to_vec();
+    let mut disk = log.into_disk();
+    flip(&mut disk, at(chunks[0]) + 1_000);
+    flip(&mut disk, at(chunks[1]) + 1_000);
+    let found = inspected(disk).verify(&mut |_| {}).unwrap();
+    let named: Vec<_> = found
+        .damage
+        .iter()
+        .flat_map(|place| &place.records)
+        .map(|record| (record.offset, record.kind))
+        .collect();
+    let wanted = [(at(chunks[0]), RecordKind::Chunk(0)), (at(chunks[1]), RecordKind::Chunk(1))];
+    assert_eq!((found.damage.len(), &named[..]), (2, &wanted[..]));
+}
+
+#[test]
+fn a_message_whose_envelope_is_damaged_is_gone_and_its_content_is_a_partial_message() {
+    let log = with_three();
+    let envelope = log.index.get(MessageSequence(2)).unwrap().place;
+    let mut disk = log.into_disk();
+    flip(&mut disk, at(envelope) + 100);
+    let mut inspection = inspected(disk);
+    let found = inspection.verify(&mut |_| {}).unwrap();
+    let named: Vec<_> = found
+        .damage
+        .iter()
+        .flat_map(|place| &place.records)
+        .map(|record| (record.kind, record.message))
+        .collect();
+    assert_eq!(named, [(RecordKind::Envelope, Some(id(2)))]);
+    assert_eq!((found.isolated, inspection.find(id(2))), (Vec::new(), None));
+    let partials: Vec<_> = inspection.partials().map(|partial| (partial.message, partial.octets)).collect();
+    assert_eq!(partials, [(id(2), ALONE as u64)]);
+}
+
+#[test]
+fn each_record_of_a_batch_whose_record_headers_are_damaged_is_named_with_its_place_and_its_message() {
+    let log = with_three();
+    let living = log.index.get(MessageSequence(2)).unwrap();
+    let (chunk, envelope, batch) = (living.chunks()[1], living.place, living.chunks()[0].offset() - 128);
+    let mut disk = log.into_disk();
+    flip(&mut disk, at(chunk) + IN_RECORD_HEADER);
+    let found = inspected(disk).verify(&mut |_| {}).unwrap();
+    let [place] = &found.damage[..] else { panic!("{:?}", found.damage) };
+    assert_eq!(place.damage.what, DamagedPart::Batches);
+    assert_eq!(place.damage.offset, GEOMETRY.offset_of(chunk.segment(), batch));
+    let records: Vec<_> = place
+        .records
+        .iter()
+        .map(|record| (record.kind, record.offset, record.octets, record.message, record.is_whole))
+        .collect();
+    let wanted =
+        |kind, place: Place, is_whole| (kind, at(place), u64::from(place.octets()), Some(id(2)), is_whole);
+    assert_eq!(records[0].0, RecordKind::Chunk(0));
+    let (damaged, whole) =
+        (wanted(RecordKind::Chunk(1), chunk, false), wanted(RecordKind::Envelope, envelope, true));
+    assert_eq!(records[1].0, damaged.0);
+    assert_eq!((records[1].1, records[1].3, records[1].4), (damaged.1, damaged.3, damaged.4));
+    assert_eq!((records.len(), records[3]), (4, whole));
+    assert_eq!(
+        found.isolated,
+        [IsolatedFacts { sequence: MessageSequence(2), id: id(2), why: Isolation::Stray }]
+    );
+}
+
+#[test]
+fn a_message_that_only_a_damaged_batch_knows_can_be_read_as_far_as_it_is_whole() {
+    let log = with_three();
+    let chunk = log.index.get(MessageSequence(2)).unwrap().chunks()[1];
+    let mut disk = log.into_disk();
+    flip(&mut disk, at(chunk) + IN_RECORD_HEADER);
+    let mut inspection = inspected(disk);
+    assert_eq!(inspection.find(id(2)), None);
+    inspection.search(&mut |_| {}).unwrap();
+    let chunks = read(&mut inspection, 2);
+    let wanted = content(2, ALONE);
+    assert_eq!(chunks.len(), 3);
+    assert_eq!(chunks[0].as_deref().unwrap(), &wanted[..20_000]);
+    assert!(chunks[1].is_err(), "{:?}", chunks[1]);
+    assert_eq!(chunks[2].as_deref().unwrap(), &wanted[40_000..]);
+    let detail = inspection.message(MessageSequence(2)).unwrap().unwrap();
+    assert_eq!((detail.id, detail.states.len(), detail.content_octets), (id(2), 2, ALONE as u64));
+}
+
+#[test]
+fn a_batch_whose_header_alone_is_damaged_gives_back_all_its_records() {
+    let log = with_three();
+    let batch = log.index.get(MessageSequence(2)).unwrap().chunks()[0];
+    let mut disk = log.into_disk();
+    flip(&mut disk, at(batch) - 100);
+    let mut inspection = inspected(disk);
+    inspection.search(&mut |_| {}).unwrap();
+    let read: Vec<u8> = read(&mut inspection, 2).into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(read, content(2, ALONE));
+    let found = inspection.verify(&mut |_| {}).unwrap();
+    assert_eq!(found.damage.len(), 1);
+    let records: Vec<_> =
+        found.damage[0].records.iter().map(|record| (record.kind, record.is_whole)).collect();
+    assert_eq!(records[0], (RecordKind::BatchHeader, false));
+    assert!(records[1..5].iter().all(|(_, is_whole)| *is_whole), "{records:?}");
+    // The batch was the last one of its segment: nothing says that there was no other behind it.
+    assert_eq!(records[5..], [(RecordKind::Unknown, false)]);
+}
+
+#[test]
+fn a_living_message_gets_a_chunk_back_from_a_batch_that_is_damaged_elsewhere() {
+    let (mut log, _) = open(create());
+    let mut set = message(1, ALONE, 1);
+    let rest = set.records.split_off(2);
+    // Chunk 1 of the message shares its batch with what is damaged.
+    let mut shared = message(2, 1_000, 1);
+    shared.records.extend(set.records.split_off(1));
+    put(&mut log, Lane::Normal, set, 1);
+    put(&mut log, Lane::Normal, shared, 2);
+    put(&mut log, Lane::Normal, AppendSet { records: rest }, 3);
+    let other = log.index.get(MessageSequence(1)).unwrap().chunks()[0];
+    let mut disk = log.into_disk();
+    flip(&mut disk, at(other) + IN_RECORD_HEADER);
+    let mut inspection = inspected(disk);
+    let lost = read(&mut inspection, 1);
+    assert!(lost[1].is_err() && lost[2].is_ok());
+    inspection.search(&mut |_| {}).unwrap();
+    let found: Vec<u8> = read(&mut inspection, 1).into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(found, content(1, ALONE));
+    let why = Isolation::Content { lost_count: 1, chunks_count: 3, first: 1 };
+    let isolated = inspection.verify(&mut |_| {}).unwrap().isolated;
+    assert!(
+        isolated.contains(&IsolatedFacts { sequence: MessageSequence(2), id: id(1), why }),
+        "{isolated:?}"
+    );
+}
+
+#[test]
+fn a_message_of_a_damaged_batch_that_is_over_is_no_stray() {
+    let mut log = with_three();
+    put(&mut log, Lane::Outcome, outcome(MessageSequence(2), 0, 1, discarded()), 4);
+    let half = |log: &Log<MemoryDisk>| log.index.get(MessageSequence(2)).unwrap().chunks()[0];
+    let chunk = half(&log);
+    let mut copy = MemoryDisk::new(log.disk().octets.clone());
+    flip(&mut copy, at(chunk) + IN_RECORD_HEADER);
+    let mut inspection = inspected(copy);
+    inspection.search(&mut |_| {}).unwrap();
+    let states: Vec<_> =
+        inspection.strays().flat_map(|stray| stray.states.iter().map(|record| record.state.name())).collect();
+    assert_eq!(states, ["discarded", "pending"]);
+    put(&mut log, Lane::Outcome, outcome(MessageSequence(2), 1, 1, discarded()), 5);
+    let mut disk = log.into_disk();
+    flip(&mut disk, at(chunk) + IN_RECORD_HEADER);
+    let mut inspection = inspected(disk);
+    inspection.search(&mut |_| {}).unwrap();
+    assert_eq!(inspection.strays().count(), 0);
+}
+
+#[test]
+fn a_torn_tail_is_nobodys_message() {
+    let log = with_three();
+    let chunk = log.index.get(MessageSequence(3)).unwrap().chunks()[0];
+    let mut disk = log.into_disk();
+    flip(&mut disk, at(chunk) + 1_000);
+    let mut inspection = inspected(disk);
+    let found = inspection.verify(&mut |_| {}).unwrap();
+    assert!(inspection.report().torn_tail.is_some());
+    assert_eq!((found.damage, found.isolated), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn any_octet_that_is_damaged_is_survived_and_costs_no_other_batch() {
+    let log = with_three();
+    let whole = log.into_disk().octets;
+    for offset in (65_536..65_536 + 3 * 60_000).step_by(331) {
+        let mut disk = MemoryDisk::new(whole.clone());
+        flip(&mut disk, offset);
+        let mut inspection = inspected(disk);
+        inspection.search(&mut |_| {}).unwrap();
+        let readable = (1..=3)
+            .filter(|number| {
+                inspection.find(id(*number)).is_some()
+                    && read(&mut inspection, *number).iter().all(Result::is_ok)
+            })
+            .count();
+        assert!(readable >= 2, "{offset}: {readable}");
+    }
 }
 
 #[test]

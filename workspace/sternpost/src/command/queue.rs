@@ -1,6 +1,8 @@
 //! `sternpost queue`: the living messages, as the running store has them or as the log has them offline.
 
+mod meter;
 mod offline;
+mod verify;
 
 use super::{CommandResult, exit_code};
 use crate::ask::{self, AskError, Which};
@@ -64,7 +66,7 @@ pub(crate) enum Command {
     },
     /// Read a whole log and check every octet that counts; the switch must not run
     #[command(
-        after_help = "Example:\n  sternpost queue verify --path /var/lib/sternpost/queue.log\n\nExit status: 0 no damage, 1 damage."
+        after_help = "Examples:\n  sternpost queue verify --path /var/lib/sternpost/queue.log\n  sternpost queue verify --path /dev/sternpost/queue --json\n\nExit status: 0 no damage, 1 damage, 2 the log cannot be read. Damaged records are named with their offset on the device, and\nwith the message that each concerns."
     )]
     Verify {
         /// The log
@@ -109,7 +111,7 @@ pub(crate) fn run(command: &Command) -> CommandResult {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Verify { path, json } => offline::verify(path, *json),
+        Command::Verify { path, json } => verify::verify(path, *json),
     }
 }
 

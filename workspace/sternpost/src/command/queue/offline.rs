@@ -2,19 +2,17 @@
 //!
 //! Not while a switch runs on it: what is read would change on the way.
 
+use super::meter::Meter;
 use super::{Listed, print_detail, print_list};
-use crate::command::{CommandError, CommandResult, exit_code};
-use crate::output;
-use serde_json::{Value, json};
+use crate::command::{CommandError, CommandResult};
 use std::fs::{File, TryLockError};
-use std::io::{self, IsTerminal, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 use sternpost_link::store::{MessageDetail, RecipientRecord};
 use sternpost_message::MessageId;
-use sternpost_queue::{AlignedBuffer, Damage, Disk, DiskError, Inspection, MessageFacts, Progress, inspect};
+use sternpost_queue::{AlignedBuffer, Disk, DiskError, Inspection, MessageFacts, inspect};
 
 /// Lists what a log holds.
 pub(super) fn list(path: &Path, limit: usize, json: bool) -> CommandResult {
@@ -36,36 +34,7 @@ pub(super) fn show(path: &Path, id: MessageId, json: bool) -> CommandResult {
     print_detail(id, detail.map(detail_of).as_ref(), json)
 }
 
-/// Checks a whole log.
-pub(super) fn verify(path: &Path, json: bool) -> CommandResult {
-    let mut inspection = open(path)?;
-    let mut meter = Meter::new("messages compared with their SHA-256");
-    let damage = inspection.verify(&mut |progress| meter.show(progress)).map_err(failed(path))?;
-    meter.clear();
-    let report = inspection.report();
-    let is_good = damage.is_empty() && report.damaged_messages.is_empty();
-    let value = json!({
-        "segments": inspection.geometry().segments,
-        "segment_octets": inspection.geometry().segment_octets,
-        "batches": report.batches,
-        "records": report.records,
-        "read_octets": report.read_octets,
-        "messages": report.living_messages,
-        "partials": inspection.partials().count(),
-        "torn_tail": report.torn_tail,
-        "damage": damage.iter().map(damage_json).collect::<Vec<_>>(),
-        "damaged_messages": report.damaged_messages.iter().map(|(_, id)| id.to_string()).collect::<Vec<_>>(),
-    });
-    if json {
-        output::print_json(&value);
-    } else {
-        let verdict = if is_good { "every octet that counts is as it was written" } else { "DAMAGED" };
-        output::print(&format!("{}: {verdict}\n{}", path.display(), output::indented(&value)));
-    }
-    Ok(exit_code(is_good))
-}
-
-fn listed(facts: &MessageFacts) -> Listed {
+pub(super) fn listed(facts: &MessageFacts) -> Listed {
     Listed {
         id: facts.id,
         sequence: facts.sequence,
@@ -83,7 +52,7 @@ fn listed(facts: &MessageFacts) -> Listed {
     }
 }
 
-fn detail_of(detail: sternpost_queue::MessageDetail) -> MessageDetail {
+pub(super) fn detail_of(detail: sternpost_queue::MessageDetail) -> MessageDetail {
     let record = |record: sternpost_queue::RecipientRecord| RecipientRecord {
         state: record.state,
         attempts: record.attempts,
@@ -99,10 +68,6 @@ fn detail_of(detail: sternpost_queue::MessageDetail) -> MessageDetail {
     }
 }
 
-fn damage_json(damage: &Damage) -> Value {
-    json!({ "what": damage.what.to_string(), "offset": damage.offset, "octets": damage.octets })
-}
-
 fn warn_of_damage(inspection: &Inspection<ReadOnlyDisk>) {
     let report = inspection.report();
     let count = report.damage.len() + report.damaged_messages.len();
@@ -111,21 +76,31 @@ fn warn_of_damage(inspection: &Inspection<ReadOnlyDisk>) {
     }
 }
 
-fn failed<E: std::error::Error + 'static>(path: &Path) -> impl Fn(E) -> CommandError {
+pub(super) fn failed<E: std::error::Error + 'static>(path: &Path) -> impl Fn(E) -> CommandError {
     move |error| CommandError::Log { path: path.to_owned(), source: Box::new(error) }
 }
 
-fn open(path: &Path) -> Result<Inspection<ReadOnlyDisk>, CommandError> {
+pub(super) fn open(path: &Path) -> Result<Inspection<ReadOnlyDisk>, CommandError> {
     let disk = ReadOnlyDisk::open(path).map_err(failed(path))?;
     let mut meter = Meter::new("segments read");
-    let inspection = inspect(disk, &mut |progress| meter.show(progress)).map_err(failed(path))?;
+    let inspection =
+        inspect(disk, &mut |progress| meter.show(progress.done, progress.total)).map_err(failed(path))?;
+    meter.clear();
+    Ok(inspection)
+}
+
+/// The same, and searched for what its damaged batches still have.
+pub(super) fn searched(path: &Path) -> Result<Inspection<ReadOnlyDisk>, CommandError> {
+    let mut inspection = open(path)?;
+    let mut meter = Meter::new("segments searched");
+    inspection.search(&mut |progress| meter.show(progress.done, progress.total)).map_err(failed(path))?;
     meter.clear();
     Ok(inspection)
 }
 
 /// A file or device that is never written.
 #[derive(Debug)]
-struct ReadOnlyDisk {
+pub(super) struct ReadOnlyDisk {
     file: File,
     octets: u64,
     block_octets: u32,
@@ -187,34 +162,6 @@ fn read_only(offset: u64) -> DiskError {
     DiskError::Device { action: "write", offset, reason: "the log is open for reading only".to_owned() }
 }
 
-/// Shows on a terminal how far a long reading is, four times a second.
-struct Meter {
-    what: &'static str,
-    shown_at: Option<Instant>,
-    started: Instant,
-    is_terminal: bool,
-}
-
-impl Meter {
-    fn new(what: &'static str) -> Self {
-        Self { what, shown_at: None, started: Instant::now(), is_terminal: io::stderr().is_terminal() }
-    }
-
-    fn show(&mut self, progress: Progress) {
-        let last = self.shown_at.unwrap_or(self.started);
-        if self.is_terminal && last.elapsed() >= Duration::from_millis(250) {
-            self.shown_at = Some(Instant::now());
-            let _ = write!(io::stderr(), "\r{} of {} {}\x1b[K", progress.done, progress.total, self.what);
-        }
-    }
-
-    fn clear(&self) {
-        if self.shown_at.is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,14 +174,5 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         log.as_file().unlock().unwrap();
         ReadOnlyDisk::open(log.path()).unwrap();
-    }
-
-    #[test]
-    fn a_file_that_is_no_log_is_an_error_and_stays_as_it_is() {
-        let log = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(log.path(), vec![7; 100_000]).unwrap();
-        let error = verify(log.path(), true).unwrap_err();
-        assert!(output::chain(&error).contains("this is no log"), "{error}");
-        assert_eq!(std::fs::read(log.path()).unwrap(), vec![7; 100_000]);
     }
 }
