@@ -283,7 +283,9 @@ impl Channel {
                         tracing::error!(event = "outcome.invalid", %mlist, why, "the log refused an outcome");
                         break;
                     }
-                    Ok(Appended::Committed) | Err(_) => break,
+                    // Outcomes are neither discarded nor late.
+                    Ok(Appended::Committed | Appended::Refused(Refusal::Discarded | Refusal::Expired))
+                    | Err(_) => break,
                 }
             }
         }

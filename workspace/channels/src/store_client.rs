@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
-use sternpost_link::store::{Append, CELL_OCTETS, FromStore, Lane, MessageDetail, ToStore};
+use sternpost_link::store::{Absence, Append, CELL_OCTETS, FromStore, Lane, MessageDetail, ToStore};
 use sternpost_link::{Appended, Appender, FrameError, Frames, Hello};
 use sternpost_message::MessageSequence;
 use sternpost_platform::link::{Link, connect};
@@ -24,8 +24,8 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Why a message cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// It is dead.
-    #[error("the message is no longer in the log")]
+    /// It is dead, or kept apart. QMGR hears so from the store: the Mlist is over without an outcome.
+    #[error("the message is over, or kept apart")]
     Gone,
     /// The store cannot read it, at least not now.
     #[error("the message cannot be read: {0}")]
@@ -127,10 +127,23 @@ impl StoreClient {
         lane: Lane,
         records: &[Append<'_>],
     ) -> Result<oneshot::Receiver<Appended>, FrameError> {
+        self.append_from(lane, records, None)
+    }
+
+    /// The same for content that a peer sends, while its envelope is not there.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub(crate) fn append_from(
+        &self,
+        lane: Lane,
+        records: &[Append<'_>],
+        peer: Option<&str>,
+    ) -> Result<oneshot::Receiver<Appended>, FrameError> {
         let (answer, answered) = oneshot::channel();
         let mut inner = self.inner.borrow_mut();
         let Inner { link, appender, .. } = &mut *inner;
-        let frame = appender.append(lane, records, answer)?;
+        let frame = appender.append_from(lane, records, peer, answer)?;
         if let Some(link) = link {
             link.push_encoded(frame);
         }
@@ -206,15 +219,23 @@ impl StoreClient {
                     None => state.failed = Some(FetchError::Unreadable("the store's answer".to_owned())),
                 });
             }
-            FromStore::NoMessage { request, is_gone, why } => {
-                let error = if is_gone { FetchError::Gone } else { FetchError::Unreadable(why) };
+            FromStore::NoMessage { request, absence, why } => {
+                let error = match absence {
+                    Absence::Dead | Absence::Isolated => FetchError::Gone,
+                    Absence::Unreadable => FetchError::Unreadable(why),
+                };
                 self.with_reading(request, |state| state.failed = Some(error));
             }
             FromStore::Content { request, cell, octets, last } => self.content(request, cell, octets, last),
             FromStore::Stream(_)
             | FromStore::Listed { .. }
-            | FromStore::Shown { .. }
-            | FromStore::Status(_) => {}
+            | FromStore::Shown(_)
+            | FromStore::Status(_)
+            | FromStore::Found(_)
+            | FromStore::Piece(_)
+            | FromStore::IsolatedListed { .. }
+            | FromStore::PartialsListed { .. }
+            | FromStore::Restored { .. } => {}
         }
     }
 

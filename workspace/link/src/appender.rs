@@ -4,6 +4,7 @@
 use crate::store::{Append, Lane, Refusal, ToStore};
 use crate::{FRAME_OCTETS_MAX, FrameError};
 use std::collections::VecDeque;
+use sternpost_message::MessageId;
 
 /// How an append ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,10 +48,36 @@ impl<T> Appender<T> {
     /// # Errors
     /// `TooLarge` when the set does not fit one datagram: nothing was taken.
     pub fn append(&mut self, lane: Lane, records: &[Append<'_>], context: T) -> Result<&[u8], FrameError> {
+        self.append_from(lane, records, None, context)
+    }
+
+    /// The same for content that a peer sends, while its envelope is not there.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_from(
+        &mut self,
+        lane: Lane,
+        records: &[Append<'_>],
+        peer: Option<&str>,
+        context: T,
+    ) -> Result<&[u8], FrameError> {
+        let number = self.lanes[lane.index()].next;
+        self.number(lane, &ToStore::Append { lane, number, records: records.into(), peer }, context)
+    }
+
+    /// Numbers the discard of an isolated or partial message.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn discard(&mut self, message: MessageId, why: &str, context: T) -> Result<&[u8], FrameError> {
+        let number = self.lanes[Lane::Outcome.index()].next;
+        self.number(Lane::Outcome, &ToStore::Discard { number, message, why }, context)
+    }
+
+    fn number(&mut self, lane: Lane, frame: &ToStore<'_>, context: T) -> Result<&[u8], FrameError> {
         let state = &mut self.lanes[lane.index()];
-        let frame =
-            postcard::to_stdvec(&ToStore::Append { lane, number: state.next, records: records.into() })
-                .map_err(|_| FrameError::TooLarge)?;
+        let frame = postcard::to_stdvec(frame).map_err(|_| FrameError::TooLarge)?;
         if frame.len() > FRAME_OCTETS_MAX {
             return Err(FrameError::TooLarge);
         }
@@ -106,7 +133,6 @@ impl<T> Appender<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sternpost_message::MessageId;
 
     fn record() -> Append<'static> {
         Append::Content { message: MessageId([1; 16]), index: 0, octets: b"x" }

@@ -11,6 +11,9 @@ use sternpost_message::{
 /// The largest content chunk: fifteen pages, which leaves a datagram room for an envelope of 4 KiB beside it.
 pub const CHUNK_OCTETS_MAX: usize = 61_440;
 
+/// The largest piece of content in [`FromStore::Piece`].
+pub const PIECE_OCTETS_MAX: usize = CHUNK_OCTETS_MAX;
+
 /// The largest cell of a content window, and so the largest piece of content that a channel gets at a time.
 pub const CELL_OCTETS: usize = 65_536;
 
@@ -96,6 +99,10 @@ pub enum Refusal {
     Device,
     /// The set contradicts the log (a gap in the content, an unknown message): an error of the client.
     Invalid(String),
+    /// An operator has discarded the message while it came in: 554 5.3.0.
+    Discarded,
+    /// Nothing came of the message for so long that what had come of it was thrown away: 451 4.4.2.
+    Expired,
 }
 
 /// Frames to the store.
@@ -112,6 +119,10 @@ pub enum ToStore<'a> {
         /// The records.
         #[serde(borrow)]
         records: Cow<'a, [Append<'a>]>,
+        /// Who sends the content, where it comes without its envelope: for the list of partial messages. The store keeps
+        /// it in memory, so each such set has it.
+        #[serde(borrow)]
+        peer: Option<&'a str>,
     },
     /// Asks for a message: the answer is [`FromStore::Message`], then its content in [`FromStore::Content`].
     Fetch {
@@ -163,15 +174,77 @@ pub enum ToStore<'a> {
     },
     /// An operator asks for the log's figures.
     Status,
+    /// An operator asks where a message stands.
+    Find {
+        /// Its id.
+        message: MessageId,
+    },
+    /// An operator asks for a piece of content: the answer is [`FromStore::Piece`]. One at a time, so that neither end holds
+    /// more than a datagram of it.
+    ReadPiece {
+        /// The message.
+        message: MessageSequence,
+        /// The chunk, from 0.
+        chunk: u32,
+        /// The first octet wanted of it.
+        offset: u32,
+    },
+    /// An operator asks for the messages that are kept apart.
+    ListIsolated {
+        /// The first sequence wanted.
+        from: MessageSequence,
+        /// How many at most; 1 to 256.
+        count_max: u32,
+    },
+    /// An operator asks for the partial messages, in the order of their ids.
+    ListPartials {
+        /// The id behind which to begin; none for the first.
+        behind: Option<MessageId>,
+        /// How many at most; 1 to 256.
+        count_max: u32,
+    },
+    /// An operator has read an isolated message whole: it is to be handed out again.
+    Restore {
+        /// Its id.
+        message: MessageId,
+    },
+    /// An operator ends an isolated message, or a partial one. It is answered as a set of the lane of outcomes is.
+    Discard {
+        /// The number of this set in the lane of outcomes.
+        number: u64,
+        /// The message.
+        message: MessageId,
+        /// In the operator's words.
+        why: &'a str,
+    },
+}
+
+/// Where a message stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// The log does not know it, or does not remember it any more.
+    Unknown,
+    /// There is content of it and no envelope.
+    Partial,
+    /// It lives.
+    Living(MessageSequence),
+    /// It lives and is kept apart.
+    Isolated(MessageSequence),
+    /// It lived not long ago.
+    Dead,
 }
 
 impl Append<'_> {
-    /// Whether a role has records of this kind to write. An operator's are those of a probe.
+    /// Whether a role has records of this kind to write. An operator's are those of a probe, of a message that is brought back,
+    /// and the end of what one was made of.
     #[must_use]
-    pub const fn is_business_of(&self, role: Role) -> bool {
+    pub fn is_business_of(&self, role: Role) -> bool {
         match self {
             Self::Content { .. } | Self::Envelope { .. } => {
                 matches!(role, Role::SmtpServer | Role::Housekeeper | Role::Operator)
+            }
+            Self::Outcome { outcomes, .. } if role == Role::Operator => {
+                outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Discarded { .. }))
             }
             Self::Outcome { .. } => role.is_channel(),
             Self::DiscardPartial { .. } => matches!(role, Role::SmtpServer),
@@ -188,7 +261,15 @@ impl ToStore<'_> {
             Self::Append { records, .. } => records.iter().all(|record| record.is_business_of(role)),
             Self::Fetch { .. } | Self::Release { .. } | Self::Cancel { .. } => role.is_channel(),
             Self::Subscribe | Self::Mark { .. } | Self::Deliverable { .. } => role == Role::Qmgr,
-            Self::List { .. } | Self::Show { .. } | Self::Status => role == Role::Operator,
+            Self::List { .. }
+            | Self::Show { .. }
+            | Self::Status
+            | Self::Find { .. }
+            | Self::ReadPiece { .. }
+            | Self::ListIsolated { .. }
+            | Self::ListPartials { .. }
+            | Self::Restore { .. }
+            | Self::Discard { .. } => role == Role::Operator,
         }
     }
 }
@@ -217,8 +298,70 @@ pub struct MessageDetail {
     pub envelope: Envelope,
     /// Octets of the content.
     pub content_octets: u64,
+    /// SHA-256 of the content, as whoever brought it has said.
+    pub content_sha256: [u8; 32],
     /// The recipients, as in the envelope.
     pub recipients: Vec<RecipientRecord>,
+}
+
+/// A message that is kept apart: a part of it is lost or damaged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolatedMessage {
+    /// What is known of it.
+    pub facts: MessageFacts,
+    /// When this store has found it so.
+    pub found_at: UnixMillis,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Content that has no envelope yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartialMessage {
+    /// The message that it may become.
+    pub message: MessageId,
+    /// Octets so far.
+    pub octets: u64,
+    /// When the first of them were committed.
+    pub first_seen_at: UnixMillis,
+    /// Who sends it; none where this store has not heard of it since it began.
+    pub peer: Option<String>,
+}
+
+/// What an operator gets of a message's content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Piece {
+    /// Octets of the chunk from the place on that was asked for; none behind the message's last chunk.
+    Octets {
+        /// At most [`PIECE_OCTETS_MAX`].
+        #[serde(with = "serde_bytes")]
+        octets: Vec<u8>,
+        /// Whether the chunk ends with them.
+        ends_chunk: bool,
+    },
+    /// The chunk is lost or damaged.
+    Lost {
+        /// Why.
+        why: String,
+    },
+    /// The chunk cannot be read now.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
+    /// The message does not live (any more).
+    Dead,
+}
+
+/// Why there is nothing of a message to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Absence {
+    /// It is over. QMGR hears so, too.
+    Dead,
+    /// A part of it is lost or damaged: it is kept apart. QMGR hears so, too.
+    Isolated,
+    /// It cannot be read now.
+    Unreadable,
 }
 
 /// Frames from the store.
@@ -259,8 +402,8 @@ pub enum FromStore {
     NoMessage {
         /// The request.
         request: u32,
-        /// Whether it is dead: nothing will ever be read of it.
-        is_gone: bool,
+        /// Whether there is anything to wait for.
+        absence: Absence,
         /// Why.
         why: String,
     },
@@ -284,13 +427,50 @@ pub enum FromStore {
         /// Where to go on; none when there are no more.
         next: Option<MessageSequence>,
     },
-    /// The answer to [`ToStore::Show`].
-    Shown {
-        /// The message, if it lives and fits a datagram.
-        detail: Option<Box<MessageDetail>>,
-    },
+    /// The answer to [`ToStore::Show`]. One that does not fit a datagram is in the attached sealed memory, as for
+    /// [`Self::Message`].
+    Shown(Shown),
     /// The answer to [`ToStore::Status`].
     Status(StoreStatus),
+    /// The answer to [`ToStore::Find`].
+    Found(Standing),
+    /// The answer to [`ToStore::ReadPiece`].
+    Piece(Piece),
+    /// The answer to [`ToStore::ListIsolated`]: fewer than were asked for when more do not fit a datagram.
+    IsolatedListed {
+        /// Isolated messages from the sequence on that was asked for.
+        messages: Vec<IsolatedMessage>,
+        /// Where to go on; none when there are no more.
+        next: Option<MessageSequence>,
+    },
+    /// The answer to [`ToStore::ListPartials`].
+    PartialsListed {
+        /// Partial messages.
+        partials: Vec<PartialMessage>,
+        /// Behind which to go on; none when there are no more.
+        next: Option<MessageId>,
+    },
+    /// The answer to [`ToStore::Restore`].
+    Restored {
+        /// Whether it is handed out again; else it was not isolated.
+        is_back: bool,
+    },
+}
+
+/// See [`FromStore::Shown`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shown {
+    /// The message.
+    Detail(Box<MessageDetail>),
+    /// The message's encoded [`MessageDetail`] is attached.
+    Attached,
+    /// It does not live.
+    Absent,
+    /// It lives, and its envelope cannot be read.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
 }
 
 /// The Mlist of one route, as a snapshot or an acceptance has it.
@@ -368,6 +548,11 @@ pub enum StreamFrame {
         /// The message.
         message: MessageSequence,
     },
+    /// A part of the message is lost or damaged: it is kept apart, and not attempted until [`Self::Message`] brings it back.
+    Isolated {
+        /// The message.
+        message: MessageSequence,
+    },
     /// The answer to [`ToStore::Mark`].
     Mark {
         /// Its token.
@@ -390,6 +575,14 @@ pub struct StoreStatus {
     pub segments_count: u32,
     /// Partially received messages.
     pub partials_count: u64,
+    /// Octets of their content.
+    pub partials_octets: u64,
+    /// Whether they fill their share, so that large messages are refused.
+    pub partials_are_full: bool,
+    /// Messages that are kept apart because a part of them is lost or damaged.
+    pub isolated_count: u64,
+    /// Places of the log that did not hold what was written there when it was opened.
+    pub damaged_places_count: u64,
     /// Whether new messages are refused.
     pub is_full: bool,
     /// Batches written since the start.

@@ -10,11 +10,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 use sternpost_link::qmgr::{FromQmgr, Question, ToQmgr};
-use sternpost_link::store::{FromStore, StoreStatus, ToStore};
+use sternpost_link::store::{FromStore, MessageDetail, Shown, StoreStatus, ToStore};
 use sternpost_link::supervisor::{
     FailedListener, Failing, FromSupervisor, ListeningSocket, Running, ToSupervisor,
 };
 use sternpost_link::{DATAGRAM_OCTETS_MAX, DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
+use sternpost_message::MessageId;
 use sternpost_platform::link::{Link, connect_patiently};
 use sternpost_platform::memory;
 
@@ -128,11 +129,11 @@ pub(crate) enum AskError {
 ///
 /// # Errors
 /// `Runtime`, and those of what is asked.
-pub(crate) fn on_loop<T>(asking: impl Future<Output = Result<T, AskError>>) -> Result<T, AskError> {
+pub(crate) fn on_loop<T, E: From<AskError>>(asking: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| AskError::Runtime { source })?;
+        .map_err(|source| E::from(AskError::Runtime { source }))?;
     tokio::task::LocalSet::new().block_on(&runtime, asking)
 }
 
@@ -191,23 +192,37 @@ impl Asking {
         let who = self.who;
         let receiving = async {
             loop {
-                let mut received = self
-                    .link
-                    .receive(&mut self.buffer)
-                    .await
-                    .map_err(|source| AskError::Ended { who, source })?;
-                let not_understood = |source| AskError::NotUnderstood { who, source };
-                let mut frames = Frames::open(&self.buffer[..received.octets]).map_err(not_understood)?;
-                while let Some(frame) = frames.next_frame::<F>().map_err(not_understood)? {
-                    if let Some(answer) = wanted(frame, received.attached.take()) {
-                        return answer;
+                let mut answer = None;
+                self.next(|frame, attached| {
+                    if answer.is_none() {
+                        answer = wanted(frame, attached);
                     }
+                })
+                .await?;
+                if let Some(answer) = answer {
+                    return answer;
                 }
             }
         };
         tokio::time::timeout(ANSWER_MAX, receiving)
             .await
             .unwrap_or(Err(AskError::Silent { who, within: ANSWER_MAX }))
+    }
+
+    /// Hands over every frame of the next datagram.
+    async fn next<F>(&mut self, mut take: impl FnMut(F, Option<OwnedFd>)) -> Result<(), AskError>
+    where
+        F: for<'a> serde::Deserialize<'a>,
+    {
+        let who = self.who;
+        let mut received =
+            self.link.receive(&mut self.buffer).await.map_err(|source| AskError::Ended { who, source })?;
+        let not_understood = |source| AskError::NotUnderstood { who, source };
+        let mut frames = Frames::open(&self.buffer[..received.octets]).map_err(not_understood)?;
+        while let Some(frame) = frames.next_frame::<F>().map_err(not_understood)? {
+            take(frame, received.attached.take());
+        }
+        Ok(())
     }
 }
 
@@ -298,4 +313,33 @@ impl Asking {
         self.say(question)?;
         self.answer(|frame, _| wanted(frame).map(Ok)).await
     }
+
+    /// Asks the store for one message's details.
+    ///
+    /// # Errors
+    /// See [`AskError`]; `Refused` when its envelope cannot be read.
+    pub(crate) async fn store_detail(
+        &mut self,
+        message: MessageId,
+    ) -> Result<Option<Box<MessageDetail>>, AskError> {
+        let who = self.who;
+        self.say(&ToStore::Show { message })?;
+        self.answer(|frame, attached| match frame {
+            FromStore::Shown(Shown::Detail(detail)) => Some(Ok(Some(detail))),
+            FromStore::Shown(Shown::Attached) => {
+                Some(read_detail(attached).map(Some).map_err(|source| AskError::Answer { who, source }))
+            }
+            FromStore::Shown(Shown::Absent) => Some(Ok(None)),
+            FromStore::Shown(Shown::Unreadable { why }) => Some(Err(AskError::Refused { who, why })),
+            _ => None,
+        })
+        .await
+    }
+}
+
+fn read_detail(attached: Option<OwnedFd>) -> io::Result<Box<MessageDetail>> {
+    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let memory = attached.ok_or_else(|| invalid("no memory came with it".to_owned()))?;
+    let octets = memory::unseal(memory, memory::DETAIL_OCTETS_MAX)?;
+    postcard::from_bytes(&octets).map_err(|error| invalid(error.to_string()))
 }

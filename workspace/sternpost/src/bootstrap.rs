@@ -11,6 +11,7 @@
 //! | `[queue]` `segments` | segments of the log | in a file 16 (1 GiB in all); on a device those that fill it | 8 … 65,536 |
 //! | `[queue]` `backend` | how the disk is written | `"auto"` | `"auto"`, `"io_uring"`, `"dsync"` |
 //! | `[queue]` `batch_octets_max` | octets of the largest batch | what the self test found, else 1,048,576 | 131,072 … 1,048,576, whole pages of 4,096 |
+//! | `[queue]` `partial_timeout_s` | when content whose message is not complete, and of which nothing more comes, is thrown away | 3,600 | 1 … 604,800 |
 //! | `[self_test]` `profile` | file in which the self test says what it found, and from which `run` takes it | none | |
 //! | `[self_test]` `history` | folder of the last ten profiles | none | |
 //! | `[tables]` `path` | the configuration as a TOML file | one of the two | |
@@ -35,6 +36,8 @@ const SEGMENT_OCTETS_MAX: u32 = 64 << 20;
 const PAGE_OCTETS: u32 = 4_096;
 const SEGMENTS_MIN: u32 = 8;
 const SEGMENTS_MAX: u32 = 65_536;
+const PARTIAL_TIMEOUT_S_MIN: u32 = 1;
+const PARTIAL_TIMEOUT_S_MAX: u32 = 7 * 24 * 3_600;
 
 /// Why a bootstrap cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -94,12 +97,21 @@ pub(crate) struct Queue {
     pub(crate) backend: Backend,
     /// Octets of the largest batch, if somebody says.
     pub(crate) batch_octets_max: Option<u32>,
+    /// When content without envelope is thrown away, if somebody says.
+    pub(crate) partial_timeout_s: Option<u32>,
 }
 
 impl Queue {
     /// The log at `path`, of which nobody says more.
     pub(crate) const fn at(path: PathBuf) -> Self {
-        Self { path, segment_octets: None, segments: None, backend: Backend::Auto, batch_octets_max: None }
+        Self {
+            path,
+            segment_octets: None,
+            segments: None,
+            backend: Backend::Auto,
+            batch_octets_max: None,
+            partial_timeout_s: None,
+        }
     }
 }
 
@@ -197,6 +209,7 @@ struct QueueSection {
     #[serde(default)]
     backend: Backend,
     batch_octets_max: Option<Spanned<u64>>,
+    partial_timeout_s: Option<Spanned<u64>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -354,8 +367,15 @@ impl Reading<'_> {
             BATCH_OCTETS_MIN..=BATCH_OCTETS_MAX,
             PAGE_OCTETS,
         )?;
+        let partial_timeout_s = self.number(
+            section.partial_timeout_s,
+            "queue.partial_timeout_s",
+            PARTIAL_TIMEOUT_S_MIN..=PARTIAL_TIMEOUT_S_MAX,
+            1,
+        )?;
         let path = folder.join(section.path);
-        Ok(Queue { path, segment_octets, segments, backend: section.backend, batch_octets_max })
+        let backend = section.backend;
+        Ok(Queue { path, segment_octets, segments, backend, batch_octets_max, partial_timeout_s })
     }
 
     /// A number within its bounds and a multiple of `step`, if there is one.
@@ -425,6 +445,7 @@ mod tests {
             segments: None,
             backend: Backend::Auto,
             batch_octets_max: None,
+            partial_timeout_s: None,
         };
         assert_eq!(bootstrap.queue, queue);
         assert!(
@@ -478,6 +499,10 @@ mod tests {
             (
                 &SMALL.replace("\"log\"", "\"log\"\nbatch_octets_max = 4096"),
                 "boot.toml:3: queue.batch_octets_max: 4096 is out of bounds. Write a number from 131072 to 1048576, a multiple of 4096.",
+            ),
+            (
+                &SMALL.replace("\"log\"", "\"log\"\npartial_timeout_s = 0"),
+                "boot.toml:3: queue.partial_timeout_s: 0 is out of bounds. Write a number from 1 to 604800.",
             ),
             (&format!("{SMALL}[self_test]\nprofil = \"p\"\n"), "boot.toml:6: unknown field `profil`"),
             (&format!("node = \" \"\n{SMALL}"), "boot.toml:1: node: is empty."),

@@ -354,6 +354,7 @@ fn store(arguments: Store) -> Result<(), RoleError> {
         segment_octets: queue.segment_octets,
         segments: queue.segments,
         batch_octets_max: queue.batch_octets_max,
+        partial_timeout_s: queue.partial_timeout_s,
         recommended: sternpost_store::Recommended {
             backend: arguments.found_method.map(|method| match method {
                 profile::Method::IoUring => DiskBackend::IoUring,

@@ -197,17 +197,22 @@ fn port_25_is_served_again_after_a_process_has_broken_its_socket() {
 fn a_role_says_what_is_its_business_and_nothing_else() {
     let (switch, smtp, _) = stage();
     let message = MessageId([7; 16]);
-    let append = |record| ToStore::Append { lane: Lane::Normal, number: 1, records: vec![record].into() };
+    let append =
+        |record| ToStore::Append { lane: Lane::Normal, number: 1, records: vec![record].into(), peer: None };
     let content = append(Append::Content { message, index: 0, octets: b"octets" });
     let discard = append(Append::DiscardPartial { message });
     let outcomes = vec![(RecipientRange { first: 0, count: 1 }, Outcome::DelayReported)];
     let outcome = append(Append::Outcome { message: MessageSequence(1), outcomes });
     let fetch = ToStore::Fetch { request: 1, message: MessageSequence(1), offset: 0, octets_max: 9 };
     let list = ToStore::List { from: MessageSequence(0), count_max: 9 };
+    let piece = ToStore::ReadPiece { message: MessageSequence(1), chunk: 0, offset: 0 };
+    let restore = ToStore::Restore { message };
+    let end = ToStore::Discard { number: 1, message, why: "" };
     let none_of_theirs = [
         (Role::SmtpServer, SMTP_SERVER, vec![&outcome, &fetch, &list, &ToStore::Subscribe, &ToStore::Status]),
-        (Role::Channel, CHANNEL, vec![&content, &discard, &list, &ToStore::Subscribe]),
-        (Role::Housekeeper, HOUSEKEEPER, vec![&discard, &list, &ToStore::Subscribe]),
+        (Role::SmtpServer, SMTP_SERVER, vec![&piece, &restore, &end]),
+        (Role::Channel, CHANNEL, vec![&content, &discard, &list, &ToStore::Subscribe, &piece, &restore]),
+        (Role::Housekeeper, HOUSEKEEPER, vec![&discard, &list, &ToStore::Subscribe, &end]),
         (Role::Operator, 0, vec![&outcome, &discard, &fetch, &ToStore::Subscribe]),
     ];
     for (role, uid, frames) in none_of_theirs {

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use sternpost_link::Hello;
 use sternpost_link::store::{CELL_OCTETS, Lane};
+use sternpost_link::{Hello, Role};
 use sternpost_message::MessageSequence;
 use sternpost_platform::link::Link;
 use sternpost_platform::memory::WindowWriter;
@@ -162,6 +162,11 @@ impl Client {
             committed: [(0, 0); Lane::COUNT],
             is_gone: false,
         }
+    }
+
+    /// Whether it has said that it is this role.
+    pub(crate) fn is(&self, role: Role) -> bool {
+        self.hello.as_ref().is_some_and(|hello| hello.role == role)
     }
 
     pub(crate) fn pid(&self) -> u32 {

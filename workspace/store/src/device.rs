@@ -6,7 +6,7 @@ use sternpost_link::store::Origin;
 use sternpost_platform::clock::Clock;
 use sternpost_platform::disk::{DiskBackend, DiskOpenError, LogDisk, open_log_disk};
 use sternpost_platform::process;
-use sternpost_queue::{Disk, Geometry, Log, Parameters, Progress, SEGMENT_OCTETS_MAX};
+use sternpost_queue::{Disk, Geometry, Log, Parameters, Progress, RecoveryReport, SEGMENT_OCTETS_MAX};
 
 /// 16 × 64 MiB = 1 GiB: fits the smallest disk of a machine, and holds a day of a small site's mail.
 const FILE_SEGMENTS_DEFAULT: u32 = 16;
@@ -53,11 +53,20 @@ impl Manner {
     }
 }
 
+/// A log that is open.
+pub(crate) struct Opened {
+    pub(crate) log: Log<LogDisk>,
+    pub(crate) manner: Manner,
+    pub(crate) parameters: Parameters,
+    /// What was found on the way.
+    pub(crate) report: RecoveryReport,
+}
+
 /// Opens and recovers the log, or makes one.
 ///
 /// # Errors
 /// `StoreError::Device`, `Create`, `TooSmall` or `Recover`.
-pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, Manner), StoreError> {
+pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreError> {
     let mut manner = Manner::of(options);
     let for_file = Geometry {
         segment_octets: options.segment_octets.unwrap_or(SEGMENT_OCTETS_MAX),
@@ -84,6 +93,9 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, Ma
     let parameters = Parameters {
         recent_content_octets_max: RECENT_CONTENT_OCTETS_MAX,
         batch_octets_max: usize::try_from(manner.batch_octets_max).unwrap_or(usize::MAX),
+        partial_timeout_ms: options
+            .partial_timeout_s
+            .map_or(Parameters::default().partial_timeout_ms, |seconds| u64::from(seconds) * 1_000),
         ..Parameters::default()
     };
     let mut announced = Instant::now();
@@ -120,11 +132,8 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, Ma
             offset = damage.offset,
             octets = damage.octets,
             part = %damage.what,
-            "a part of the log is damaged; sternpost queue verify tells which messages it concerns"
+            "a part of the log is damaged; with the switch stopped, sternpost queue verify tells which messages it concerns"
         );
-    }
-    for (sequence, id) in &report.damaged_messages {
-        tracing::error!(event = "log.damaged-message", %sequence, %id, "a part of a message is lost; it is kept apart");
     }
     tracing::info!(
         event = "log.recovered",
@@ -138,7 +147,7 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<(Log<LogDisk>, Ma
         torn_tail = report.torn_tail,
         "the log is recovered"
     );
-    Ok((log, manner))
+    Ok(Opened { log, manner, parameters, report })
 }
 
 /// The geometry of a new log on a device: what the operator asked for, else what fills it.
@@ -246,6 +255,7 @@ mod tests {
             segment_octets: Some(asked.segment_octets),
             segments: Some(asked.segments),
             batch_octets_max: None,
+            partial_timeout_s: None,
             users: Users::Same(0),
             recommended: Recommended::default(),
             filter: Filter::new(&[], &[]).unwrap(),
@@ -257,7 +267,7 @@ mod tests {
         let options = options(path, asked);
         let said = Said::default();
         let opened = tracing::subscriber::with_default(said.clone(), || open(&options, &Clock::default()));
-        let (log, _) = opened?;
+        let log = opened?.log;
         let said = said.0.lock().unwrap();
         let lines = said.lines().filter(|line| line.contains("log.geometry")).map(str::to_owned).collect();
         Ok((log.status().geometry, lines))
@@ -312,7 +322,7 @@ mod tests {
         let path = folder.path().join("log");
         let asked = |backend, batch_octets_max, recommended| {
             let options = Options { backend, batch_octets_max, recommended, ..options(&path, MADE) };
-            let (log, manner) = open(&options, &Clock::default()).unwrap();
+            let Opened { log, manner, .. } = open(&options, &Clock::default()).unwrap();
             assert_eq!(log.batch_octets_max(), manner.batch_octets_max as usize);
             assert_eq!(log.disk().backend(), manner.backend);
             (manner.backend, manner.backend_from, manner.batch_octets_max, manner.batch_from)

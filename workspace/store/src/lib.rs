@@ -7,8 +7,10 @@
 
 mod client;
 mod device;
+mod isolated;
 mod service;
 mod translate;
+mod uploads;
 
 use crate::client::ClientId;
 use crate::service::Service;
@@ -41,6 +43,8 @@ pub struct Options {
     pub segments: Option<u32>,
     /// Octets of the largest batch, if the operator says.
     pub batch_octets_max: Option<u32>,
+    /// When content whose message is not complete, and of which nothing more comes, is thrown away, if the operator says.
+    pub partial_timeout_s: Option<u32>,
     /// Who may connect as what.
     pub users: Users,
     /// What holds where the operator says nothing.
@@ -123,11 +127,13 @@ struct Shared {
 
 async fn drive(options: Options) -> Result<(), StoreError> {
     let clock = Clock::default();
-    let (log, manner) = device::open(&options, &clock)?;
+    let device::Opened { log, manner, parameters, report } = device::open(&options, &clock)?;
     options.filter.install().map_err(StoreError::Filter)?;
     let readiness = log.disk().readiness().try_clone_to_owned().map_err(StoreError::Watch)?;
+    let mut service = Service::new(log, clock, manner, Door::new(options.users));
+    service.recovered(&report, &parameters);
     let shared = Rc::new(Shared {
-        service: RefCell::new(Service::new(log, clock, manner, Door::new(options.users))),
+        service: RefCell::new(service),
         appended: Notify::new(),
         subscribed: Notify::new(),
     });

@@ -1,19 +1,25 @@
 //! What the store does with what it hears: gives sets to the log, answers those that are durable, streams to QMGR, and
 //! shows content to channels. Nothing here waits; `lib.rs` drives the links, the disk and the time.
 
+mod operators;
+
 use crate::client::{CLIENTS_MAX, Client, ClientId, Window, of_ticket, ticket};
 use crate::device::Manner;
+use crate::isolated::{Isolated, is_loss};
 use crate::translate;
+use crate::uploads::Uploads;
+use operators::Order;
 use rustc_hash::FxHashMap;
+use std::borrow::Cow;
 use std::rc::Rc;
-use sternpost_link::store::{FromStore, Lane, Refusal, StreamFrame, ToStore};
+use sternpost_link::store::{Absence, Append, FromStore, Lane, Refusal, StreamFrame, ToStore};
 use sternpost_link::{DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
 use sternpost_message::{MessageSequence, UnixMillis};
 use sternpost_platform::clock::Clock;
 use sternpost_platform::door::Door;
 use sternpost_platform::link::Link;
 use sternpost_platform::memory;
-use sternpost_queue::{Disk, Log, LogEvent};
+use sternpost_queue::{AppendError, Disk, Log, LogEvent, Parameters, ReadError};
 
 /// Unsent octets of the stream beyond which QMGR gets a new snapshot instead: the store never waits for QMGR.
 const STREAM_OCTETS_MAX: usize = 8 << 20;
@@ -56,6 +62,11 @@ pub(crate) struct Service<D: Disk> {
     deliverable: u64,
     /// When the acknowledgements that wait for deliverable mail go out at the latest.
     held_until: Option<UnixMillis>,
+    isolated: Isolated,
+    uploads: Uploads,
+    /// What operators have ordered and is not durable yet, by the ticket of its set.
+    orders: FxHashMap<u64, Order>,
+    damaged_places_count: u64,
 }
 
 impl<D: Disk> Service<D> {
@@ -71,6 +82,10 @@ impl<D: Disk> Service<D> {
             door,
             deliverable: 0,
             held_until: None,
+            isolated: Isolated::default(),
+            uploads: Uploads::new(&Parameters::default()),
+            orders: FxHashMap::default(),
+            damaged_places_count: 0,
         }
     }
 
@@ -91,6 +106,7 @@ impl<D: Disk> Service<D> {
             self.stream = None;
             self.deliverable = 0;
         }
+        self.uploads.lost(id);
         self.forget_if_done(id);
     }
 
@@ -129,12 +145,10 @@ impl<D: Disk> Service<D> {
         }
         match frame {
             ToStore::Hello(_) => {}
-            ToStore::Append { lane, number, records } => {
+            ToStore::Append { lane, number, records, peer } => {
                 client.open_sets += 1;
-                let set = translate::set(records.into_owned());
-                if let Err(error) = self.log.append(now, translate::lane(lane), set, ticket(id, lane, number))
-                {
-                    self.refused(id, lane, number, translate::refusal(&error));
+                if let Err(refusal) = self.append(now, id, (lane, number), records, peer) {
+                    self.refused(id, lane, number, refusal);
                 }
             }
             ToStore::Fetch { request, message, offset, octets_max } => {
@@ -154,28 +168,40 @@ impl<D: Disk> Service<D> {
                 self.marks.push(Mark { token, ended, turns: 2 });
             }
             ToStore::Deliverable { waiting } => self.deliverable = waiting,
-            ToStore::List { from, count_max } => {
-                client.list(&self.log, from, count_max);
-            }
-            ToStore::Show { message } => {
-                let detail =
-                    self.log.find(message).and_then(|sequence| self.log.message(sequence).ok().flatten());
-                client.send(&FromStore::Shown {
-                    detail: detail.map(|detail| Box::new(translate::detail(detail))),
-                });
-            }
-            ToStore::Status => {
-                let status = translate::status(&self.log.status(), &self.manner);
-                client.send(&FromStore::Status(status));
-            }
+            question => self.operator(id, &question),
         }
         false
+    }
+
+    fn append(
+        &mut self,
+        now: UnixMillis,
+        id: ClientId,
+        (lane, number): (Lane, u64),
+        records: Cow<'_, [Append<'_>]>,
+        peer: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let ticket = ticket(id, lane, number);
+        self.uploads.append(id, lane, &records, peer, (&self.log, now))?;
+        if let Some(client) = self.clients.get(&id).filter(|client| client.is(Role::Operator))
+            && let Some(order) = self.order(client, lane, &records)?
+        {
+            self.orders.insert(ticket, order);
+        }
+        let content = operators::only_content(&records);
+        let set = translate::set(records.into_owned());
+        let appended = self.log.append(now, translate::lane(lane), set, ticket);
+        if let (Err(AppendError::Full), Some(octets)) = (&appended, content) {
+            self.partials_refused(octets);
+        }
+        appended.map_err(|error| translate::refusal(&error))
     }
 
     fn refused(&mut self, id: ClientId, lane: Lane, number: u64, refusal: Refusal) {
         if let Refusal::Invalid(why) = &refusal {
             tracing::error!(event = "append.invalid", why, "a client sent a set that contradicts the log");
         }
+        self.order_has_ended(ticket(id, lane, number), false);
         if let Some(client) = self.clients.get_mut(&id) {
             client.open_sets -= 1;
             client.send(&FromStore::Refused { lane, number, refusal });
@@ -185,9 +211,11 @@ impl<D: Disk> Service<D> {
 
     fn fetch(&mut self, id: ClientId, request: u32, message: MessageSequence, offset: u64, octets_max: u64) {
         let detail = self.log.message(message);
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        let (is_gone, why) = match detail {
+        let is_isolated = self.isolated.contains(message);
+        let (absence, why) = match detail {
+            Ok(Some(_)) if is_isolated => (Absence::Isolated, "the message is kept apart".to_owned()),
             Ok(Some(detail)) => {
+                let Some(client) = self.clients.get_mut(&id) else { return };
                 let end = detail.content_octets.min(offset.saturating_add(octets_max));
                 client.message(request, translate::detail(detail));
                 match &mut client.window {
@@ -196,10 +224,20 @@ impl<D: Disk> Service<D> {
                 }
                 return;
             }
-            Ok(None) => (true, "the message is no longer in the log".to_owned()),
-            Err(error) => (false, error.to_string()),
+            Ok(None) => {
+                // Whoever wants it has been told of it by QMGR, who may not know that the log has lost it.
+                self.tell(message, || StreamFrame::Dead { message });
+                (Absence::Dead, "the message is no longer in the log".to_owned())
+            }
+            Err(error) if is_loss(&error) => {
+                self.isolate(message, &error.to_string());
+                (Absence::Isolated, error.to_string())
+            }
+            Err(error) => (Absence::Unreadable, error.to_string()),
         };
-        client.send(&FromStore::NoMessage { request, is_gone, why });
+        if let Some(client) = self.clients.get(&id) {
+            client.send(&FromStore::NoMessage { request, absence, why });
+        }
     }
 
     // ---- what the log says ----
@@ -214,19 +252,21 @@ impl<D: Disk> Service<D> {
         }
         self.acknowledge(now);
         self.show_content();
+        self.look_at_partials();
         self.answer_marks();
     }
 
     /// When [`Self::drive`] must be called at the latest.
     pub(crate) fn wake_at(&self) -> Option<UnixMillis> {
         let marks = (!self.marks.is_empty()).then(|| self.clock.now().plus_ms(1));
-        [self.log.wake_at(), self.held_until, marks].into_iter().flatten().min()
+        [self.log.wake_at(), self.held_until, marks, self.uploads.wake_at()].into_iter().flatten().min()
     }
 
     fn event(&mut self, event: LogEvent) {
         match event {
             LogEvent::Committed { ticket } => {
                 let (id, lane, number) = of_ticket(ticket);
+                self.order_has_ended(ticket, true);
                 if let Some(client) = self.clients.get_mut(&id) {
                     client.open_sets -= 1;
                     let committed = &mut client.committed[lane.index()].0;
@@ -251,8 +291,14 @@ impl<D: Disk> Service<D> {
                     effects: translate::effects(&outcomes),
                 });
             }
-            LogEvent::Dead { sequence } => self.tell(sequence, || StreamFrame::Dead { message: sequence }),
-            LogEvent::Alarm(alarm) => tracing::error!(event = "log.alarm", "{alarm}"),
+            LogEvent::Dead { sequence } => {
+                self.isolated.remove(sequence);
+                self.tell(sequence, || StreamFrame::Dead { message: sequence });
+            }
+            LogEvent::Alarm(alarm) => {
+                tracing::error!(event = "log.alarm", "{alarm}");
+                self.heard(&alarm);
+            }
         }
     }
 
@@ -296,9 +342,18 @@ impl<D: Disk> Service<D> {
     }
 
     fn show_content(&mut self) {
+        let mut lost = Vec::new();
         for client in self.clients.values_mut() {
+            // A report does without the words that it is about.
+            let does_without = client.is(Role::Housekeeper);
             let Client { window: Some(window), link, .. } = client else { continue };
-            show(&mut self.log, window, link);
+            show(&mut self.log, window, link, &mut |message, why| {
+                lost.extend((!does_without).then_some((message, why)));
+                !does_without
+            });
+        }
+        for (message, why) in lost {
+            self.isolate(message, &why);
         }
     }
 
@@ -339,7 +394,8 @@ impl<D: Disk> Service<D> {
         };
         let mut next = cursor;
         let mut count = 0;
-        for facts in self.log.messages_from(cursor).take(SNAPSHOT_STEP) {
+        let whole = self.log.messages_from(cursor).filter(|facts| !self.isolated.contains(facts.sequence));
+        for facts in whole.take(SNAPSHOT_STEP) {
             next = MessageSequence(facts.sequence.0 + 1);
             count += 1;
             client.send(&FromStore::Stream(StreamFrame::Message(Box::new(translate::facts(facts)))));
@@ -353,8 +409,14 @@ impl<D: Disk> Service<D> {
     }
 }
 
-/// Fills free cells, one for each fetch in turn.
-fn show<D: Disk>(log: &mut Log<D>, window: &mut Window, link: &Link) {
+/// Fills free cells, one for each fetch in turn. What turns out to be lost is told to `lost`, which says whether its message is
+/// to be kept apart.
+fn show<D: Disk>(
+    log: &mut Log<D>,
+    window: &mut Window,
+    link: &Link,
+    lost: &mut dyn FnMut(MessageSequence, String) -> bool,
+) {
     let mut at = 0;
     while at < window.fetches.len() {
         let Some(cell) = window.take_cell(at) else {
@@ -377,13 +439,23 @@ fn show<D: Disk>(log: &mut Log<D>, window: &mut Window, link: &Link) {
                     window.end_fetch(at);
                 }
             }
+            Err(ReadError::Unknown(_)) => {
+                // It has come to its end while it was read, by an order or by another process.
+                window.put_back(at, cell);
+                window.end_fetch(at);
+                let why = "the message is no longer in the log".to_owned();
+                push(link, &FromStore::NoMessage { request, absence: Absence::Dead, why });
+            }
             other => {
+                let is_lost = other.as_ref().map_or_else(is_loss, |_| true);
                 let why =
                     other.map_or_else(|error| error.to_string(), |_| "the content ends early".to_owned());
                 tracing::error!(event = "content.unreadable", %message, why, "content cannot be read");
                 window.put_back(at, cell);
                 window.end_fetch(at);
-                push(link, &FromStore::NoMessage { request, is_gone: false, why });
+                let is_isolated = is_lost && lost(message, why.clone());
+                let absence = if is_isolated { Absence::Isolated } else { Absence::Unreadable };
+                push(link, &FromStore::NoMessage { request, absence, why });
             }
         }
     }
@@ -433,28 +505,6 @@ impl Client {
         self.hello = Some(hello);
     }
 
-    /// Lists as many messages as were asked for, or as fit a datagram.
-    fn list<D: Disk>(&self, log: &Log<D>, from: MessageSequence, count_max: u32) {
-        let mut count = usize::try_from(count_max.clamp(1, 256)).unwrap_or(1);
-        loop {
-            let mut messages: Vec<_> =
-                log.messages_from(from).take(count + 1).map(translate::facts).collect();
-            let next = messages.get(count).map(|more| more.sequence);
-            messages.truncate(count);
-            match self.link.push(&FromStore::Listed { messages, next }) {
-                Err(_) if count > 1 => count /= 2,
-                Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "a message's facts do not fit a datagram"
-                    );
-                    return;
-                }
-                Ok(()) => return,
-            }
-        }
-    }
-
     fn release(&mut self, cells: &[u16]) {
         let Some(window) = &mut self.window else { return };
         if !cells.iter().all(|cell| window.release(*cell)) {
@@ -491,7 +541,7 @@ impl Client {
                 self.link.push_with(&frame, memory).map_err(|error| error.to_string())
             });
         if let Err(why) = sent {
-            self.send(&FromStore::NoMessage { request, is_gone: false, why });
+            self.send(&FromStore::NoMessage { request, absence: Absence::Unreadable, why });
         }
     }
 }

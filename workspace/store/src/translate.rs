@@ -70,6 +70,7 @@ pub(crate) fn detail(detail: queue::MessageDetail) -> link::MessageDetail {
         sequence: detail.sequence,
         envelope: Arc::unwrap_or_clone(detail.envelope),
         content_octets: detail.content_octets,
+        content_sha256: detail.content_sha256,
         recipients: detail
             .states
             .into_iter()
@@ -94,6 +95,7 @@ pub(crate) fn effects(outcomes: &[(RecipientRange, Outcome)]) -> Vec<(RecipientR
     outcomes.iter().map(|(range, outcome)| (*range, effect(outcome))).collect()
 }
 
+/// The log's figures, without those that the service has of its own.
 pub(crate) fn status(status: &queue::LogStatus, manner: &Manner) -> link::StoreStatus {
     link::StoreStatus {
         messages_count: status.living_messages,
@@ -111,5 +113,6 @@ pub(crate) fn status(status: &queue::LogStatus, manner: &Manner) -> link::StoreS
         method_from: manner.backend_from,
         batch_octets_max: manner.batch_octets_max,
         batch_from: manner.batch_from,
+        ..link::StoreStatus::default()
     }
 }

@@ -232,7 +232,8 @@ impl Connection {
         }
         let trace = transaction.submission.trace_header(now, transaction.id);
         let lane = Lane::of(transaction.submission.precedence());
-        let mut upload = Upload::new(Rc::clone(&self.server.store), transaction.id, lane);
+        let mut upload =
+            Upload::new(Rc::clone(&self.server.store), transaction.id, lane, self.client.to_string());
         upload.push(&trace).await;
         transaction.upload = Some(upload);
         transaction.content_since = Instant::now();
@@ -269,6 +270,13 @@ impl Connection {
             Appended::Refused(Refusal::Full) => reject(452, 4, 3, 1, "the queue is full, try again later"),
             Appended::Refused(Refusal::Device) => {
                 reject(451, 4, 3, 0, "the message could not be stored, try again later")
+            }
+            Appended::Refused(Refusal::Discarded) => {
+                tracing::info!(event = "message.discarded", %id, %client, octets, "a message was discarded while it came in");
+                reject(554, 5, 3, 0, "the message was discarded by an operator")
+            }
+            Appended::Refused(Refusal::Expired) => {
+                reject(451, 4, 4, 2, "the content came too slowly, try again later")
             }
             Appended::Refused(Refusal::Invalid(why)) => {
                 tracing::error!(event = "message.invalid", %id, why, "the store refused a message");

@@ -24,6 +24,8 @@ pub(super) struct Upload {
     id: MessageId,
     /// The lane of every set of the message: all of one message travel in one. PROTOCOL.md.
     lane: Lane,
+    /// Who sends it: the store lists partial messages with it.
+    peer: String,
     digest: Sha256,
     octets: u64,
     chunk: Vec<u8>,
@@ -33,11 +35,12 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(store: Rc<StoreClient>, id: MessageId, lane: Lane) -> Self {
+    pub(super) fn new(store: Rc<StoreClient>, id: MessageId, lane: Lane, peer: String) -> Self {
         Self {
             store,
             id,
             lane,
+            peer,
             digest: Sha256::new(),
             octets: 0,
             chunk: Vec::new(),
@@ -69,7 +72,7 @@ impl Upload {
         // Once refused, the rest of the content is only swallowed.
         if self.refused.is_none() {
             let record = Append::Content { message: self.id, index: self.chunks_sent, octets: &self.chunk };
-            match self.store.append(self.lane, &[record]) {
+            match self.store.append_from(self.lane, &[record], Some(&self.peer)) {
                 Ok(answer) => self.in_flight.push_back(answer),
                 Err(error) => self.refused = Some(Refusal::Invalid(error.to_string())),
             }

@@ -83,16 +83,22 @@ impl Manager {
                     self.follow(message, consequence);
                 }
             }
-            StreamFrame::Dead { message } => {
-                if let Some(dead) = self.messages.remove(message) {
-                    for mlist in dead.mlists(message) {
-                        self.probes.remove(&mlist);
-                        self.processes.forget(mlist);
-                        self.apply(Event::Remove { mlist });
-                    }
-                }
+            StreamFrame::Dead { message } => self.forget(message),
+            StreamFrame::Isolated { message } => {
+                tracing::warn!(event = "message.isolated", %message, "a damaged message is attempted no more");
+                self.forget(message);
             }
             StreamFrame::Mark { token } => self.marked(token),
+        }
+    }
+
+    /// Nothing more is to be done for a message, or nothing can be: a process that works on it is let finish.
+    fn forget(&mut self, message: MessageSequence) {
+        let Some(known) = self.messages.remove(message) else { return };
+        for mlist in known.mlists(message) {
+            self.probes.remove(&mlist);
+            self.processes.forget(mlist);
+            self.apply(Event::Remove { mlist });
         }
     }
 

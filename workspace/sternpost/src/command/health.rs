@@ -128,7 +128,7 @@ fn state(findings: &[Finding]) -> State {
 /// # Errors
 /// When the file of `--boot` cannot be written.
 pub(crate) fn run(arguments: &Arguments) -> CommandResult {
-    let findings = ask::on_loop(async { Ok(watch(arguments).await) })??;
+    let findings = ask::on_loop(watch(arguments))?;
     let state = state(&findings);
     if arguments.json {
         output::print_json(&as_json(&findings));

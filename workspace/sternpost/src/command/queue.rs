@@ -92,14 +92,7 @@ pub(crate) fn run(command: &Command) -> CommandResult {
         }
         Command::Show { id, path: Some(path), json, .. } => offline::show(path, *id, *json),
         Command::Show { which, id, json, .. } => {
-            let detail = ask::on_loop(async {
-                ask::store(which)?
-                    .store_answer(&ToStore::Show { message: *id }, |frame| match frame {
-                        FromStore::Shown { detail } => Some(detail),
-                        _ => None,
-                    })
-                    .await
-            })?;
+            let detail = ask::on_loop(async { ask::store(which)?.store_detail(*id).await })?;
             print_detail(*id, detail.as_deref(), *json)
         }
         Command::Why { which, id, json } => {
@@ -228,7 +221,7 @@ fn print_detail(id: MessageId, detail: Option<&MessageDetail>, json: bool) -> Co
             output::print_json(&Value::Null);
         } else {
             output::print(&format!(
-                "{id} is not in the queue: it was handed over or discarded, or never accepted; or its envelope is too large for an answer, then try --path"
+                "{id} is not in the queue: it was handed over or discarded, or never accepted"
             ));
         }
         return Ok(exit_code(false));
@@ -379,6 +372,7 @@ mod tests {
                 client: "127.0.0.1".into(),
             },
             content_octets: 10,
+            content_sha256: [0; 32],
             recipients: vec![RecipientRecord {
                 state: RecipientState::Pending,
                 attempts: 2,

@@ -16,7 +16,7 @@ const FAILING_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Which switch, and how it is printed.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, an entry is wrong, no configuration is in force, a listener does not\nlisten, a role does not stay, a change is held or cannot be used, or the log is full."
+    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, an entry is wrong, no configuration is in force, a listener does not\nlisten, a role does not stay, a change is held or cannot be used, the log or its share of partial messages is full, or a\nmessage is isolated."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -82,6 +82,8 @@ fn is_well(status: &Value) -> bool {
         && configuration["held"].is_null()
         && configuration["unusable"].as_array().is_none_or(Vec::is_empty)
         && status["store"]["full"] == false
+        && status["store"]["partials_full"] == false
+        && status["store"]["isolated"] == 0
         && status["listeners_failed"].as_array().is_none_or(Vec::is_empty)
         && status["roles_failing"].as_array().is_none_or(Vec::is_empty)
 }
@@ -135,6 +137,10 @@ fn store_value(status: &StoreStatus) -> Value {
         "segments": status.segments_count,
         "segments_free": status.segments_free_count,
         "partials": status.partials_count,
+        "partials_octets": status.partials_octets,
+        "partials_full": status.partials_are_full,
+        "isolated": status.isolated_count,
+        "damaged_places": status.damaged_places_count,
         "full": status.is_full,
         "batches": status.batches_count,
         "written_octets": status.written_octets,
@@ -207,7 +213,7 @@ mod tests {
     fn the_exit_status_says_whether_somebody_must_look() {
         let well = json!({
             "qmgr": {"configuration": {"generation": 1, "problems": [], "unusable": [], "held": null}},
-            "store": {"full": false},
+            "store": {"full": false, "partials_full": false, "isolated": 0},
             "listeners_failed": [],
             "roles_failing": [],
         });
@@ -216,6 +222,8 @@ mod tests {
             ("/qmgr", json!({"error": "no answer"})),
             ("/store", json!({"error": "no answer"})),
             ("/store/full", json!(true)),
+            ("/store/partials_full", json!(true)),
+            ("/store/isolated", json!(1)),
             ("/listeners_failed", json!([{"name": "in"}])),
             ("/roles_failing", json!([{"role": "store"}])),
             ("/qmgr/configuration/problems", Value::Null),

@@ -152,23 +152,14 @@ async fn submit(store: &mut Asking, probe: &Probe<'_>) -> Result<Result<(), Refu
         },
     ];
     store
-        .store_answer(&ToStore::Append { lane: Lane::Outcome, number: 1, records: records.into() }, |frame| {
-            match frame {
+        .store_answer(
+            &ToStore::Append { lane: Lane::Outcome, number: 1, records: records.into(), peer: None },
+            |frame| match frame {
                 FromStore::Committed { lane: Lane::Outcome, .. } => Some(Ok(())),
                 FromStore::Refused { refusal, .. } => Some(Err(refusal)),
                 _ => None,
-            }
-        })
-        .await
-}
-
-/// Where the probe stands in the log; none when it is dead.
-async fn shown(store: &mut Asking, probe: &Probe<'_>) -> Result<Option<Box<MessageDetail>>, AskError> {
-    store
-        .store_answer(&ToStore::Show { message: probe.id }, |frame| match frame {
-            FromStore::Shown { detail } => Some(detail),
-            _ => None,
-        })
+            },
+        )
         .await
 }
 
@@ -185,6 +176,7 @@ async fn follow(
             Refusal::Full => "it is full".to_owned(),
             Refusal::Device => "its device does not take writes".to_owned(),
             Refusal::Invalid(why) => why,
+            Refusal::Discarded | Refusal::Expired => "it was thrown away".to_owned(),
         };
         findings.push(Finding::bad(looks::QUEUE, format!("the log did not take a probe: {why}")));
         return Ok(());
@@ -192,7 +184,8 @@ async fn follow(
     let mut failures: Vec<Option<String>> = vec![None; probe.legs.len()];
     let mut detail;
     loop {
-        detail = shown(&mut store, probe).await?;
+        // Where it stands in the log; none when it is dead.
+        detail = store.store_detail(probe.id).await?;
         let Some(detail) = &detail else { break };
         // What has failed is closed, and the message dead, as soon as the housekeeper has seen it.
         for (leg, failure) in probe.legs.iter().zip(&mut failures) {

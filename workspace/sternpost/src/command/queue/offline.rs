@@ -64,6 +64,7 @@ pub(super) fn detail_of(detail: sternpost_queue::MessageDetail) -> MessageDetail
         sequence: detail.sequence,
         envelope: (*detail.envelope).clone(),
         content_octets: detail.content_octets,
+        content_sha256: detail.content_sha256,
         recipients: detail.states.into_iter().map(record).collect(),
     }
 }

@@ -259,6 +259,17 @@ fn problems(facts: &Facts) -> Vec<String> {
     if status["store"]["write_errors"].as_u64().is_some_and(|count| count > 0) {
         problems.push("the disk has refused writes: replace it soon".to_owned());
     }
+    if let Some(count) = status["store"]["isolated"].as_u64().filter(|count| *count > 0) {
+        problems.push(format!(
+            "{count} messages are damaged on the disk and kept apart: replace the disk soon, and save what is left of them on a host"
+        ));
+    }
+    if status["store"]["partials_full"] == true {
+        problems.push(
+            "mail that is not complete fills its share of the queue: large messages are refused until it is, or is given up"
+                .to_owned(),
+        );
+    }
     for failed in status["listeners_failed"].as_array().into_iter().flatten() {
         let word = |key: &str| failed[key].as_str().unwrap_or_default();
         problems.push(format!("the listener {} cannot listen: {}", word("name"), word("why")));

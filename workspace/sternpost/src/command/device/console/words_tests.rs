@@ -114,6 +114,19 @@ fn each_milestone_is_said_once_with_seconds_that_never_go_back() {
 }
 
 #[test]
+fn messages_that_are_kept_apart_are_a_problem_and_a_full_share_of_partial_ones_too() {
+    let mut running = running();
+    running["store"]["isolated"] = json!(2);
+    running["store"]["partials_full"] = json!(true);
+    let problems = problems(&facts(running));
+    let wanted =
+        ["2 messages are damaged on the disk and kept apart", "mail that is not complete fills its share"];
+    for words in wanted {
+        assert!(problems.iter().any(|problem| problem.starts_with(words)), "{words}: {problems:?}");
+    }
+}
+
+#[test]
 fn a_configuration_of_an_earlier_day_is_called_so() {
     let mut status = running();
     status["qmgr"]["directory_connected"] = json!(false);

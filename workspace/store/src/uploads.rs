@@ -1,0 +1,236 @@
+//! Partial messages as far as the log does not know them: who sends each, which of them an operator has discarded, and
+//! whether they fill their share of the log.
+//!
+//! All of it is in memory: after a restart of the store the sender of a partial message is not known until its next chunk.
+
+use crate::client::ClientId;
+use rustc_hash::FxHashMap;
+use sternpost_link::store::{Append, Lane, Refusal};
+use sternpost_message::{MessageId, UnixMillis};
+use sternpost_queue::{Disk, Log, Parameters};
+
+/// Senders that are remembered beside those of the partial messages in the log, before the others are forgotten.
+const UPLOADS_SPARE: usize = 4_096;
+/// A peer's name is an address; what is longer is cut.
+const PEER_CHARACTERS_MAX: usize = 80;
+/// Between two looks whether a share that was full has room again.
+const LOOK_AGAIN_MS: u64 = 250;
+
+/// The content of one message on its way in.
+#[derive(Debug)]
+struct Upload {
+    /// None where an operator has discarded it before the store has heard of its sender.
+    sender: Option<Sender>,
+    is_discarded: bool,
+    /// When it was last heard of.
+    last_at: UnixMillis,
+}
+
+/// Who sends it, and in which lane.
+#[derive(Debug)]
+struct Sender {
+    client: ClientId,
+    lane: Lane,
+    peer: Box<str>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Uploads {
+    by_message: FxHashMap<MessageId, Upload>,
+    /// The share of partial messages in percent of the log.
+    share_max_percent: u8,
+    /// When the log throws away content of which nothing more comes.
+    timeout_ms: u64,
+    /// When a full share is looked at again; none while it is not.
+    full_until: Option<UnixMillis>,
+}
+
+impl Upload {
+    fn is_sent_by(&self, client: ClientId) -> bool {
+        self.sender.as_ref().is_some_and(|sender| sender.client == client)
+    }
+
+    fn peer(&self) -> Option<&str> {
+        self.sender.as_ref().map(|sender| &*sender.peer)
+    }
+}
+
+impl Uploads {
+    pub(crate) fn new(parameters: &Parameters) -> Self {
+        Self {
+            by_message: FxHashMap::default(),
+            share_max_percent: parameters.partial_share_max_percent,
+            timeout_ms: parameters.partial_timeout_ms,
+            full_until: None,
+        }
+    }
+
+    /// A client appends. Notes who sends content without envelope, and refuses what an operator has discarded meanwhile.
+    pub(crate) fn append<D: Disk>(
+        &mut self,
+        client: ClientId,
+        lane: Lane,
+        records: &[Append<'_>],
+        peer: Option<&str>,
+        (log, now): (&Log<D>, UnixMillis),
+    ) -> Result<(), Refusal> {
+        if let (Some(peer), Some(Append::Content { message, index, .. })) = (peer, records.first())
+            && self.begins(*message, *index, client)
+        {
+            self.make_room(log);
+            let peer = peer.chars().take(PEER_CHARACTERS_MAX).collect::<String>().into_boxed_str();
+            let sender = Some(Sender { client, lane, peer });
+            self.by_message.insert(*message, Upload { sender, is_discarded: false, last_at: now });
+        }
+        if self.by_message.is_empty() {
+            return Ok(());
+        }
+        for record in records {
+            match record {
+                Append::Content { message, .. } | Append::Envelope { message, .. } => {
+                    self.goes_on(*message, log, now)?;
+                }
+                Append::DiscardPartial { .. } | Append::Outcome { .. } => {}
+            }
+            match record {
+                Append::Envelope { message, .. } | Append::DiscardPartial { message } => {
+                    self.by_message.remove(message);
+                }
+                Append::Content { .. } | Append::Outcome { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a message begins with this chunk. One that was discarded, or broken off, may begin anew, but not by the client
+    /// that sends it already: an import under the same id does.
+    fn begins(&self, message: MessageId, chunk: u32, client: ClientId) -> bool {
+        self.by_message.get(&message).is_none_or(|upload| chunk == 0 && !upload.is_sent_by(client))
+    }
+
+    fn make_room<D: Disk>(&mut self, log: &Log<D>) {
+        let partials = usize::try_from(log.status().partials).unwrap_or(usize::MAX);
+        if self.by_message.len() >= partials.saturating_mul(2).saturating_add(UPLOADS_SPARE) {
+            let known: rustc_hash::FxHashSet<_> = log.partials().map(|partial| partial.message).collect();
+            let is_refused = |upload: &Upload| upload.is_discarded && upload.sender.is_some();
+            self.by_message.retain(|message, upload| is_refused(upload) || known.contains(message));
+        }
+    }
+
+    /// More of a message has come, of which some is there: unless that is so no longer.
+    fn goes_on<D: Disk>(&mut self, message: MessageId, log: &Log<D>, now: UnixMillis) -> Result<(), Refusal> {
+        let Some(upload) = self.by_message.get_mut(&message) else { return Ok(()) };
+        if upload.is_discarded {
+            return Err(Refusal::Discarded);
+        }
+        let pause_ms = now.since_ms(upload.last_at);
+        if pause_ms >= self.timeout_ms && !log.partials().any(|partial| partial.message == message) {
+            let peer = upload.peer();
+            tracing::warn!(event = "partial.expired", id = %message, peer, pause_ms, "a message came too slowly");
+            return Err(Refusal::Expired);
+        }
+        upload.last_at = now;
+        Ok(())
+    }
+
+    /// An operator discards a partial message: what else comes of it is refused. Gives the lane in which it comes, behind
+    /// which its end must go.
+    pub(crate) fn discard(&mut self, message: MessageId, now: UnixMillis) -> Option<Lane> {
+        let unknown = Upload { sender: None, is_discarded: false, last_at: now };
+        let upload = self.by_message.entry(message).or_insert(unknown);
+        upload.is_discarded = true;
+        upload.sender.as_ref().map(|sender| sender.lane)
+    }
+
+    /// The client's link has ended: nothing more comes of what was discarded.
+    pub(crate) fn lost(&mut self, client: ClientId) {
+        self.by_message.retain(|_, upload| !upload.is_discarded || !upload.is_sent_by(client));
+    }
+
+    pub(crate) fn peer(&self, message: MessageId) -> Option<&str> {
+        self.by_message.get(&message)?.peer()
+    }
+
+    /// Whether the share is full.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.full_until.is_some()
+    }
+
+    /// When [`Self::has_room_again`] should be asked.
+    pub(crate) const fn wake_at(&self) -> Option<UnixMillis> {
+        self.full_until
+    }
+
+    /// The log has refused content without envelope for want of room, though it accepts mail. True when that is because
+    /// the share is full, and was not known.
+    pub(crate) fn is_full_now<D: Disk>(&mut self, log: &Log<D>, octets: u64, now: UnixMillis) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        let is_over = log.partial_octets() + octets > self.octets_max(log);
+        let is_news = log.status().accepts && is_over;
+        if is_news {
+            self.full_until = Some(now.plus_ms(LOOK_AGAIN_MS));
+        }
+        is_news
+    }
+
+    /// Whether a share that was full has room again: an eighth of it.
+    pub(crate) fn has_room_again<D: Disk>(&mut self, log: &Log<D>, now: UnixMillis) -> bool {
+        if self.full_until.is_none_or(|until| now < until) {
+            return false;
+        }
+        let has_room = log.partial_octets() <= self.octets_max(log) / 8 * 7;
+        self.full_until = (!has_room).then(|| now.plus_ms(LOOK_AGAIN_MS));
+        has_room
+    }
+
+    fn octets_max<D: Disk>(&self, log: &Log<D>) -> u64 {
+        log.status().geometry.octets() / 100 * u64::from(self.share_max_percent)
+    }
+
+    pub(crate) const fn share_max_percent(&self) -> u8 {
+        self.share_max_percent
+    }
+}
+
+/// Octets of content without envelope.
+pub(crate) fn partial_octets<D: Disk>(log: &Log<D>) -> u64 {
+    log.partials().map(|partial| partial.octets).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sternpost_platform::disk::{DiskBackend, open_log_disk};
+    use sternpost_queue::Geometry;
+
+    #[test]
+    fn what_was_discarded_stays_so_for_its_sender_and_may_be_begun_anew_by_another() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let geometry = Geometry { segment_octets: 1 << 20, segments: 8 };
+        file.as_file().set_len(geometry.octets() + sternpost_queue::HEAD_OCTETS).unwrap();
+        let disk = open_log_disk(file.path(), DiskBackend::Dsync, 0).unwrap();
+        let disk = Log::create(disk, geometry, [7; 16]).unwrap();
+        let (log, _) = Log::open(disk, Parameters::default(), UnixMillis(0)).unwrap();
+        let mut uploads = Uploads::new(&Parameters::default());
+        let (sender, another, now) = (ClientId(1), ClientId(2), UnixMillis(1_000));
+        let take = |uploads: &mut Uploads, client, id: u8, index| {
+            let content = [Append::Content { message: MessageId([id; 16]), index, octets: b"x" }];
+            uploads.append(client, Lane::Normal, &content, Some("192.0.2.1:4711"), (&log, now))
+        };
+        let (known, unknown) = (MessageId([1; 16]), MessageId([2; 16]));
+        assert_eq!(take(&mut uploads, sender, 1, 0), Ok(()));
+        assert_eq!(uploads.peer(known), Some("192.0.2.1:4711"));
+        assert_eq!(uploads.discard(known, now), Some(Lane::Normal));
+        // The store was started again since the sender of this one was last heard of.
+        assert_eq!(uploads.discard(unknown, now), None);
+        uploads.lost(another);
+        for id in [1, 2] {
+            assert_eq!(take(&mut uploads, sender, id, 3), Err(Refusal::Discarded));
+            assert_eq!(take(&mut uploads, another, id, 0), Ok(()));
+            assert_eq!(take(&mut uploads, another, id, 1), Ok(()));
+        }
+    }
+}
