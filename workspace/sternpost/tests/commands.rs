@@ -62,7 +62,14 @@ fn every_command_has_help_with_an_example() {
 fn without_a_switch_the_error_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let id = "0f0e0d0c0b0a09080706050403020100";
-    let rows: [&[&str]; 4] = [&["status"], &["queue", "list"], &["queue", "show", id], &["queue", "why", id]];
+    let rows: [&[&str]; 6] = [
+        &["status"],
+        &["queue", "list"],
+        &["queue", "list", "--isolated"],
+        &["queue", "list", "--partials"],
+        &["queue", "show", id],
+        &["queue", "why", id],
+    ];
     for arguments in rows {
         let output = sternpost(&[arguments, &["--run-directory", "run"]].concat(), folder.path());
         let error = text(&output.stderr);

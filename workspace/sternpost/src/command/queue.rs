@@ -1,5 +1,6 @@
 //! `sternpost queue`: the living messages, as the running store has them or as the log has them offline.
 
+mod list;
 mod meter;
 mod offline;
 mod verify;
@@ -22,9 +23,9 @@ const PAGE_MESSAGES: u32 = 256;
 /// What is looked at.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// List living messages, in the order of acceptance
+    /// List living messages, in the order of acceptance; or isolated ones, or partial ones
     #[command(
-        after_help = "Examples:\n  sternpost queue list\n  sternpost queue list --limit 1000 --json\n  sternpost queue list --path /var/lib/sternpost/queue.log"
+        after_help = "Examples:\n  sternpost queue list\n  sternpost queue list --limit 1000 --json\n  sternpost queue list --isolated\n  sternpost queue list --partials\n  sternpost queue list --path /var/lib/sternpost/queue.log"
     )]
     List {
         #[command(flatten)]
@@ -32,6 +33,12 @@ pub(crate) enum Command {
         /// Read this log instead of asking the store; the switch must not run
         #[arg(long, value_name = "LOG", conflicts_with_all = ["run_directory", "bootstrap"])]
         path: Option<PathBuf>,
+        /// List the messages of which a part is lost, and which are kept apart
+        #[arg(long, conflicts_with = "partials")]
+        isolated: bool,
+        /// List the messages of which only a part has come, with who sends each
+        #[arg(long)]
+        partials: bool,
         /// How many at most
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: usize,
@@ -84,10 +91,17 @@ pub(crate) enum Command {
 /// When nobody answers, or the log cannot be read.
 pub(crate) fn run(command: &Command) -> CommandResult {
     match command {
+        Command::List { which, path, isolated: true, limit, json, .. } => {
+            list::list_isolated(which, path.as_deref(), *limit, *json)
+        }
+        Command::List { which, path, partials: true, limit, json, .. } => {
+            list::list_partials(which, path.as_deref(), *limit, *json)
+        }
         Command::List { path: Some(path), limit, json, .. } => offline::list(path, *limit, *json),
         Command::List { which, limit, json, .. } => {
             let messages = ask::on_loop(listed(which, *limit))?;
             print_list(&messages.iter().map(Listed::of_facts).collect::<Vec<_>>(), *json);
+            list::remark(which)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Show { id, path: Some(path), json, .. } => offline::show(path, *id, *json),
