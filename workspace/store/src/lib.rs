@@ -8,6 +8,7 @@
 mod client;
 mod device;
 mod isolated;
+pub mod offline;
 mod service;
 mod translate;
 mod uploads;
@@ -93,6 +94,12 @@ pub enum StoreError {
         path: PathBuf,
         /// Its size.
         octets: u64,
+    },
+    /// Where a log should be, there is none, or none yet.
+    #[error("there is no log at {}; name the file or device that [queue] path of the bootstrap names", path.display())]
+    NoLog {
+        /// File or device.
+        path: PathBuf,
     },
     /// The listening socket could not be used.
     #[error("cannot listen for the other processes")]

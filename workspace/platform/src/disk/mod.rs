@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags};
 use sternpost_queue::{AlignedBuffer, Disk, DiskError};
 
 use dsync::DsyncDisk;
@@ -114,6 +115,20 @@ impl LogDisk {
         match &self.backend {
             Backend::Uring(disk) => disk.readiness(),
             Backend::Dsync(disk) => disk.readiness(),
+        }
+    }
+
+    /// Waits until the write under way has ended, for whoever has nothing else to do. Only while one is.
+    ///
+    /// # Errors
+    /// Those of `poll`.
+    pub fn wait(&self) -> io::Result<()> {
+        let readiness = self.readiness();
+        loop {
+            match rustix::event::poll(&mut [PollFd::new(&readiness, PollFlags::IN)], None) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return Ok(other.map(drop)?),
+            }
         }
     }
 

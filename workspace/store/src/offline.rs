@@ -1,0 +1,131 @@
+//! The log without the store's process: what a command writes into it while no switch runs on it.
+//!
+//! It takes the lock that the store takes, and appends by the same rules. Not here: reading for its own sake, which needs no
+//! lock of a writer (`sternpost queue` does it).
+
+use crate::{StoreError, translate};
+use std::path::{Path, PathBuf};
+use sternpost_link::store::{Append, Lane, Refusal, Standing};
+use sternpost_message::MessageId;
+use sternpost_platform::clock::Clock;
+use sternpost_platform::disk::{DiskBackend, LogDisk, open_log_disk};
+use sternpost_queue::{Log, LogEvent, Parameters};
+
+/// The number of a set, and what became of it.
+pub type Answer = (u64, Result<(), Refusal>);
+
+/// A log that nobody else has open.
+pub struct OfflineLog {
+    log: Log<LogDisk>,
+    clock: Clock,
+    /// Messages of whose content a part was not found.
+    isolated: Vec<MessageId>,
+    path: PathBuf,
+}
+
+impl OfflineLog {
+    /// Takes the log, as the store does at its start. None is made where there is none.
+    ///
+    /// # Errors
+    /// `Device` when somebody else has it (a switch runs on it), `NoLog`, `Recover`.
+    pub fn take(path: &Path) -> Result<Self, StoreError> {
+        let no_log = || StoreError::NoLog { path: path.to_owned() };
+        if !path.exists() {
+            return Err(no_log());
+        }
+        let clock = Clock::default();
+        let disk = open_log_disk(path, DiskBackend::Dsync, 0).map_err(StoreError::Device)?;
+        let recover = |source| StoreError::Recover { path: path.to_owned(), source };
+        if disk.is_blank().map_err(|error| recover(error.into()))? {
+            return Err(no_log());
+        }
+        let (log, report) = Log::open(disk, Parameters::default(), clock.now()).map_err(recover)?;
+        let isolated = report.damaged_messages.iter().map(|(_, id)| *id).collect();
+        Ok(Self { log, clock, isolated, path: path.to_owned() })
+    }
+
+    /// Where a message stands.
+    #[must_use]
+    pub fn standing(&self, message: MessageId) -> Standing {
+        match self.log.find(message) {
+            Some(sequence) if self.isolated.contains(&message) => Standing::Isolated(sequence),
+            Some(sequence) => Standing::Living(sequence),
+            None if self.log.knows(message) => Standing::Dead,
+            None if self.log.partials().any(|partial| partial.message == message) => Standing::Partial,
+            None => Standing::Unknown,
+        }
+    }
+
+    /// Gives a set to the log; its answer comes with its number from [`Self::settle`].
+    ///
+    /// # Errors
+    /// What the log refuses at once.
+    pub fn append(&mut self, lane: Lane, records: Vec<Append<'_>>, number: u64) -> Result<(), Refusal> {
+        let set = translate::set(records);
+        let appended = self.log.append(self.clock.now(), translate::lane(lane), set, number);
+        appended.map_err(|error| translate::refusal(&error))
+    }
+
+    /// Writes what waits, and waits for it. Gives the number of each set that was answered, with the refusal of one that was
+    /// refused.
+    ///
+    /// # Errors
+    /// `Watch` when the end of a write cannot be waited for.
+    pub fn settle(&mut self) -> Result<Vec<Answer>, StoreError> {
+        let mut answers = Vec::new();
+        loop {
+            self.log.drive(self.clock.now());
+            let mut is_quiet = true;
+            while let Some(event) = self.log.poll() {
+                is_quiet = false;
+                match event {
+                    LogEvent::Committed { ticket } => answers.push((ticket, Ok(()))),
+                    LogEvent::Refused { ticket, error } => {
+                        answers.push((ticket, Err(translate::refusal(&error))));
+                    }
+                    LogEvent::Alarm(alarm) => tracing::error!(event = "log.alarm", "{alarm}"),
+                    LogEvent::Accepted { .. } | LogEvent::Outcome { .. } | LogEvent::Dead { .. } => {}
+                }
+            }
+            if self.log.is_writing() {
+                self.log.disk().wait().map_err(StoreError::Watch)?;
+            } else if is_quiet {
+                return Ok(answers);
+            }
+        }
+    }
+
+    /// File or device.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sternpost_queue::{Geometry, HEAD_OCTETS};
+
+    #[test]
+    fn a_log_is_neither_made_nor_taken_from_the_one_who_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        assert!(matches!(OfflineLog::take(&path), Err(StoreError::NoLog { .. })));
+        assert!(!path.exists());
+        std::fs::write(&path, vec![0; 2 * usize::try_from(HEAD_OCTETS).unwrap()]).unwrap();
+        assert!(matches!(OfflineLog::take(&path), Err(StoreError::NoLog { .. })));
+        let geometry = Geometry { segment_octets: 1 << 20, segments: 8 };
+        std::fs::write(&path, vec![0; usize::try_from(geometry.octets()).unwrap()]).unwrap();
+        let disk = open_log_disk(&path, DiskBackend::Dsync, 0).unwrap();
+        drop(Log::create(disk, geometry, [7; 16]).unwrap());
+        let mut log = OfflineLog::take(&path).unwrap();
+        assert!(matches!(OfflineLog::take(&path), Err(StoreError::Device(_))));
+        let message = MessageId([1; 16]);
+        assert_eq!(log.standing(message), Standing::Unknown);
+        let content = Append::Content { message, index: 0, octets: b"octets" };
+        log.append(Lane::Normal, vec![content], 7).unwrap();
+        assert_eq!(log.settle().unwrap(), [(7, Ok(()))]);
+        assert_eq!(log.standing(message), Standing::Partial);
+    }
+}
