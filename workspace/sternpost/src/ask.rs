@@ -177,7 +177,7 @@ impl Asking {
         Ok(asking)
     }
 
-    fn say<F: Serialize>(&self, frame: &F) -> Result<(), AskError> {
+    pub(crate) fn say<F: Serialize>(&self, frame: &F) -> Result<(), AskError> {
         self.link.push(frame).map_err(|error| AskError::Refused { who: self.who, why: error.to_string() })
     }
 
@@ -334,6 +334,19 @@ impl Asking {
             _ => None,
         })
         .await
+    }
+
+    /// Sends the store a frame that was encoded before.
+    pub(crate) fn say_encoded(&self, frame: &[u8]) {
+        self.link.push_encoded(frame);
+    }
+
+    /// Hands over what the store says next. It may take its time: a disk that is slow is no error.
+    ///
+    /// # Errors
+    /// `Ended`, `NotUnderstood`.
+    pub(crate) async fn store_says(&mut self, mut take: impl FnMut(FromStore)) -> Result<(), AskError> {
+        self.next(|frame, _| take(frame)).await
     }
 }
 

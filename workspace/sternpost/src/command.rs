@@ -94,6 +94,9 @@ pub(crate) enum CommandError {
     /// The profile could not be written.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// A message cannot be sent to the store.
+    #[error(transparent)]
+    Upload(queue::UploadError),
     /// The log could not be inspected.
     #[error("the log {} cannot be inspected", path.display())]
     Log {

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Who owns a file and who may do what with it.
 #[derive(Clone, Copy, Debug)]
@@ -25,17 +25,112 @@ impl Owner {
 /// # Errors
 /// Those of the file system; the file is then the one before.
 pub(crate) fn put(path: &Path, octets: &[u8], owner: Owner) -> io::Result<()> {
-    let new = path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
-    // What a run that was killed has left.
-    let _ = std::fs::remove_file(&new);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(octets)?;
-    give(&file, owner)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    // The name too survives the loss of power.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    let mut writing = Writing::beside(path)?;
+    writing.file.write_all(octets)?;
+    give(&writing.file, owner)?;
+    writing.finish(path)?;
+    sync_names(path)
+}
+
+/// A file that is being written beside its place, readable for its owner alone. Dropping it takes it away.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    new: PathBuf,
+    file: File,
+    is_finished: bool,
+}
+
+impl Writing {
+    /// Begins a file beside the place of another one, or of itself.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn beside(path: &Path) -> io::Result<Self> {
+        let name = format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy());
+        let new = path.with_file_name(name);
+        // What a run that was killed has left.
+        let _ = std::fs::remove_file(&new);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        Ok(Self { new, file, is_finished: false })
+    }
+
+    /// Puts it into a place of the same folder. The names of the folder are for [`sync_names`].
+    ///
+    /// # Errors
+    /// Those of the file system; the file is then gone, and what was in its place is there.
+    pub(crate) fn finish(mut self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        std::fs::rename(&self.new, path)?;
+        self.is_finished = true;
+        Ok(())
+    }
+
+    /// Closes it, to be put into its place with others by [`put_all`].
+    pub(crate) fn close_for(mut self, place: PathBuf) -> Written {
+        self.is_finished = true;
+        Written { new: self.new.clone(), place, is_in_place: false }
+    }
+}
+
+/// A file that was written beside its place and closed. Dropping it takes it away.
+#[derive(Debug)]
+pub(crate) struct Written {
+    new: PathBuf,
+    place: PathBuf,
+    is_in_place: bool,
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        if !self.is_in_place {
+            let _ = std::fs::remove_file(&self.new);
+        }
+    }
+}
+
+/// Puts files of one folder into their places, in order: one sync of the file system for all of them, where one for each would
+/// be a commit of its journal each.
+///
+/// # Errors
+/// Those of the file system; then the first of the files are in their places, and the rest is gone.
+pub(crate) fn put_all(files: Vec<Written>) -> io::Result<()> {
+    let Some(first) = files.first() else { return Ok(()) };
+    rustix::fs::syncfs(File::open(folder_of(&first.place))?)?;
+    for mut file in files {
+        std::fs::rename(&file.new, &file.place)?;
+        file.is_in_place = true;
+    }
+    Ok(())
+}
+
+impl Write for Writing {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.file.write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            let _ = std::fs::remove_file(&self.new);
+        }
+    }
+}
+
+/// Lets the names of the folder in which `path` is survive the loss of power.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn sync_names(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes a folder, or changes the one that is there.
@@ -92,6 +187,38 @@ mod tests {
         assert_eq!(read_text(&path, 3).unwrap().as_deref(), Some("two"));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_not_finished_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let mut writing = Writing::beside(&path).unwrap();
+        writing.write_all(b"half").unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        drop(writing);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let mut writing = Writing::beside(&path).unwrap();
+        writing.write_all(b"whole").unwrap();
+        writing.finish(&folder.path().join("g")).unwrap();
+        assert_eq!(std::fs::read(folder.path().join("g")).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn many_files_come_into_their_places_together_or_leave_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let written = |name: &str| {
+            let mut writing = Writing::beside(&place(name)).unwrap();
+            writing.write_all(name.as_bytes()).unwrap();
+            writing.close_for(place(name))
+        };
+        drop(vec![written("a"), written("b")]);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        put_all(vec![written("a"), written("b")]).unwrap();
+        assert_eq!(std::fs::read(place("b")).unwrap(), b"b");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        put_all(Vec::new()).unwrap();
     }
 
     #[test]

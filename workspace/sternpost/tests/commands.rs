@@ -22,7 +22,10 @@ const TABLES: &str = "[node]\nname = \"north\"\nhostname = \"north.example\"\n";
 #[test]
 fn a_wrong_command_line_ends_with_status_two() {
     let folder = tempfile::tempdir().unwrap();
-    let rows: [&[&str]; 5] = [
+    let id = "0f0e0d0c0b0a09080706050403020100";
+    let rows: [&[&str]; 7] = [
+        &["queue", "export", id],
+        &["queue", "import"],
         &[],
         &["queue", "show", "0f"],
         &["check-config"],
@@ -37,7 +40,7 @@ fn a_wrong_command_line_ends_with_status_two() {
 #[test]
 fn every_command_has_help_with_an_example() {
     let folder = tempfile::tempdir().unwrap();
-    let rows: [&[&str]; 11] = [
+    let rows: [&[&str]; 13] = [
         &["run"],
         &["check-config"],
         &["config", "show"],
@@ -47,6 +50,8 @@ fn every_command_has_help_with_an_example() {
         &["queue", "show"],
         &["queue", "why"],
         &["queue", "verify"],
+        &["queue", "export"],
+        &["queue", "import"],
         &["provision", "schema"],
         &["provision", "init"],
     ];
@@ -62,13 +67,15 @@ fn every_command_has_help_with_an_example() {
 fn without_a_switch_the_error_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let id = "0f0e0d0c0b0a09080706050403020100";
-    let rows: [&[&str]; 6] = [
+    let rows: [&[&str]; 8] = [
         &["status"],
         &["queue", "list"],
         &["queue", "list", "--isolated"],
         &["queue", "list", "--partials"],
         &["queue", "show", id],
         &["queue", "why", id],
+        &["queue", "export", "--to", "mail"],
+        &["queue", "import", "mail"],
     ];
     for arguments in rows {
         let output = sternpost(&[arguments, &["--run-directory", "run"]].concat(), folder.path());

@@ -1,8 +1,13 @@
 //! `sternpost queue`: the living messages, as the running store has them or as the log has them offline.
 
+mod content;
+mod export;
+mod exported;
+mod import;
 mod list;
 mod meter;
 mod offline;
+mod upload;
 mod verify;
 
 use super::{CommandResult, exit_code};
@@ -16,6 +21,7 @@ use sternpost_link::store::{FromStore, MessageDetail, MessageFacts, ToStore};
 use sternpost_message::{Envelope, MessageId, MessageSequence, RecipientRange, UnixMillis};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+pub(crate) use upload::UploadError;
 
 /// The most that one frame of the store's answer may list.
 const PAGE_MESSAGES: u32 = 256;
@@ -71,6 +77,10 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write messages to files: content and envelope
+    Export(export::Arguments),
+    /// Put exported messages back
+    Import(import::Arguments),
     /// Read a whole log and check every octet that counts; the switch must not run
     #[command(
         after_help = "Examples:\n  sternpost queue verify --path /var/lib/sternpost/queue.log\n  sternpost queue verify --path /dev/sternpost/queue --json\n\nExit status: 0 no damage, 1 damage, 2 the log cannot be read. Damaged records are named with their offset on the device, and\nwith the message that each concerns."
@@ -118,6 +128,8 @@ pub(crate) fn run(command: &Command) -> CommandResult {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Export(arguments) => export::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
         Command::Verify { path, json } => verify::verify(path, *json),
     }
 }
@@ -282,15 +294,9 @@ fn detail_json(detail: &MessageDetail) -> Value {
         "precedence": precedence.name(),
         "mt_priority": mt_priority.map(sternpost_message::MtPriority::get),
         "content_octets": detail.content_octets,
-        "body": match body {
-            sternpost_message::BodyType::SevenBit => "7BIT",
-            sternpost_message::BodyType::EightBitMime => "8BITMIME",
-        },
+        "body": exported::body_name(*body),
         "smtputf8": smtputf8,
-        "ret": ret.map(|ret| match ret {
-            sternpost_message::Ret::Full => "FULL",
-            sternpost_message::Ret::Headers => "HDRS",
-        }),
+        "ret": ret.map(exported::ret_name),
         "envelope_id": envelope_id,
         "source": source,
         "client": client,

@@ -27,6 +27,14 @@ impl Meter {
         }
     }
 
+    /// So many are done, of which nobody knows how many there will be, with so many octets of content.
+    pub(super) fn count(&mut self, done: u64, octets: u64) {
+        if self.is_due() {
+            let rate = per_second(octets, self.started.elapsed()) >> 20;
+            self.line(&format!("{done} {}, {} MiB, {rate} MiB/s", self.what, octets >> 20));
+        }
+    }
+
     /// Takes the line away.
     pub(super) fn clear(&self) {
         if self.shown_at.is_some() {

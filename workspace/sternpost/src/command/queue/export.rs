@@ -1,0 +1,275 @@
+//! `sternpost queue export`: messages as files, content octet for octet and envelope as JSON, for `import` and for people.
+//!
+//! Each file is written beside its place, synced and renamed, the JSON last: a message whose JSON is there is there whole. Many
+//! small messages share a sync.
+
+use super::content::{CopyError, Found, Name, Part, Reading, Source};
+use super::exported;
+use super::meter::Meter;
+use crate::ask::{self, Which};
+use crate::command::{CommandError, CommandResult, exit_code};
+use crate::output;
+use crate::place::{self, Writing, Written};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use sternpost_link::store::Standing;
+use sternpost_message::{MessageId, MessageSequence};
+
+/// What is written before it is synced and put into its places.
+const UNSYNCED_MESSAGES_MAX: usize = 256;
+const UNSYNCED_OCTETS_MAX: u64 = 64 << 20;
+
+/// What is exported, and where to.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  sternpost queue export --to /backup/mail\n  sternpost queue export --to . 0f0e0d0c0b0a09080706050403020100\n  sternpost queue export --path /var/lib/sternpost/queue.log --to /backup/mail --damaged\n\nA message is ID.eml, its content octet for octet, and ID.json, its envelope with the state of each recipient. The queue keeps\nwhat is exported. A damaged message is ID.damaged.eml, what can be read of it, and ID.damaged.json, which says what is lost.\n\nExit status: 0 all is exported, 1 a message is not, or isolated ones were left out."
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    which: Which,
+    /// Read this log instead of asking the store; the switch must not run
+    #[arg(long, value_name = "LOG", conflicts_with_all = ["run_directory", "bootstrap"])]
+    path: Option<PathBuf>,
+    /// The folder for the files; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Export isolated messages too, as far as they can be read
+    #[arg(long)]
+    damaged: bool,
+    /// Overwrite files that are there
+    #[arg(long)]
+    force: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Queue ids; without any, all messages
+    #[arg(value_name = "ID")]
+    ids: Vec<MessageId>,
+}
+
+/// What was done.
+#[derive(Default)]
+struct Done {
+    exported: Vec<MessageId>,
+    damaged: Vec<MessageId>,
+    octets: u64,
+    failed: Vec<(MessageId, String)>,
+    isolated_left_out: u64,
+}
+
+/// Why one message was not exported.
+#[derive(Debug, thiserror::Error)]
+enum ExportError {
+    /// See there.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// It is not there.
+    #[error("it is not in the queue")]
+    Absent,
+    /// A part of it is lost, and damaged ones are not asked for.
+    #[error("{0}; --damaged exports what is left of it")]
+    Damaged(String),
+    /// A file is there.
+    #[error("{} is there already; --force overwrites it", .0.display())]
+    Exists(PathBuf),
+    /// A file cannot be written.
+    #[error("{} cannot be written", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// Exports and says what was done.
+///
+/// # Errors
+/// When nobody answers, the log cannot be read, or the folder cannot be made.
+pub(super) fn run(arguments: &Arguments) -> CommandResult {
+    let done = ask::on_loop(export(arguments))?;
+    for (id, why) in &done.failed {
+        eprintln!("error: {id}: {}", output::printable(why));
+    }
+    if done.isolated_left_out > 0 {
+        eprintln!(
+            "warning: {} isolated messages were left out; --damaged exports them too",
+            done.isolated_left_out
+        );
+    }
+    output::print(&if arguments.json { format!("{:#}", done.value()) } else { done.words(&arguments.to) });
+    Ok(exit_code(done.failed.is_empty() && done.isolated_left_out == 0))
+}
+
+async fn export(arguments: &Arguments) -> Result<Done, CommandError> {
+    let mut source = Source::open(&arguments.which, arguments.path.as_deref())?;
+    let failed = |source| CommandError::Write { path: arguments.to.clone(), source };
+    if !arguments.to.is_dir() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&arguments.to).map_err(failed)?;
+    }
+    let mut work = Work {
+        arguments,
+        done: Done::default(),
+        unsynced: Vec::new(),
+        unsynced_octets: 0,
+        meter: Meter::new("messages exported"),
+    };
+    if arguments.ids.is_empty() {
+        let mut from = Some(MessageSequence(0));
+        while let Some(first) = from {
+            let (names, next) = source.living(first).await?;
+            for name in names {
+                work.export(&mut source, name).await?;
+            }
+            // A store that names the same place again would be asked for ever.
+            from = next.filter(|next| *next > first);
+        }
+        let isolated = source.isolated().await?;
+        if arguments.damaged {
+            for name in isolated {
+                work.export(&mut source, name).await?;
+            }
+        } else {
+            work.done.isolated_left_out = isolated.len() as u64;
+        }
+    }
+    let ids: BTreeSet<_> = arguments.ids.iter().collect();
+    for id in ids {
+        match source.standing(*id).await? {
+            Standing::Living(sequence) => {
+                work.export(&mut source, Name { id: *id, sequence, is_isolated: false }).await?;
+            }
+            Standing::Isolated(sequence) => {
+                work.export(&mut source, Name { id: *id, sequence, is_isolated: true }).await?;
+            }
+            Standing::Dead | Standing::Partial | Standing::Unknown => {
+                work.done.failed.push((*id, ExportError::Absent.to_string()));
+            }
+        }
+    }
+    work.put_all()?;
+    work.meter.clear();
+    place::sync_names(&arguments.to.join("any")).map_err(failed)?;
+    Ok(work.done)
+}
+
+struct Work<'a> {
+    arguments: &'a Arguments,
+    done: Done,
+    /// Files that are not in their places yet.
+    unsynced: Vec<Written>,
+    unsynced_octets: u64,
+    meter: Meter,
+}
+
+impl Work<'_> {
+    /// Exports one message. That it cannot be exported does not keep the others.
+    ///
+    /// # Errors
+    /// When nobody answers any more, or nothing can be written.
+    async fn export(&mut self, source: &mut Source, name: Name) -> Result<(), CommandError> {
+        match self.message(source, name).await {
+            Ok((is_whole, octets)) => {
+                self.done.octets += octets;
+                self.unsynced_octets += octets;
+                if self.unsynced.len() >= 2 * UNSYNCED_MESSAGES_MAX
+                    || self.unsynced_octets >= UNSYNCED_OCTETS_MAX
+                {
+                    self.put_all()?;
+                }
+                let list = if is_whole { &mut self.done.exported } else { &mut self.done.damaged };
+                list.push(name.id);
+            }
+            // Nothing was asked for by its name, and nothing is left of it to export.
+            Err(ExportError::Copy(CopyError::Over) | ExportError::Absent)
+                if self.arguments.ids.is_empty() => {}
+            Err(ExportError::Copy(CopyError::Source(error))) => return Err(*error),
+            Err(ExportError::Write { path, source }) => return Err(CommandError::Write { path, source }),
+            Err(error) => self.done.failed.push((name.id, output::chain(&error))),
+        }
+        let done = self.done.exported.len() + self.done.damaged.len();
+        self.meter.count(done as u64, self.done.octets);
+        Ok(())
+    }
+
+    /// Exports one message. Whether it is whole, and how many octets of content were written.
+    async fn message(&mut self, source: &mut Source, name: Name) -> Result<(bool, u64), ExportError> {
+        let is_wanted_damaged = self.arguments.damaged;
+        let detail = match source.detail(name).await.map_err(CopyError::from)? {
+            Found::Detail(detail) => Ok(detail),
+            Found::Absent => return Err(ExportError::Absent),
+            Found::Unreadable(why) if is_wanted_damaged => Err(why),
+            Found::Unreadable(why) => return Err(ExportError::Damaged(why)),
+        };
+        let (whole, whole_json) = (self.place(name.id, "eml")?, self.place(name.id, "json")?);
+        let mut content = Writing::beside(&whole).map_err(write_error(&whole))?;
+        let content_octets = detail.as_ref().map_or(0, |detail| detail.content_octets);
+        let mut reading = Reading::of(name.sequence);
+        while let Some(part) = reading.next(source).await? {
+            if let Part::Octets(octets) = part {
+                content.write_all(&octets).map_err(write_error(&whole))?;
+            }
+        }
+        let remains = reading.end(content_octets);
+        let is_whole = detail
+            .as_ref()
+            .is_ok_and(|detail| remains.is_whole(detail.content_octets, &detail.content_sha256));
+        if !is_whole && !is_wanted_damaged {
+            return Err(ExportError::Damaged(remains.words()));
+        }
+        let value = match &detail {
+            Ok(detail) => exported::write(detail, (!is_whole).then_some(&remains)),
+            Err(why) => exported::write_without_envelope(name.id, name.sequence.0, why, &remains),
+        };
+        let (content_place, json_place) = if is_whole {
+            (whole, whole_json)
+        } else {
+            (self.place(name.id, "damaged.eml")?, self.place(name.id, "damaged.json")?)
+        };
+        let mut json = Writing::beside(&json_place).map_err(write_error(&json_place))?;
+        json.write_all(format!("{value:#}\n").as_bytes()).map_err(write_error(&json_place))?;
+        self.unsynced.extend([content.close_for(content_place), json.close_for(json_place)]);
+        Ok((is_whole, remains.octets))
+    }
+
+    fn put_all(&mut self) -> Result<(), CommandError> {
+        self.unsynced_octets = 0;
+        let failed = |source| CommandError::Write { path: self.arguments.to.clone(), source };
+        place::put_all(std::mem::take(&mut self.unsynced)).map_err(failed)
+    }
+
+    /// The place of a file that may be written.
+    fn place(&self, id: MessageId, extension: &str) -> Result<PathBuf, ExportError> {
+        let place = self.arguments.to.join(format!("{id}.{extension}"));
+        if !self.arguments.force && fs::symlink_metadata(&place).is_ok() {
+            return Err(ExportError::Exists(place));
+        }
+        Ok(place)
+    }
+}
+
+fn write_error(path: &Path) -> impl Fn(io::Error) -> ExportError {
+    move |source| ExportError::Write { path: path.to_owned(), source }
+}
+
+impl Done {
+    fn value(&self) -> Value {
+        let ids = |ids: &[MessageId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let failed = |(id, why): &(MessageId, String)| json!({ "id": id.to_string(), "why": why });
+        json!({
+            "exported": ids(&self.exported),
+            "damaged": ids(&self.damaged),
+            "content_octets": self.octets,
+            "failed": self.failed.iter().map(failed).collect::<Vec<_>>(),
+            "isolated_left_out": self.isolated_left_out,
+        })
+    }
+
+    fn words(&self, to: &Path) -> String {
+        let damaged = match self.damaged.len() {
+            0 => String::new(),
+            count => format!(", {count} of them damaged"),
+        };
+        let count = self.exported.len() + self.damaged.len();
+        format!("{count} messages with {} octets exported to {}{damaged}", self.octets, to.display())
+    }
+}
