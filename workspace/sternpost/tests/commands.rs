@@ -23,9 +23,13 @@ const TABLES: &str = "[node]\nname = \"north\"\nhostname = \"north.example\"\n";
 fn a_wrong_command_line_ends_with_status_two() {
     let folder = tempfile::tempdir().unwrap();
     let id = "0f0e0d0c0b0a09080706050403020100";
-    let rows: [&[&str]; 7] = [
+    let rows: [&[&str]; 11] = [
         &["queue", "export", id],
         &["queue", "import"],
+        &["queue", "restore"],
+        &["queue", "restore", "--yes", id],
+        &["queue", "discard", id],
+        &["queue", "discard", id, "--why", " "],
         &[],
         &["queue", "show", "0f"],
         &["check-config"],
@@ -40,7 +44,7 @@ fn a_wrong_command_line_ends_with_status_two() {
 #[test]
 fn every_command_has_help_with_an_example() {
     let folder = tempfile::tempdir().unwrap();
-    let rows: [&[&str]; 13] = [
+    let rows: [&[&str]; 15] = [
         &["run"],
         &["check-config"],
         &["config", "show"],
@@ -52,6 +56,8 @@ fn every_command_has_help_with_an_example() {
         &["queue", "verify"],
         &["queue", "export"],
         &["queue", "import"],
+        &["queue", "restore"],
+        &["queue", "discard"],
         &["provision", "schema"],
         &["provision", "init"],
     ];
@@ -67,7 +73,7 @@ fn every_command_has_help_with_an_example() {
 fn without_a_switch_the_error_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let id = "0f0e0d0c0b0a09080706050403020100";
-    let rows: [&[&str]; 8] = [
+    let rows: [&[&str]; 10] = [
         &["status"],
         &["queue", "list"],
         &["queue", "list", "--isolated"],
@@ -76,6 +82,8 @@ fn without_a_switch_the_error_says_what_to_do() {
         &["queue", "why", id],
         &["queue", "export", "--to", "mail"],
         &["queue", "import", "mail"],
+        &["queue", "restore", id],
+        &["queue", "discard", id, "--why", "it is lost"],
     ];
     for arguments in rows {
         let output = sternpost(&[arguments, &["--run-directory", "run"]].concat(), folder.path());

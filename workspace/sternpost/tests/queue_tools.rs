@@ -1,4 +1,4 @@
-//! What operators do with what is in a queue: verify, export, import.
+//! What operators do with what is in a queue: verify, export, import, restore, discard.
 
 mod switch;
 
@@ -370,6 +370,323 @@ fn verify_names_the_damaged_record_and_export_saves_what_is_left() {
     assert!(text(&output.stderr).contains("a part of this message is lost"), "{}", text(&output.stderr));
     // No log at all.
     ends(&sternpost(&["queue", "verify", "--path", path(&home.path().join("tables.toml"))]), 2);
+}
+
+/// A line in a segment that is full: a start reads its index, and not what is in it.
+const IN_A_SEALED_SEGMENT: usize = 60_000;
+/// A line in the newest segment, which a start reads in full.
+const IN_THE_NEWEST_SEGMENT: usize = 150_000;
+
+/// A switch with two messages of several batches, of which the first one lost the chunk with a line while the switch was stopped.
+fn with_a_damaged_message(address: std::net::SocketAddr, at: usize) -> (Switch, Vec<String>) {
+    let room = Room { segment_octets: 4 << 20, segments: 16 };
+    let switch = Switch::start_in(&site(address), room, "auto");
+    let mut client = Client::greet(switch.address());
+    accept(&mut client, &["b@smtp.test", "c@smtp.test"], &lines("damaged", 5 << 20));
+    accept(&mut client, &["b@smtp.test"], &lines("whole", 1 << 20));
+    let ids = ids(&switch);
+    let home = switch.stop();
+    let log = home.path().join("log");
+    flip(&log, place(&log, "damaged", at));
+    (Switch::start_at(home, room, "auto", TABLES), ids)
+}
+
+/// The isolated messages, as soon as there is one.
+fn isolated(switch: &Switch) -> Vec<Value> {
+    switch.wait_for_status("isolated message", |status| (status["store"]["isolated"] == 1).then_some(()));
+    listed(switch, &["--isolated"])
+}
+
+#[test]
+fn a_message_that_was_damaged_on_the_disk_is_isolated_and_the_rest_delivered() {
+    let address = nobody();
+    let (switch, ids) = with_a_damaged_message(address, IN_A_SEALED_SEGMENT);
+    // It is found at the latest when a channel reads it.
+    let smtp = sink_at(address);
+    let isolated = isolated(&switch);
+    assert_eq!(isolated.iter().map(id).collect::<Vec<_>>(), [ids[0].clone()]);
+    assert!(isolated[0]["why"].as_str().is_some_and(|why| !why.is_empty()), "{isolated:?}");
+    let list = switch.command(&["queue", "list"]);
+    assert!(text(&list.stderr).contains("1 isolated messages"), "{}", text(&list.stderr));
+    assert!(switch.log().contains("message.isolated"));
+    assert!(smtp.wait_for(1, PATIENCE));
+    let is_alone = |status: &Value| (status["store"]["messages"] == 1).then_some(());
+    switch.wait_for_status("outcome of the other one", is_alone);
+    assert_eq!(switch.status()["store"]["isolated"], 1);
+    ends(&switch.command(&["status"]), 1);
+    let why = switch.ask(&["queue", "why", &ids[0]]);
+    assert!(why["why"].as_str().is_some_and(|why| why.contains("isolated")), "{why}");
+    assert_eq!(switch.ask(&["queue", "show", &ids[0]])["recipients"][1]["state"], "pending");
+    // It cannot be restored as it was, and what is left is sent on only if that is meant.
+    for (arguments, words) in [(vec![], "--as-is sends on"), (vec!["--as-is"], "add --yes")] {
+        let output = switch.command(&[&["queue", "restore", &ids[0]], &arguments[..]].concat());
+        ends(&output, 1);
+        assert!(text(&output.stderr).contains(words), "{}", text(&output.stderr));
+    }
+    let output = switch.command(&["queue", "restore", "--as-is", "--yes", &ids[0]]);
+    ends(&output, 0);
+    assert!(smtp.wait_for(3, PATIENCE));
+    switch.wait_until_empty();
+    assert_eq!(listed(&switch, &["--isolated"]), Vec::<Value>::new());
+    let received = smtp.received();
+    let sent_on =
+        received.iter().find(|receipt| receipt.recipients.len() == 2).expect("what is left arrives");
+    let content = text(sent_on.content.as_ref().expect("the sink keeps content"));
+    assert!(content.starts_with("X-Sternpost-Damaged: message"), "{}", &content[..300]);
+    assert!(
+        content.contains(" are lost;\r\n") && content.contains("Subject: damaged"),
+        "{}",
+        &content[..600]
+    );
+    assert!(
+        !content.contains(&line("damaged", IN_A_SEALED_SEGMENT))
+            && content.contains(&line("damaged", 100_000))
+    );
+    assert!(content.split("\r\n").all(|line| !line.contains(['\r', '\n']) && line.len() < 998));
+    assert!(switch.log().contains("message.discarded"));
+}
+
+#[test]
+fn an_isolated_message_is_discarded_by_a_word_that_is_kept() {
+    let (switch, ids) = with_a_damaged_message(nobody(), IN_THE_NEWEST_SEGMENT);
+    // No channel has read it: the start has found it.
+    isolated(&switch);
+    let whole = switch.command(&["queue", "discard", &ids[1], "--why", "a mistake"]);
+    ends(&whole, 1);
+    assert!(text(&whole.stderr).contains("it is whole"), "{}", text(&whole.stderr));
+    ends(&switch.command(&["queue", "discard", &ids[0]]), 2);
+    ends(&switch.command(&["queue", "discard", &ids[0], "--why", "its sender knows"]), 0);
+    assert_eq!(listed(&switch, &["--isolated"]), Vec::<Value>::new());
+    assert!(switch.log().lines().any(|line| {
+        line.contains("message.discarded") && line.contains(&ids[0]) && line.contains("its sender knows")
+    }));
+    assert_eq!(self::ids(&switch), ids[1..]);
+    // It stays so.
+    let home = switch.stop();
+    let switch = Switch::start_at(home, SMALL_ROOM, "auto", TABLES);
+    assert_eq!(switch.status()["store"]["isolated"], 0);
+    ends(&switch.command(&["queue", "discard", &ids[0], "--why", "once more"]), 1);
+}
+
+/// A message that is longer than all that the store has read last and keeps.
+const LONGER_THAN_A_WINDOW: usize = 4 << 20;
+
+/// Lets the store forget what it has read last, by reading another message: the next reader gets what the disk has now.
+fn read_elsewhere(switch: &Switch, id: &str) {
+    let folder = switch::new_home();
+    ends(&switch.command(&["queue", "export", "--to", path(folder.path()), id]), 0);
+}
+
+#[test]
+fn damage_that_is_found_while_the_switch_runs_isolates_its_message_until_it_can_be_read() {
+    let address = nobody();
+    let switch = Switch::start(&site(address));
+    let mut client = Client::greet(switch.address());
+    accept(&mut client, &["b@smtp.test"], &lines("damaged", 20_000));
+    accept(&mut client, &["b@smtp.test"], &lines("whole", LONGER_THAN_A_WINDOW));
+    let ids = ids(&switch);
+    // What was written a moment ago is in the store's memory, and would be read from there.
+    let old = switch.kill("store");
+    let log = switch.log_path();
+    wait_for("new store", || new_store(&switch, old));
+    switch.wait_for_status("two messages", |status| (status["store"]["messages"] == 2).then_some(()));
+    let at = place(&log, "damaged", 300);
+    flip(&log, at);
+    read_elsewhere(&switch, &ids[1]);
+    let smtp = sink_at(address);
+    assert_eq!(isolated(&switch).iter().map(id).collect::<Vec<_>>(), [ids[0].clone()]);
+    assert!(smtp.wait_for(1, PATIENCE));
+    let received = smtp.received();
+    assert!(text(received[0].content.as_ref().expect("the sink keeps content")).contains("Subject: whole"));
+    assert_eq!(listed(&switch, &["--isolated"]).iter().map(id).collect::<Vec<_>>(), [ids[0].clone()]);
+    let log_lines = switch.log();
+    assert_eq!(log_lines.lines().filter(|line| line.contains("kept apart and not attempted")).count(), 1);
+    // A new QMGR does not hear of it either.
+    switch.kill("qmgr");
+    switch.wait_for_status("tree", |status| (status["qmgr"]["tree"] == "going").then_some(()));
+    assert_eq!(switch.status()["qmgr"]["scheduler"]["waiting"], 0);
+    ends(&switch.command(&["queue", "restore", &ids[0]]), 1);
+    // The disk reads what was written again.
+    flip(&log, at);
+    ends(&switch.command(&["queue", "restore", &ids[0]]), 0);
+    assert!(smtp.wait_for(2, PATIENCE));
+    switch.wait_until_empty();
+    assert_eq!((smtp.counts().duplicated, smtp.counts().received), (0, 2));
+    assert!(switch.log().contains("message.restored"));
+}
+
+#[test]
+fn a_message_whose_envelope_is_damaged_is_exported_without_it_and_discarded() {
+    let switch = Switch::start(&site(nobody()));
+    let content = lines("damaged", 20_000);
+    let mut client = Client::greet(switch.address());
+    let reply = client.message("<once-only@sender.test>", &["b@smtp.test"], &content);
+    assert!(reply.starts_with("250 "), "{reply}");
+    accept(&mut client, &["b@smtp.test"], &lines("whole", LONGER_THAN_A_WINDOW));
+    let ids = ids(&switch);
+    let old = switch.kill("store");
+    wait_for("new store", || new_store(&switch, old));
+    let log = switch.log_path();
+    let at = places(&log, b"once-only@sender.test");
+    assert_eq!(at.len(), 1);
+    flip(&log, at[0]);
+    read_elsewhere(&switch, &ids[1]);
+    assert_eq!(isolated(&switch).iter().map(id).collect::<Vec<_>>(), ids[..1]);
+    let output = switch.command(&["queue", "show", &ids[0]]);
+    ends(&output, 1);
+    assert!(text(&output.stderr).contains("is damaged"), "{}", text(&output.stderr));
+    let output = switch.command(&["queue", "restore", "--as-is", "--yes", &ids[0]]);
+    ends(&output, 1);
+    assert!(text(&output.stderr).contains("its envelope cannot be read"), "{}", text(&output.stderr));
+    let folder = switch::new_home();
+    ends(&switch.command(&["queue", "export", "--to", path(folder.path()), &ids[0]]), 1);
+    assert_eq!(files(folder.path()).len(), 0);
+    ends(&switch.command(&["queue", "export", "--damaged", "--to", path(folder.path()), &ids[0]]), 0);
+    let saved = fs::read(folder.path().join(format!("{}.damaged.eml", ids[0]))).expect("a file");
+    assert!(saved.ends_with(&content));
+    let words = fs::read(folder.path().join(format!("{}.damaged.json", ids[0]))).expect("a file");
+    let words: Value = serde_json::from_slice(&words).expect("it is JSON");
+    assert!(words["envelope_lost"].as_str().is_some_and(|why| why.contains("damaged")), "{words}");
+    ends(&switch.command(&["queue", "discard", &ids[0], "--why", "nobody knows whose it is"]), 0);
+    assert_eq!(self::ids(&switch), ids[1..]);
+    assert_eq!(switch.status()["store"]["isolated"], 0);
+}
+
+/// A client in the middle of a message, of which so many octets were sent.
+fn in_the_middle(switch: &Switch, octets: usize) -> Client {
+    let mut client = Client::greet(switch.address());
+    client.expect("MAIL FROM:<a@sender.test>", "250");
+    client.expect("RCPT TO:<b@smtp.test>", "250");
+    client.expect("DATA", "354");
+    client.send(&lines("partial", octets));
+    client
+}
+
+/// Whether another store answers than the one that was killed.
+fn new_store(switch: &Switch, old: u32) -> Option<()> {
+    let is_new = switch.processes().iter().any(|one| one.role == "store" && one.pid != old);
+    (is_new && switch.status_if_any()?["store"]["messages"].is_u64()).then_some(())
+}
+
+fn partial(switch: &Switch) -> Value {
+    wait_for("partial message", || listed(switch, &["--partials"]).pop())
+}
+
+#[test]
+fn a_partial_message_is_listed_with_its_sender_and_killed_without_ending_the_session() {
+    let smtp = sink();
+    let switch = Switch::start(&site(smtp.address()));
+    let mut client = in_the_middle(&switch, 200_000);
+    let first = partial(&switch);
+    assert!(first["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{first}");
+    assert!(first["octets"].as_u64() >= Some(61_440) && first["age_s"].is_u64(), "{first}");
+    let list = switch.command(&["queue", "list", "--partials"]);
+    assert!(text(&list.stdout).contains(&id(&first)), "{}", text(&list.stdout));
+    // A store that is started again does not know the sender before its next words: all that it has sent is answered.
+    wait_for("three chunks", || (partial(&switch)["octets"] == 3 * 61_440).then_some(()));
+    let old = switch.kill("store");
+    wait_for("new store", || new_store(&switch, old));
+    assert_eq!(partial(&switch)["peer"], Value::Null);
+    client.send(&lines("more", 100_000));
+    wait_for("sender", || partial(&switch)["peer"].as_str().map(drop));
+    let id = id(&partial(&switch));
+    ends(&switch.command(&["queue", "discard", &id, "--why", "it fills the queue"]), 0);
+    // Nothing of what still comes begins it anew.
+    client.send(&lines("still more", 300_000));
+    client.send(b".\r\n");
+    let reply = client.reply();
+    assert!(reply.starts_with("554 5.3.0 "), "{reply}");
+    assert_eq!(listed(&switch, &["--partials"]), Vec::<Value>::new());
+    accept(&mut client, &["b@smtp.test"], &lines("after", 100_000));
+    assert!(smtp.wait_for(1, PATIENCE));
+    switch.wait_until_empty();
+    assert!(
+        switch
+            .log()
+            .lines()
+            .any(|line| line.contains("message.discarded") && line.contains("it fills the queue"))
+    );
+    assert!(!switch.log().contains("append.invalid"));
+    ends(&switch.command(&["queue", "discard", &id, "--why", "once more"]), 1);
+}
+
+#[test]
+fn a_partial_message_whose_sender_the_store_does_not_know_is_killed_as_others_are() {
+    let smtp = sink();
+    let switch = Switch::start(&site(smtp.address()));
+    let mut client = in_the_middle(&switch, 200_000);
+    wait_for("three chunks", || (partial(&switch)["octets"] == 3 * 61_440).then_some(()));
+    let old = switch.kill("store");
+    wait_for("new store", || new_store(&switch, old));
+    let id = id(&partial(&switch));
+    ends(&switch.command(&["queue", "discard", &id, "--why", "nobody knows whose it is"]), 0);
+    assert_eq!(listed(&switch, &["--partials"]), Vec::<Value>::new());
+    client.send(&lines("more", 300_000));
+    client.send(b".\r\n");
+    let reply = client.reply();
+    assert!(reply.starts_with("554 5.3.0 "), "{reply}");
+    accept(&mut client, &["b@smtp.test"], &lines("after", 100_000));
+    assert!(smtp.wait_for(1, PATIENCE));
+    switch.wait_until_empty();
+    assert!(!switch.log().contains("append.invalid"));
+}
+
+#[test]
+fn content_of_which_nothing_more_comes_is_swept_after_the_time_that_the_bootstrap_says() {
+    let smtp = sink();
+    let home = switch::new_home();
+    fs::write(home.path().join("tables.toml"), site(smtp.address())).expect("the folder can be written");
+    let switch = Switch::start_at(home, SMALL_ROOM, "auto", &format!("partial_timeout_s = 2\n{TABLES}"));
+    let mut data = in_the_middle(&switch, 200_000);
+    let mut chunks = Client::greet(switch.address());
+    chunks.expect("MAIL FROM:<a@sender.test>", "250");
+    chunks.expect("RCPT TO:<b@smtp.test>", "250");
+    let content = lines("chunks", 200_000);
+    chunks.send(format!("BDAT {}\r\n", content.len()).as_bytes());
+    chunks.send(&content);
+    let reply = chunks.reply();
+    assert!(reply.starts_with("250 "), "{reply}");
+    wait_for("two partial messages", || (listed(&switch, &["--partials"]).len() == 2).then_some(()));
+    wait_for("no partial message", || listed(&switch, &["--partials"]).is_empty().then_some(()));
+    // Who goes on after all hears that it was in vain, and may try again at once.
+    data.send(b".\r\n");
+    chunks.send(b"BDAT 3 LAST\r\nend");
+    for mut client in [data, chunks] {
+        let reply = client.reply();
+        assert!(reply.starts_with("451 4.4.2 "), "{reply}");
+        accept(&mut client, &["b@smtp.test"], &lines("again", 100_000));
+    }
+    assert!(smtp.wait_for(2, PATIENCE));
+    switch.wait_until_empty();
+    assert!(!switch.log().contains("append.invalid"));
+}
+
+#[test]
+fn partial_messages_that_fill_their_share_raise_one_alarm_and_the_room_ends_it() {
+    let smtp = sink();
+    let switch =
+        Switch::start_in(&site(smtp.address()), Room { segment_octets: 1 << 20, segments: 8 }, "auto");
+    let alarms = |words: &str| switch.log().lines().filter(|line| line.contains(words)).count();
+    // A fifth of 8 MiB.
+    let mut clients =
+        [in_the_middle(&switch, 1 << 20), in_the_middle(&switch, 1 << 20), in_the_middle(&switch, 1 << 20)];
+    switch.wait_for_status("full share", |status| (status["store"]["partials_full"] == true).then_some(()));
+    ends(&switch.command(&["status"]), 1);
+    // Mail that comes as a whole is taken all the same.
+    accept(&mut Client::greet(switch.address()), &["b@smtp.test"], &lines("small", 300));
+    assert!(smtp.wait_for(1, PATIENCE));
+    let mut refused = 0;
+    for client in &mut clients {
+        client.send(b".\r\n");
+        let reply = client.reply();
+        refused += usize::from(reply.starts_with("452 4.3.1 "));
+        assert!(reply.starts_with("250 ") || reply.starts_with("452 4.3.1 "), "{reply}");
+    }
+    assert!(refused >= 1);
+    switch.wait_for_status("room", |status| (status["store"]["partials_full"] == false).then_some(()));
+    wait_for("word of it", || (alarms("have room again") == 1).then_some(()));
+    assert_eq!(alarms("messages that are not complete fill"), 1);
+    switch.wait_until_empty();
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod import;
 mod list;
 mod meter;
 mod offline;
+mod restore;
 mod upload;
 mod verify;
 
@@ -81,9 +82,13 @@ pub(crate) enum Command {
     Export(export::Arguments),
     /// Put exported messages back
     Import(import::Arguments),
+    /// Hand out isolated messages again
+    Restore(restore::Restoring),
+    /// End isolated messages, and partial ones
+    Discard(restore::Discarding),
     /// Read a whole log and check every octet that counts; the switch must not run
     #[command(
-        after_help = "Examples:\n  sternpost queue verify --path /var/lib/sternpost/queue.log\n  sternpost queue verify --path /dev/sternpost/queue --json\n\nExit status: 0 no damage, 1 damage, 2 the log cannot be read. Damaged records are named with their offset on the device, and\nwith the message that each concerns."
+        after_help = "Examples:\n  sternpost queue verify --path /var/lib/sternpost/queue.log\n  sternpost queue verify --path /dev/sternpost/queue --json\n\nExit status: 0 no damage, 1 damage, 2 the log cannot be read. Damaged records are named with their offset on the device, and\nwith the message that each concerns. What can be saved of such messages: sternpost queue export --damaged."
     )]
     Verify {
         /// The log
@@ -120,7 +125,7 @@ pub(crate) fn run(command: &Command) -> CommandResult {
             print_detail(*id, detail.as_deref(), *json)
         }
         Command::Why { which, id, json } => {
-            let answer = ask::on_loop(ask::qmgr(which, Question::Why { message: *id }))?;
+            let answer = ask::on_loop(why(which, *id))?;
             if *json {
                 output::print_json(&answer);
             } else {
@@ -130,7 +135,20 @@ pub(crate) fn run(command: &Command) -> CommandResult {
         }
         Command::Export(arguments) => export::run(arguments),
         Command::Import(arguments) => import::run(arguments),
+        Command::Restore(arguments) => restore::restore(arguments),
+        Command::Discard(arguments) => restore::discard(arguments),
         Command::Verify { path, json } => verify::verify(path, *json),
+    }
+}
+
+/// QMGR's reasons; of a message that QMGR has not, the store's.
+async fn why(which: &Which, id: MessageId) -> Result<Value, AskError> {
+    match ask::qmgr(which, Question::Why { message: id }).await {
+        Err(AskError::Refused { who, why }) => match restore::why_isolated(which, id).await? {
+            Some(why) => Ok(json!({ "id": id.to_string(), "why": why })),
+            None => Err(AskError::Refused { who, why }),
+        },
+        answer => answer,
     }
 }
 

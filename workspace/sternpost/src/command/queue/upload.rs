@@ -296,6 +296,21 @@ impl Uploads {
         }
         Ok(())
     }
+
+    /// Discards an isolated or partial message of the running store.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub(super) async fn discard(
+        &mut self,
+        id: MessageId,
+        why: &str,
+    ) -> Result<Result<(), Refusal>, UploadError> {
+        match &mut self.destination {
+            Destination::Running(running) => running.discard(id, why).await,
+            Destination::Log(_) => Ok(Err(Refusal::Invalid("no store runs on it".to_owned()))),
+        }
+    }
 }
 
 /// No message has this number.
