@@ -31,6 +31,11 @@ impl Client {
         client
     }
 
+    /// Where the switch sees it.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.stream.get_ref().local_addr().expect("a connection has an address")
+    }
+
     /// Sends octets as they are.
     pub(crate) fn send(&mut self, octets: &[u8]) {
         self.stream.get_mut().write_all(octets).expect("the switch reads");
