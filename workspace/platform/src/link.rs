@@ -170,6 +170,8 @@ pub struct Link {
     out: RefCell<Out>,
     wake: Notify,
     closed: Cell<bool>,
+    /// Nobody reads at the other end any more. What it has sent before is still to be read here.
+    deaf: Cell<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -191,17 +193,18 @@ impl Link {
             out: RefCell::default(),
             wake: Notify::new(),
             closed: Cell::new(false),
+            deaf: Cell::new(false),
         });
         tokio::task::spawn_local(Self::flush_forever(Rc::downgrade(&link)));
         Ok(link)
     }
 
-    /// Queues one frame. On a closed link it is dropped: the reader sees the end.
+    /// Queues one frame. On a link that has ended it is dropped: the reader sees the end.
     ///
     /// # Errors
     /// `TooLarge`: nothing was queued.
     pub fn push<F: Serialize>(&self, frame: &F) -> Result<(), FrameError> {
-        if !self.closed.get() {
+        if self.takes() {
             self.out.borrow_mut().outbox.push(frame)?;
             self.wake.notify_one();
         }
@@ -210,7 +213,7 @@ impl Link {
 
     /// Queues a frame that was encoded before.
     pub fn push_encoded(&self, frame: &[u8]) {
-        if !self.closed.get() {
+        if self.takes() {
             self.out.borrow_mut().outbox.push_encoded(frame);
             self.wake.notify_one();
         }
@@ -221,7 +224,7 @@ impl Link {
     /// # Errors
     /// `TooLarge`: nothing was queued.
     pub fn push_with<F: Serialize>(&self, frame: &F, attached: OwnedFd) -> Result<(), FrameError> {
-        if !self.closed.get() {
+        if self.takes() {
             let mut out = self.out.borrow_mut();
             out.outbox.seal();
             out.outbox.push(frame)?;
@@ -231,6 +234,10 @@ impl Link {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    fn takes(&self) -> bool {
+        !self.closed.get() && !self.deaf.get()
     }
 
     /// Who is at the other end, as the kernel has noted it when the link was made.
@@ -247,7 +254,8 @@ impl Link {
         self.out.borrow().outbox.octets()
     }
 
-    /// Receives the next datagram into `buffer`, which holds [`DATAGRAM_OCTETS_MAX`] octets.
+    /// Receives the next datagram into `buffer`, which holds [`DATAGRAM_OCTETS_MAX`] octets. Everything that the other
+    /// end had sent before it ended comes before the end does.
     ///
     /// # Errors
     /// `UnexpectedEof` when the other end has closed the link; `InvalidData` when a datagram was cut.
@@ -263,6 +271,9 @@ impl Link {
                     self.close();
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
+                // A process that ends without having read everything resets its links. The kernel says so once, before
+                // it gives what that process had sent.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 Ok(Err(error)) => {
                     self.close();
                     return Err(error);
@@ -321,11 +332,17 @@ impl Link {
             }
             // Everything that this turn of the event loop still produces joins the same datagram.
             tokio::task::yield_now().await;
-            if let Err(error) = strong.flush().await
-                && error.kind() != io::ErrorKind::WouldBlock
-            {
-                strong.close();
-                return;
+            match strong.flush().await {
+                Ok(()) => {}
+                // The other end has gone, and its last words may still lie in the socket: the reader finds the end.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+                {
+                    strong.deaf.set(true);
+                    strong.out.borrow_mut().outbox.clear();
+                    return;
+                }
+                Err(_) => return strong.close(),
             }
             strong.wake.notified().await;
         }
@@ -506,5 +523,44 @@ mod tests {
                 }
             })
             .await;
+    }
+
+    /// One datagram with one frame.
+    fn datagram(number: u32) -> Vec<u8> {
+        let mut outbox = Outbox::default();
+        outbox.push(&number).unwrap();
+        outbox.front().unwrap().to_vec()
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_last_words_of_a_process_that_has_not_read_everything_are_read() {
+        for pushes_behind_the_end in [false, true] {
+            tokio::task::LocalSet::new()
+                .run_until(async {
+                    let folder = tempfile::tempdir().unwrap();
+                    let path = folder.path().join("s");
+                    let listener = Listener::new(listen(&path).unwrap()).unwrap();
+                    let killed = connect(&path).unwrap();
+                    let there = Link::new(listener.accept().await.unwrap()).unwrap();
+                    there.push(&1_u32).unwrap();
+                    there.flushed().await;
+                    for number in [7, 8] {
+                        send(killed.as_fd(), &datagram(number), None).unwrap();
+                    }
+                    drop(killed);
+                    if pushes_behind_the_end {
+                        there.push(&2_u32).unwrap();
+                        there.flushed().await;
+                    }
+                    let mut buffer = vec![0; DATAGRAM_OCTETS_MAX];
+                    for number in [7, 8] {
+                        let received = there.receive(&mut buffer).await.unwrap();
+                        assert_eq!(buffer[..received.octets], datagram(number)[..]);
+                    }
+                    let end = there.receive(&mut buffer).await.unwrap_err();
+                    assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+                })
+                .await;
+        }
     }
 }
