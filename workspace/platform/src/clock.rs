@@ -32,6 +32,29 @@ impl Clock {
     }
 }
 
+/// The two clocks that QMGR lives by.
+pub trait Timepiece: std::fmt::Debug {
+    /// The wall clock as it stands; it may be set at any time.
+    fn wall(&self) -> UnixMillis;
+
+    /// Milliseconds since some instant, what the machine slept included; nobody sets it.
+    fn counted_ms(&self) -> u64;
+}
+
+/// The clocks of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClocks;
+
+impl Timepiece for SystemClocks {
+    fn wall(&self) -> UnixMillis {
+        wall_now()
+    }
+
+    fn counted_ms(&self) -> u64 {
+        u64::try_from(since_kernel_start().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Time since the kernel was started, what it slept included (`CLOCK_BOOTTIME`).
 #[must_use]
 pub fn since_kernel_start() -> Duration {

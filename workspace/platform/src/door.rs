@@ -4,7 +4,8 @@
 //! A refused link is closed, and the log says so once in ten seconds at most. Not here: which frames are whose business
 //! (`sternpost-link`), and which user has which role (`image/roles.toml`).
 
-use crate::link::{Link, Peer};
+use crate::link::Peer;
+use crate::wire::Wire;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 use sternpost_link::{Hello, PROTOCOL_VERSION, Role};
@@ -55,7 +56,7 @@ impl Door {
 
     /// Takes the greeting of a link from whoever may say it, with the process id that the kernel gives; else the link is
     /// closed.
-    pub fn admit(&self, link: &Link, hello: Hello) -> Option<Hello> {
+    pub fn admit(&self, link: &impl Wire, hello: Hello) -> Option<Hello> {
         let why = match link.peer() {
             Ok(peer) if hello.version == PROTOCOL_VERSION && self.users.may_be(hello.role, peer.uid) => {
                 return Some(Hello { pid: peer.pid, ..hello });
@@ -71,7 +72,7 @@ impl Door {
     }
 
     /// Closes a link for a reason.
-    pub fn refuse(&self, link: &Link, why: &str) {
+    pub fn refuse(&self, link: &impl Wire, why: &str) {
         link.close();
         let Some(untold_count) = self.tells(Instant::now()) else { return };
         let Peer { uid, pid } = link.peer().unwrap_or(Peer { uid: u32::MAX, pid: 0 });
@@ -99,7 +100,7 @@ impl Door {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::{Listener, connect, listen};
+    use crate::link::{Link, Listener, connect, listen};
 
     #[test]
     fn with_users_of_their_own_a_role_is_its_user_and_an_operator_one_of_the_operators() {
@@ -154,13 +155,13 @@ mod tests {
                 channel: "c".to_owned(),
                 capacity: 4,
             };
-            let admitted = Door::new(Users::Same(uid)).admit(&there, says(PROTOCOL_VERSION)).unwrap();
+            let admitted = Door::new(Users::Same(uid)).admit(&*there, says(PROTOCOL_VERSION)).unwrap();
             assert_eq!(admitted, Hello { pid: std::process::id(), ..says(PROTOCOL_VERSION) });
             let strangers = Users::Separate { operators: vec![uid], roles: vec![(Role::Channel, uid + 1)] };
-            assert_eq!(Door::new(strangers).admit(&there, says(PROTOCOL_VERSION)), None);
+            assert_eq!(Door::new(strangers).admit(&*there, says(PROTOCOL_VERSION)), None);
             let end = there.receive(&mut vec![0; sternpost_link::DATAGRAM_OCTETS_MAX]).await.unwrap_err();
             assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof);
-            assert_eq!(Door::new(Users::Same(uid)).admit(&there, says(PROTOCOL_VERSION + 1)), None);
+            assert_eq!(Door::new(Users::Same(uid)).admit(&*there, says(PROTOCOL_VERSION + 1)), None);
         };
         tokio::task::LocalSet::new().run_until(here).await;
     }

@@ -10,3 +10,4 @@ pub mod link;
 pub mod memory;
 pub mod process;
 pub mod sandbox;
+pub mod wire;

@@ -201,9 +201,9 @@ async fn serve(shared: Shared, link: Rc<Link>) {
             while let Some(frame) = frames.next_frame::<ToQmgr>()? {
                 match (&greeted, frame) {
                     (None, ToQmgr::Hello(hello)) => {
-                        let Some(hello) = shared.door.admit(&link, hello) else { return Ok(()) };
+                        let Some(hello) = shared.door.admit(&*link, hello) else { return Ok(()) };
                         if let Err(why) = greet(&shared, &hello, &link) {
-                            shared.door.refuse(&link, why);
+                            shared.door.refuse(&*link, why);
                             return Ok(());
                         }
                         greeted = Some(hello);
@@ -215,7 +215,7 @@ async fn serve(shared: Shared, link: Rc<Link>) {
                         let who = hello
                             .as_ref()
                             .map_or("a process that has not said who it is", |hello| hello.role.name());
-                        shared.door.refuse(&link, &format!("{who} has sent what is not its business"));
+                        shared.door.refuse(&*link, &format!("{who} has sent what is not its business"));
                         return Ok(());
                     }
                 }

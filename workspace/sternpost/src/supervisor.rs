@@ -272,7 +272,7 @@ impl Supervisor {
             (role, _) => {
                 let who = role.map_or("a process that has not said who it is", Role::name);
                 let why = format!("{who} has sent what is not its business");
-                self.door.refuse(&session.link, &why);
+                self.door.refuse(&*session.link, &why);
                 return;
             }
         }
@@ -296,7 +296,7 @@ impl Supervisor {
     /// Lets in operators, and the one process that was started as QMGR.
     fn greet(&mut self, id: SessionId, hello: Hello) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(hello) = self.door.admit(&session.link, hello) else { return };
+        let Some(hello) = self.door.admit(&*session.link, hello) else { return };
         let is_qmgr = self
             .family
             .running()
@@ -307,7 +307,7 @@ impl Supervisor {
             Role::Qmgr if is_qmgr => self.qmgr = Some(id),
             role => {
                 let why = format!("it is no {} that the supervisor has started to lead it", role.name());
-                return self.door.refuse(&session.link, &why);
+                return self.door.refuse(&*session.link, &why);
             }
         }
         session.role = Some(hello.role);

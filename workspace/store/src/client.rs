@@ -2,20 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use sternpost_link::store::{CELL_OCTETS, Lane};
 use sternpost_link::{Hello, Role};
 use sternpost_message::MessageSequence;
-use sternpost_platform::link::Link;
-use sternpost_platform::memory::WindowWriter;
+use sternpost_platform::wire::{Cells, Wire};
 
 /// Cells that one fetch may fill before the client has released the first of them.
 const CELLS_PER_FETCH: u16 = 4;
 
 /// The number of a client, never given twice by one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct ClientId(pub(crate) u64);
+pub struct ClientId(pub(crate) u64);
 
 /// The clients that one store may have after each other: what a ticket has room for. At ten commands a second they last
 /// nineteen days; then the store ends and begins anew, which its clients notice as a pause.
@@ -52,8 +50,8 @@ pub(crate) struct Fetch {
 
 /// The window of a channel: which cells are free, and which fetches want some.
 #[derive(Debug)]
-pub(crate) struct Window {
-    pub(crate) memory: WindowWriter,
+pub(crate) struct Window<C> {
+    pub(crate) memory: C,
     /// Last in, first out: a cell that was just read is still in the processor's cache.
     free: Vec<u16>,
     pub(crate) fetches: VecDeque<Fetch>,
@@ -62,22 +60,18 @@ pub(crate) struct Window {
     pub(crate) cells_count: u16,
 }
 
-impl Window {
+impl<C: Cells> Window<C> {
     /// A window with one cell for each Mlist that the channel takes at a time and as many again, so that every
     /// fetch always gets on.
     pub(crate) fn new(capacity: u32) -> io::Result<Self> {
         let cells_count = u16::try_from(capacity.saturating_mul(2)).unwrap_or(u16::MAX).clamp(8, 8_192);
         Ok(Self {
-            memory: WindowWriter::new(cells_count, CELL_OCTETS)?,
+            memory: C::new(cells_count, CELL_OCTETS)?,
             free: (0..cells_count).rev().collect(),
             fetches: VecDeque::new(),
             orphans: 0,
             cells_count,
         })
-    }
-
-    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
-        self.memory.share()
     }
 
     pub(crate) fn fetch(&mut self, request: u32, message: MessageSequence, at: u64, end: u64) {
@@ -140,10 +134,10 @@ impl Window {
 
 /// One client.
 #[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) link: Rc<Link>,
+pub(crate) struct Client<L: Wire> {
+    pub(crate) link: Rc<L>,
     pub(crate) hello: Option<Hello>,
-    pub(crate) window: Option<Window>,
+    pub(crate) window: Option<Window<L::Cells>>,
     /// Sets given to the log and not answered by it.
     pub(crate) open_sets: u64,
     /// For each lane the newest number committed and the newest one told.
@@ -152,8 +146,8 @@ pub(crate) struct Client {
     pub(crate) is_gone: bool,
 }
 
-impl Client {
-    pub(crate) fn new(link: Rc<Link>) -> Self {
+impl<L: Wire> Client<L> {
+    pub(crate) fn new(link: Rc<L>) -> Self {
         Self {
             link,
             hello: None,
@@ -177,6 +171,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sternpost_platform::memory::WindowWriter;
 
     #[test]
     fn a_ticket_names_client_lane_and_number() {
@@ -187,7 +182,7 @@ mod tests {
 
     #[test]
     fn cells_come_back_in_any_order_and_only_once() {
-        let mut window = Window::new(4).unwrap();
+        let mut window = Window::<WindowWriter>::new(4).unwrap();
         window.fetch(1, MessageSequence(1), 0, 10);
         let cells: Vec<_> = std::iter::from_fn(|| window.take_cell(0)).collect();
         assert_eq!(cells.len(), usize::from(CELLS_PER_FETCH));
@@ -201,7 +196,7 @@ mod tests {
     #[test]
     fn every_fetch_gets_a_cell_while_others_have_theirs() {
         for capacity in [4, 16, 64, 2_048, 4_096] {
-            let mut window = Window::new(capacity).unwrap();
+            let mut window = Window::<WindowWriter>::new(capacity).unwrap();
             for request in 0..capacity {
                 window.fetch(request, MessageSequence(1), 0, 10);
             }

@@ -20,11 +20,15 @@ const RECENT_CONTENT_OCTETS_MAX: usize = 8 << 20;
 
 /// How the log is written, and who has chosen that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Manner {
-    pub(crate) backend: DiskBackend,
-    pub(crate) backend_from: Origin,
-    pub(crate) batch_octets_max: u32,
-    pub(crate) batch_from: Origin,
+pub struct Manner {
+    /// The way of writing.
+    pub backend: DiskBackend,
+    /// Who has chosen it.
+    pub backend_from: Origin,
+    /// Octets of the largest batch.
+    pub batch_octets_max: u32,
+    /// Who has chosen that.
+    pub batch_from: Origin,
 }
 
 impl Manner {

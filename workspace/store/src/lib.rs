@@ -13,8 +13,10 @@ mod service;
 mod translate;
 mod uploads;
 
-use crate::client::ClientId;
-use crate::service::Service;
+pub use client::ClientId;
+pub use device::Manner;
+pub use service::Service;
+
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -127,7 +129,8 @@ const NOTHING_DUE_MS: u64 = 60_000;
 
 /// The service, and the bell that rings when the log has something to do.
 struct Shared {
-    service: RefCell<Service<LogDisk>>,
+    service: RefCell<Service<LogDisk, Link>>,
+    clock: Clock,
     appended: Notify,
     subscribed: Notify,
 }
@@ -137,10 +140,11 @@ async fn drive(options: Options) -> Result<(), StoreError> {
     let device::Opened { log, manner, parameters, report } = device::open(&options, &clock)?;
     options.filter.install().map_err(StoreError::Filter)?;
     let readiness = log.disk().readiness().try_clone_to_owned().map_err(StoreError::Watch)?;
-    let mut service = Service::new(log, clock, manner, Door::new(options.users));
-    service.recovered(&report, &parameters);
+    let mut service = Service::new(log, std::process::id(), manner, Door::new(options.users));
+    service.recovered(clock.now(), &report, &parameters);
     let shared = Rc::new(Shared {
         service: RefCell::new(service),
+        clock,
         appended: Notify::new(),
         subscribed: Notify::new(),
     });
@@ -155,8 +159,9 @@ async fn drive_log(shared: &Shared, readiness: OwnedFd) -> Result<(), StoreError
     loop {
         let wait = {
             let mut service = shared.service.borrow_mut();
-            service.drive();
-            service.wake_at().map_or(NOTHING_DUE_MS, |at| at.since_ms(service.clock.now()))
+            service.drive(shared.clock.now());
+            let now = shared.clock.now();
+            service.wake_at(now).map_or(NOTHING_DUE_MS, |at| at.since_ms(now))
         };
         tokio::select! {
             () = shared.appended.notified() => {
@@ -187,7 +192,7 @@ async fn accept(shared: Rc<Shared>, listener: Listener) {
 async fn serve(shared: Rc<Shared>, id: ClientId, link: Rc<Link>) {
     let end = link
         .read_until_end(|datagram, _| {
-            if shared.service.borrow_mut().datagram(id, datagram)? {
+            if shared.service.borrow_mut().datagram(shared.clock.now(), id, datagram)? {
                 shared.subscribed.notify_one();
             }
             shared.appended.notify_one();
@@ -204,8 +209,7 @@ async fn serve(shared: Rc<Shared>, id: ClientId, link: Rc<Link>) {
 /// Sends QMGR a snapshot when it asks for one, and again when its link could not keep up.
 async fn stream(shared: Rc<Shared>) {
     loop {
-        let overflowed = shared.service.borrow().stream.as_ref().is_some_and(|stream| stream.overflowed);
-        if !overflowed {
+        if !shared.service.borrow().wants_snapshot() {
             tokio::select! {
                 () = shared.subscribed.notified() => {}
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}

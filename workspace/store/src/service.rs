@@ -1,5 +1,6 @@
 //! What the store does with what it hears: gives sets to the log, answers those that are durable, streams to QMGR, and
-//! shows content to channels. Nothing here waits; `lib.rs` drives the links, the disk and the time.
+//! shows content to channels. Nothing here waits, reads a socket or a clock; `lib.rs` drives the links, the disk and the
+//! time, and the simulator does the same with faulty ones.
 
 mod operators;
 
@@ -15,10 +16,8 @@ use std::rc::Rc;
 use sternpost_link::store::{Absence, Append, FromStore, Lane, Refusal, StreamFrame, ToStore};
 use sternpost_link::{DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
 use sternpost_message::{MessageSequence, UnixMillis};
-use sternpost_platform::clock::Clock;
 use sternpost_platform::door::Door;
-use sternpost_platform::link::Link;
-use sternpost_platform::memory;
+use sternpost_platform::wire::{Cells, Wire, WireError};
 use sternpost_queue::{AppendError, Disk, Log, LogEvent, Parameters, ReadError};
 
 /// Unsent octets of the stream beyond which QMGR gets a new snapshot instead: the store never waits for QMGR.
@@ -50,11 +49,14 @@ struct Mark {
 }
 
 /// The store.
-pub(crate) struct Service<D: Disk> {
-    pub(crate) log: Log<D>,
-    pub(crate) clock: Clock,
-    pub(crate) stream: Option<Stream>,
-    clients: FxHashMap<ClientId, Client>,
+pub struct Service<D: Disk, L: Wire> {
+    log: Log<D>,
+    /// The time that it was told last.
+    now: UnixMillis,
+    /// Who this store is, for its welcome.
+    own: Hello,
+    stream: Option<Stream>,
+    clients: FxHashMap<ClientId, Client<L>>,
     client_last: u64,
     marks: Vec<Mark>,
     manner: Manner,
@@ -69,11 +71,22 @@ pub(crate) struct Service<D: Disk> {
     damaged_places_count: u64,
 }
 
-impl<D: Disk> Service<D> {
-    pub(crate) fn new(log: Log<D>, clock: Clock, manner: Manner, door: Door) -> Self {
+impl<D: Disk, L: Wire> Service<D, L> {
+    /// A store over an open log, without clients. `pid` is the process that it is.
+    #[must_use]
+    pub fn new(log: Log<D>, pid: u32, manner: Manner, door: Door) -> Self {
+        let own = Hello {
+            version: PROTOCOL_VERSION,
+            role: Role::Store,
+            pid,
+            process: 0,
+            channel: String::new(),
+            capacity: 0,
+        };
         Self {
             log,
-            clock,
+            now: UnixMillis(0),
+            own,
             stream: None,
             clients: FxHashMap::default(),
             client_last: 0,
@@ -89,7 +102,21 @@ impl<D: Disk> Service<D> {
         }
     }
 
-    pub(crate) fn connected(&mut self, link: Rc<Link>) -> ClientId {
+    /// The log, to look at it.
+    pub const fn log(&self) -> &Log<D> {
+        &self.log
+    }
+
+    /// The log, for reading its messages back.
+    pub const fn log_mut(&mut self) -> &mut Log<D> {
+        &mut self.log
+    }
+
+    /// Somebody has connected.
+    ///
+    /// # Panics
+    /// When the numbers of clients are used up: the store ends and begins anew.
+    pub fn connected(&mut self, link: Rc<L>) -> ClientId {
         self.client_last += 1;
         assert!(self.client_last < CLIENTS_MAX, "a store begins anew before its tickets run out of clients");
         let id = ClientId(self.client_last);
@@ -97,7 +124,8 @@ impl<D: Disk> Service<D> {
         id
     }
 
-    pub(crate) fn lost(&mut self, id: ClientId) {
+    /// A client's link has ended, and everything that it had sent was taken.
+    pub fn lost(&mut self, id: ClientId) {
         if let Some(client) = self.clients.get_mut(&id) {
             client.is_gone = true;
             client.window = None;
@@ -117,29 +145,37 @@ impl<D: Disk> Service<D> {
     }
 
     /// Takes one datagram of a client. True when the client is QMGR and wants the stream.
-    pub(crate) fn datagram(&mut self, id: ClientId, datagram: &[u8]) -> Result<bool, DatagramError> {
+    ///
+    /// # Errors
+    /// When it makes no sense: the link is to be closed.
+    pub fn datagram(
+        &mut self,
+        now: UnixMillis,
+        id: ClientId,
+        datagram: &[u8],
+    ) -> Result<bool, DatagramError> {
+        self.now = now;
         let mut subscribed = false;
         let mut frames = Frames::open(datagram)?;
         while let Some(frame) = frames.next_frame::<ToStore<'_>>()? {
-            subscribed |= self.frame(id, frame);
+            subscribed |= self.frame(now, id, frame);
         }
         Ok(subscribed)
     }
 
-    fn frame(&mut self, id: ClientId, frame: ToStore<'_>) -> bool {
-        let now = self.clock.now();
+    fn frame(&mut self, now: UnixMillis, id: ClientId, frame: ToStore<'_>) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return false };
         match (client.hello.as_ref().map(|hello| hello.role), &frame) {
             (None, ToStore::Hello(hello)) => {
-                if let Some(hello) = self.door.admit(&client.link, hello.clone()) {
-                    client.greet(hello);
+                if let Some(hello) = self.door.admit(&*client.link, hello.clone()) {
+                    client.greet(&self.own, hello);
                 }
                 return false;
             }
             (Some(role), frame) if frame.is_business_of(role) => {}
             (role, _) => {
                 let who = role.map_or("a process that has not said who it is", Role::name);
-                self.door.refuse(&client.link, &format!("{who} has sent what is not its business"));
+                self.door.refuse(&*client.link, &format!("{who} has sent what is not its business"));
                 return false;
             }
         }
@@ -244,8 +280,8 @@ impl<D: Disk> Service<D> {
 
     /// Lets the log go on and passes on what it says. Called when something was appended, when a write has ended, and
     /// when the log's time has come.
-    pub(crate) fn drive(&mut self) {
-        let now = self.clock.now();
+    pub fn drive(&mut self, now: UnixMillis) {
+        self.now = now;
         self.log.drive(now);
         while let Some(event) = self.log.poll() {
             self.event(event);
@@ -257,8 +293,9 @@ impl<D: Disk> Service<D> {
     }
 
     /// When [`Self::drive`] must be called at the latest.
-    pub(crate) fn wake_at(&self) -> Option<UnixMillis> {
-        let marks = (!self.marks.is_empty()).then(|| self.clock.now().plus_ms(1));
+    #[must_use]
+    pub fn wake_at(&self, now: UnixMillis) -> Option<UnixMillis> {
+        let marks = (!self.marks.is_empty()).then(|| now.plus_ms(1));
         [self.log.wake_at(), self.held_until, marks, self.uploads.wake_at()].into_iter().flatten().min()
     }
 
@@ -347,7 +384,7 @@ impl<D: Disk> Service<D> {
             // A report does without the words that it is about.
             let does_without = client.is(Role::Housekeeper);
             let Client { window: Some(window), link, .. } = client else { continue };
-            show(&mut self.log, window, link, &mut |message, why| {
+            show(&mut self.log, window, &**link, &mut |message, why| {
                 lost.extend((!does_without).then_some((message, why)));
                 !does_without
             });
@@ -362,7 +399,7 @@ impl<D: Disk> Service<D> {
         let Some(qmgr) = self.clients.get(&stream.client) else { return };
         let clients = &self.clients;
         self.marks.retain_mut(|mark| {
-            let is_ended = |client: &Client| client.is_gone || mark.ended.contains(&client.pid());
+            let is_ended = |client: &Client<L>| client.is_gone || mark.ended.contains(&client.pid());
             if mark.turns > 0 {
                 mark.turns -= 1;
             } else if !clients.values().any(is_ended) {
@@ -375,8 +412,14 @@ impl<D: Disk> Service<D> {
 
     // ---- the snapshot ----
 
-    /// Begins a snapshot; gives QMGR's link.
-    pub(crate) fn begin_snapshot(&mut self) -> Option<Rc<Link>> {
+    /// Whether QMGR waits for a snapshot: it has asked for one, or was too slow for the stream.
+    #[must_use]
+    pub fn wants_snapshot(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.overflowed)
+    }
+
+    /// Begins a snapshot; gives QMGR's link, which is to be empty before each step.
+    pub fn begin_snapshot(&mut self) -> Option<Rc<L>> {
         let messages_count = self.log.status().living_messages;
         let stream = self.stream.as_mut()?;
         let client = self.clients.get(&stream.client)?;
@@ -387,7 +430,7 @@ impl<D: Disk> Service<D> {
     }
 
     /// Sends some more of the snapshot. True when it is complete.
-    pub(crate) fn step_snapshot(&mut self) -> bool {
+    pub fn step_snapshot(&mut self) -> bool {
         let Some(stream) = &mut self.stream else { return true };
         let (Some(cursor), Some(client)) = (stream.cursor, self.clients.get(&stream.client)) else {
             return true;
@@ -411,10 +454,10 @@ impl<D: Disk> Service<D> {
 
 /// Fills free cells, one for each fetch in turn. What turns out to be lost is told to `lost`, which says whether its message is
 /// to be kept apart.
-fn show<D: Disk>(
+fn show<D: Disk, L: Wire>(
     log: &mut Log<D>,
-    window: &mut Window,
-    link: &Link,
+    window: &mut Window<L::Cells>,
+    link: &L,
     lost: &mut dyn FnMut(MessageSequence, String) -> bool,
 ) {
     let mut at = 0;
@@ -427,9 +470,12 @@ fn show<D: Disk>(
             let fetch = &window.fetches[at];
             (fetch.request, fetch.message, fetch.at, fetch.end)
         };
-        let Some(octets) = window.memory.cell(cell) else { return };
-        let wanted = usize::try_from(end - from).unwrap_or(usize::MAX).min(octets.len());
-        match log.read_content(message, from, &mut octets[..wanted]) {
+        let read = window.memory.fill(cell, |octets| {
+            let wanted = usize::try_from(end - from).unwrap_or(usize::MAX).min(octets.len());
+            log.read_content(message, from, &mut octets[..wanted])
+        });
+        let Some(read) = read else { return };
+        match read {
             Ok(read) if read > 0 => {
                 let octets = u32::try_from(read).unwrap_or(u32::MAX);
                 let last = from + read as u64 >= end;
@@ -461,48 +507,39 @@ fn show<D: Disk>(
     }
 }
 
-fn push(link: &Link, frame: &FromStore) {
+fn push(link: &impl Wire, frame: &FromStore) {
     if let Err(error) = link.push(frame) {
         tracing::error!(error = &error as &dyn std::error::Error, "a frame was not sent");
     }
 }
 
-impl Client {
+impl<L: Wire> Client<L> {
     fn send(&self, frame: &FromStore) {
-        push(&self.link, frame);
+        push(&*self.link, frame);
     }
 
-    fn greet(&mut self, hello: Hello) {
-        let own = Hello {
-            version: PROTOCOL_VERSION,
-            role: Role::Store,
-            pid: std::process::id(),
-            process: 0,
-            channel: String::new(),
-            capacity: 0,
-        };
+    fn greet(&mut self, own: &Hello, hello: Hello) {
         if hello.role.is_channel() {
-            match Window::new(hello.capacity).and_then(|window| Ok((window.share()?, window))) {
-                Ok((memory, window)) => {
-                    let welcome = FromStore::Welcome { hello: own, cells_count: window.cells_count };
-                    self.window = Some(window);
-                    if let Err(error) = self.link.push_with(&welcome, memory) {
-                        tracing::error!(error = &error as &dyn std::error::Error, "a welcome was not sent");
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(
-                        event = "window.failed",
-                        error = &error as &dyn std::error::Error,
-                        "a channel gets no content window"
-                    );
-                    self.link.close();
-                }
+            if let Err(error) = self.greet_with_window(own, hello.capacity) {
+                tracing::error!(
+                    event = "window.failed",
+                    error = &error as &dyn std::error::Error,
+                    "a channel gets no content window"
+                );
+                self.link.close();
             }
         } else {
-            self.send(&FromStore::Welcome { hello: own, cells_count: 0 });
+            self.send(&FromStore::Welcome { hello: own.clone(), cells_count: 0 });
         }
         self.hello = Some(hello);
+    }
+
+    fn greet_with_window(&mut self, own: &Hello, capacity: u32) -> Result<(), WireError> {
+        let window = Window::new(capacity)?;
+        let welcome = FromStore::Welcome { hello: own.clone(), cells_count: window.cells_count };
+        self.link.push_cells(&welcome, &window.memory)?;
+        self.window = Some(window);
+        Ok(())
     }
 
     fn release(&mut self, cells: &[u16]) {
@@ -533,13 +570,10 @@ impl Client {
             return;
         }
         let FromStore::Message { detail: Some(detail), .. } = frame else { return };
-        let sent = postcard::to_stdvec(&detail)
-            .map_err(|error| error.to_string())
-            .and_then(|octets| memory::seal(&octets).map_err(|error| error.to_string()))
-            .and_then(|memory| {
-                let frame = FromStore::Message { request, detail: None };
-                self.link.push_with(&frame, memory).map_err(|error| error.to_string())
-            });
+        let sent = postcard::to_stdvec(&detail).map_err(|error| error.to_string()).and_then(|octets| {
+            let frame = FromStore::Message { request, detail: None };
+            self.link.push_sealed(&frame, &octets).map_err(|error| error.to_string())
+        });
         if let Err(why) = sent {
             self.send(&FromStore::NoMessage { request, absence: Absence::Unreadable, why });
         }

@@ -11,8 +11,8 @@ use sternpost_link::store::{
     Append, FromStore, IsolatedMessage, Lane, PIECE_OCTETS_MAX, PartialMessage, Piece, Refusal, Shown,
     Standing, StoreStatus, StreamFrame, ToStore,
 };
-use sternpost_message::{MessageId, MessageSequence, Outcome, RecipientRange};
-use sternpost_platform::memory;
+use sternpost_message::{MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis};
+use sternpost_platform::wire::Wire;
 use sternpost_queue::{self as queue, AppendSet, Disk, ReadError};
 
 /// Answers that an operator has not read, beyond which it gets no more: it asks for one thing at a time.
@@ -31,7 +31,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    fn new(client: &Client, event: &'static str, message: MessageId, why: &str) -> Self {
+    fn new(client: &Client<impl Wire>, event: &'static str, message: MessageId, why: &str) -> Self {
         let uid = client.link.peer().map_or(u32::MAX, |peer| peer.uid);
         Self { event, message, why: why.to_owned(), uid, pid: client.pid() }
     }
@@ -43,12 +43,12 @@ impl Order {
     }
 }
 
-impl<D: Disk> Service<D> {
+impl<D: Disk, L: Wire> Service<D, L> {
     /// Answers a frame that only operators send. The others are not meant for it.
     pub(super) fn operator(&mut self, id: ClientId, frame: &ToStore<'_>) {
         let Some(client) = self.clients.get(&id) else { return };
         if client.link.unsent_octets() > UNREAD_OCTETS_MAX {
-            return self.door.refuse(&client.link, "it asks and does not read the answers");
+            return self.door.refuse(&*client.link, "it asks and does not read the answers");
         }
         match *frame {
             ToStore::List { from, count_max } => {
@@ -170,7 +170,7 @@ impl<D: Disk> Service<D> {
     /// Keeps a living message apart: from now on it is not handed out, and QMGR hears that it need not wait for it.
     pub(super) fn isolate(&mut self, message: MessageSequence, why: &str) {
         let Some(facts) = self.log.facts(message) else { return };
-        if !self.isolated.add(message, self.clock.now(), why) {
+        if !self.isolated.add(message, self.now, why) {
             return;
         }
         tracing::error!(
@@ -197,7 +197,13 @@ impl<D: Disk> Service<D> {
     }
 
     /// What recovery has found, before anybody has connected.
-    pub(crate) fn recovered(&mut self, report: &queue::RecoveryReport, parameters: &queue::Parameters) {
+    pub fn recovered(
+        &mut self,
+        now: UnixMillis,
+        report: &queue::RecoveryReport,
+        parameters: &queue::Parameters,
+    ) {
+        self.now = now;
         self.uploads = uploads::Uploads::new(parameters);
         self.damaged_places_count = report.damage.len() as u64;
         for (sequence, _) in &report.damaged_messages {
@@ -221,7 +227,7 @@ impl<D: Disk> Service<D> {
 
     /// Ends an isolated or a partial message.
     fn discard(&mut self, id: ClientId, number: u64, message: MessageId, why: &str) {
-        let now = self.clock.now();
+        let now = self.now;
         let (lane, record) = match self.standing(message) {
             Standing::Isolated(sequence) => {
                 let outcomes = vec![(EVERYBODY, Outcome::Discarded { why: why.to_owned() })];
@@ -264,7 +270,7 @@ impl<D: Disk> Service<D> {
     /// `Invalid`.
     pub(super) fn order(
         &self,
-        client: &Client,
+        client: &Client<L>,
         lane: Lane,
         records: &[Append<'_>],
     ) -> Result<Option<Order>, Refusal> {
@@ -307,7 +313,7 @@ impl<D: Disk> Service<D> {
 
     /// Content without envelope was refused: says once that its share is full.
     pub(super) fn partials_refused(&mut self, octets: u64) {
-        if self.uploads.is_full_now(&self.log, octets, self.clock.now()) {
+        if self.uploads.is_full_now(&self.log, octets, self.now) {
             tracing::error!(
                 event = "log.alarm",
                 "messages that are not complete fill their {} % of the log; content of others gets 452 until there is room \
@@ -319,7 +325,7 @@ impl<D: Disk> Service<D> {
 
     /// Says once that there is room again.
     pub(super) fn look_at_partials(&mut self) {
-        if self.uploads.has_room_again(&self.log, self.clock.now()) {
+        if self.uploads.has_room_again(&self.log, self.now) {
             tracing::warn!(event = "log.alarm", "messages that are not complete have room again");
         }
     }
@@ -333,7 +339,7 @@ pub(super) fn only_content(records: &[Append<'_>]) -> Option<u64> {
     })
 }
 
-impl Client {
+impl<L: Wire> Client<L> {
     /// Answers with as many as were asked for, or as fit a datagram.
     fn list(&self, count_max: u32, listed: impl Fn(usize) -> FromStore) {
         let mut count = usize::try_from(count_max.clamp(1, 256)).unwrap_or(1);
@@ -353,13 +359,10 @@ impl Client {
             return;
         }
         let FromStore::Shown(Shown::Detail(detail)) = frame else { return };
-        let sent = postcard::to_stdvec(&detail)
-            .map_err(|error| error.to_string())
-            .and_then(|octets| memory::seal(&octets).map_err(|error| error.to_string()))
-            .and_then(|memory| {
-                let frame = FromStore::Shown(Shown::Attached);
-                self.link.push_with(&frame, memory).map_err(|error| error.to_string())
-            });
+        let sent = postcard::to_stdvec(&detail).map_err(|error| error.to_string()).and_then(|octets| {
+            let frame = FromStore::Shown(Shown::Attached);
+            self.link.push_sealed(&frame, &octets).map_err(|error| error.to_string())
+        });
         if let Err(why) = sent {
             self.send(&FromStore::Shown(Shown::Unreadable { why }));
         }
