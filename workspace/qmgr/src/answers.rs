@@ -6,13 +6,18 @@ use crate::manager::{Manager, Tree};
 use serde_json::{Value, json};
 use sternpost_link::qmgr::Question;
 use sternpost_message::MessageId;
+use sternpost_platform::clock::Timepiece;
+use sternpost_platform::wire::Wire;
 use sternpost_scheduler::{ChannelStatus, PeerStatus, Status};
 
 /// Answers a question.
 ///
 /// # Errors
 /// A sentence when there is no answer.
-pub(crate) fn answer(manager: &mut Manager, question: &Question) -> Result<Value, String> {
+pub(crate) fn answer<L: Wire, T: Timepiece>(
+    manager: &mut Manager<L, T>,
+    question: &Question,
+) -> Result<Value, String> {
     match question {
         Question::Status => Ok(status(manager)),
         Question::Configuration => match &manager.generations.in_force {
@@ -35,7 +40,7 @@ pub(crate) fn answer(manager: &mut Manager, question: &Question) -> Result<Value
 }
 
 /// Why nothing is in force: what there is of the directory, and what was wrong with what came.
-fn none_in_force(manager: &Manager) -> String {
+fn none_in_force<L: Wire, T: Timepiece>(manager: &Manager<L, T>) -> String {
     let since = manager.clocks.name(manager.directory_since);
     let mut why = format!("no configuration is in force yet; {} (since {since})", manager.directory);
     if let Some(first) = manager.generations.unusable.first() {
@@ -47,7 +52,7 @@ fn none_in_force(manager: &Manager) -> String {
     why
 }
 
-fn status(manager: &Manager) -> Value {
+fn status<L: Wire, T: Timepiece>(manager: &Manager<L, T>) -> Value {
     let generations = &manager.generations;
     json!({
         "tree": match manager.tree {
@@ -81,7 +86,7 @@ fn status(manager: &Manager) -> Value {
     })
 }
 
-fn scheduler(status: &Status, clocks: &Clocks) -> Value {
+fn scheduler(status: &Status, clocks: &Clocks<impl Timepiece>) -> Value {
     let counts = &status.counts;
     json!({
         "waiting": counts.waiting,
@@ -94,7 +99,7 @@ fn scheduler(status: &Status, clocks: &Clocks) -> Value {
     })
 }
 
-fn channel(channel: &ChannelStatus, clocks: &Clocks) -> Value {
+fn channel(channel: &ChannelStatus, clocks: &Clocks<impl Timepiece>) -> Value {
     // The switch's own probes are no mail of anybody's.
     let peers = channel.peers.iter().filter(|peer| *peer.name != *NULL_HOPS);
     json!({
@@ -114,7 +119,7 @@ fn channel(channel: &ChannelStatus, clocks: &Clocks) -> Value {
     })
 }
 
-fn peer(peer: &PeerStatus, clocks: &Clocks) -> Value {
+fn peer(peer: &PeerStatus, clocks: &Clocks<impl Timepiece>) -> Value {
     json!({
         "name": *peer.name,
         "is_configured": peer.is_configured,
@@ -128,7 +133,7 @@ fn peer(peer: &PeerStatus, clocks: &Clocks) -> Value {
     })
 }
 
-fn why(manager: &Manager, id: MessageId) -> Result<Value, String> {
+fn why<L: Wire, T: Timepiece>(manager: &Manager<L, T>, id: MessageId) -> Result<Value, String> {
     let sequence = manager.messages.find(id).ok_or_else(|| format!("no living message {id}"))?;
     let message = manager.messages.get(sequence).ok_or_else(|| format!("no living message {id}"))?;
     let mlists: Vec<_> = message

@@ -26,7 +26,7 @@ pub(crate) struct HeldChange {
 
 /// What is in force, since when, and what waits.
 #[derive(Debug)]
-pub(crate) struct Generations {
+pub struct Generations {
     node: String,
     file: PathBuf,
     pub(crate) in_force: Option<InForce>,
@@ -40,7 +40,8 @@ pub(crate) struct Generations {
 
 impl Generations {
     /// Nothing is in force yet. The last known good one lives in `state_directory`.
-    pub(crate) fn new(node: String, state_directory: &Path, channel_processes_measured: Option<u32>) -> Self {
+    #[must_use]
+    pub fn new(node: String, state_directory: &Path, channel_processes_measured: Option<u32>) -> Self {
         let file = state_directory.join("configuration.last-known-good");
         Self {
             node,
@@ -62,7 +63,7 @@ impl Generations {
                     entries = entries.len(),
                     "running from the last known good configuration until the directory answers"
                 );
-                self.step(entries, Removals::Hold, false)
+                self.begin_with(entries)
             }
             Err(last_known_good::LastKnownGoodError::Missing(_)) => false,
             Err(error) => {
@@ -70,6 +71,11 @@ impl Generations {
                 false
             }
         }
+    }
+
+    /// Puts entries into force that were kept somewhere. True when they are.
+    pub fn begin_with(&mut self, entries: Vec<Entry>) -> bool {
+        self.step(entries, Removals::Hold, false)
     }
 
     /// Takes a set of entries from the directory. True when a new generation is in force.

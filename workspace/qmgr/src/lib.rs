@@ -13,9 +13,11 @@ mod manager;
 mod messages;
 mod processes;
 
-use crate::generations::Generations;
-use crate::lived::Clocks;
-use crate::manager::{Manager, send};
+pub use generations::Generations;
+pub use lived::Clocks;
+pub use manager::{Manager, Tree};
+
+use crate::manager::send;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,6 +28,7 @@ use sternpost_link::qmgr::{FromQmgr, ToQmgr};
 use sternpost_link::store::FromStore;
 use sternpost_link::supervisor::FromSupervisor;
 use sternpost_link::{Frames, Hello, Role};
+use sternpost_platform::clock::SystemClocks;
 use sternpost_platform::door::{Door, Users};
 use sternpost_platform::link::{Link, LinkEnd, Listener, connect};
 use sternpost_platform::memory;
@@ -73,17 +76,20 @@ pub fn run(options: Options) -> Result<(), QmgrError> {
     LocalSet::new().block_on(&runtime, drive(options))
 }
 
+/// The manager between real links, by the machine's clocks.
+type RealManager = Manager<Link, SystemClocks>;
+
 /// The manager, and the bell that rings when something has happened in it.
 #[derive(Clone)]
 struct Shared {
     door: Rc<Door>,
-    manager: Rc<RefCell<Manager>>,
+    manager: Rc<RefCell<RealManager>>,
     changed: Rc<Notify>,
 }
 
 impl Shared {
     /// Does something with the manager and lets the timers look at what follows.
-    fn with<R>(&self, act: impl FnOnce(&mut Manager) -> R) -> R {
+    fn with<R>(&self, act: impl FnOnce(&mut RealManager) -> R) -> R {
         let result = act(&mut self.manager.borrow_mut());
         self.changed.notify_one();
         result
@@ -94,7 +100,8 @@ async fn drive(options: Options) -> Result<(), QmgrError> {
     let mut generations =
         Generations::new(options.node, &options.state_directory, options.channel_processes_measured);
     generations.load_last_known_good();
-    let manager = Manager::new(generations, Clocks::new(&options.state_directory));
+    let manager =
+        Manager::new(generations, Clocks::new(&options.state_directory, SystemClocks), std::process::id());
     let door = Rc::new(Door::new(options.users));
     let shared = Shared { door, manager: Rc::new(RefCell::new(manager)), changed: Rc::new(Notify::new()) };
     let listener = Listener::new(options.listening).map_err(QmgrError::Listen)?;
@@ -244,18 +251,20 @@ fn greet(shared: &Shared, hello: &Hello, link: &Rc<Link>) -> Result<(), &'static
         match hello.role {
             Role::Channel | Role::Housekeeper => return manager.channel_connected(hello, link),
             Role::SmtpServer => manager.server_connected(link),
-            Role::Directory | Role::Operator => send(link, &FromQmgr::Welcome(Manager::hello())),
+            Role::Directory | Role::Operator => send(&**link, &FromQmgr::Welcome(manager.hello())),
             Role::Supervisor | Role::Store | Role::Qmgr => return Err("its role has no business with QMGR"),
         }
         Ok(())
     })
 }
 
-fn take(manager: &mut Manager, hello: &Hello, frame: ToQmgr, attached: Option<OwnedFd>, link: &Link) {
+fn take(manager: &mut RealManager, hello: &Hello, frame: ToQmgr, attached: Option<OwnedFd>, link: &Link) {
     match (hello.role, frame) {
         (Role::Channel | Role::Housekeeper, frame) => manager.channel_said(hello, frame),
         (Role::Directory, ToQmgr::Entries { .. }) => match attached {
-            Some(memory) => manager.entries(memory),
+            Some(memory) => manager.entries(
+                memory::unseal(memory, memory::ENTRIES_OCTETS_MAX).map_err(|error| error.to_string()),
+            ),
             None => tracing::error!(event = "configuration.unreadable", "entries came without their memory"),
         },
         (Role::Directory, ToQmgr::DirectoryStatus { connected, text }) => {

@@ -5,22 +5,23 @@ use serde_json::{Value, json};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use sternpost_message::{MessageSequence, UnixMillis};
-use sternpost_platform::clock;
+use sternpost_platform::clock::Timepiece;
 use sternpost_scheduler::{Jump, LivedTime};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// The clocks, and the jumps of one of them.
 #[derive(Debug)]
-pub(crate) struct Clocks {
+pub struct Clocks<T> {
+    timepiece: T,
     lived: LivedTime,
     file: PathBuf,
     newest: MessageSequence,
 }
 
-impl Clocks {
+impl<T: Timepiece> Clocks<T> {
     /// Begins, with the jumps that an earlier life has kept in the state directory.
-    pub(crate) fn new(state_directory: &Path) -> Self {
+    pub fn new(state_directory: &Path, timepiece: T) -> Self {
         let file = state_directory.join("clock-jumps.json");
         let jumps = match load(&file) {
             Ok(jumps) => jumps,
@@ -30,13 +31,18 @@ impl Clocks {
                 Vec::new()
             }
         };
-        let lived = LivedTime::new(clock::wall_now(), counted_ms(), jumps);
-        Self { lived, file, newest: MessageSequence(0) }
+        let lived = LivedTime::new(timepiece.wall(), timepiece.counted_ms(), jumps);
+        Self { timepiece, lived, file, newest: MessageSequence(0) }
     }
 
     /// Now, in lived time.
-    pub(crate) fn now(&self) -> UnixMillis {
-        self.lived.now(counted_ms())
+    pub fn now(&self) -> UnixMillis {
+        self.lived.now(self.counted_ms())
+    }
+
+    /// Milliseconds by the clock that nobody sets.
+    pub(crate) fn counted_ms(&self) -> u64 {
+        self.timepiece.counted_ms()
     }
 
     /// When this process began, in lived time.
@@ -46,7 +52,8 @@ impl Clocks {
 
     /// Looks whether the wall clock was set. True when it was.
     pub(crate) fn observe(&mut self) -> bool {
-        let Some(jump) = self.lived.observe(clock::wall_now(), counted_ms(), self.newest) else {
+        let (wall, counted_ms) = (self.timepiece.wall(), self.counted_ms());
+        let Some(jump) = self.lived.observe(wall, counted_ms, self.newest) else {
             return false;
         };
         tracing::warn!(
@@ -62,7 +69,7 @@ impl Clocks {
     /// When a message was accepted, in lived time.
     pub(crate) fn accepted(&mut self, message: MessageSequence, stamp: UnixMillis) -> UnixMillis {
         self.newest = self.newest.max(message);
-        let (at, has_changed) = self.lived.accepted(message, stamp, counted_ms());
+        let (at, has_changed) = self.lived.accepted(message, stamp, self.timepiece.counted_ms());
         if has_changed {
             self.save();
         }
@@ -86,10 +93,6 @@ impl Clocks {
             tracing::error!(event = "clock.jumps.not-saved", error = &error as &dyn std::error::Error, file = %self.file.display(), "after a restart, mail accepted before the clock was set may be given up early");
         }
     }
-}
-
-fn counted_ms() -> u64 {
-    u64::try_from(clock::since_kernel_start().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn rfc3339(at: UnixMillis) -> String {
@@ -136,6 +139,7 @@ fn save(file: &Path, jumps: &[Jump]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sternpost_platform::clock::SystemClocks;
 
     #[test]
     fn jumps_are_read_back_as_they_were_kept_and_a_damaged_file_is_told_apart_from_none() {
@@ -153,7 +157,7 @@ mod tests {
         for damaged in ["", "{}", "[{}]", "[{\"through\": -1}]"] {
             std::fs::write(&file, damaged).unwrap();
             assert_ne!(load(&file).unwrap_err().kind(), io::ErrorKind::NotFound, "{damaged}");
-            assert_eq!(Clocks::new(folder.path()).lived.jumps(), []);
+            assert_eq!(Clocks::new(folder.path(), SystemClocks).lived.jumps(), []);
         }
     }
 }

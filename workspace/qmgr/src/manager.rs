@@ -13,14 +13,13 @@ use crate::messages::Messages;
 use crate::processes::{Holder, Process, Processes};
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 use sternpost_link::qmgr::{Assignment, FromQmgr};
 use sternpost_link::store::ToStore;
 use sternpost_link::supervisor::{FromSupervisor, ToSupervisor};
 use sternpost_link::{Hello, PROTOCOL_VERSION, Role};
 use sternpost_message::{MlistId, NullHop, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, UnixMillis};
-use sternpost_platform::link::Link;
-use sternpost_platform::memory;
+use sternpost_platform::clock::Timepiece;
+use sternpost_platform::wire::Wire;
 use sternpost_scheduler::{Action, Event, ProcessId, Scheduler};
 
 /// Time that a running channel has to attach to a new QMGR.
@@ -28,13 +27,13 @@ const ATTACH_TIMEOUT_MS: u64 = 2_000;
 /// Time that a process which this QMGR starts has for the same.
 const START_TIMEOUT_MS: u64 = 30_000;
 /// A channel is asked this often whether it lives …
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// … and killed when it has not answered for so long. Both by the monotonic clock: time that is set is no silence.
-const PONG_TIMEOUT: Duration = Duration::from_secs(30);
+const PING_INTERVAL_MS: u64 = 5_000;
+/// … and killed when it has not answered for so long. Both by the clock that nobody sets: time that is set is no silence.
+const PONG_TIMEOUT_MS: u64 = 30_000;
 
 /// How far the tree is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tree {
+pub enum Tree {
     /// The store is away, or the channels have not all attached.
     Waiting,
     /// The store was asked for the snapshot.
@@ -49,14 +48,16 @@ pub(crate) enum Tree {
 
 /// Everything that QMGR knows.
 #[derive(Debug)]
-pub(crate) struct Manager {
+pub struct Manager<L: Wire, T: Timepiece> {
     /// All instants here and in the scheduler are of lived time.
-    pub(crate) clocks: Clocks,
+    pub(crate) clocks: Clocks<T>,
+    /// Who this QMGR is, for its greetings.
+    own: Hello,
     pub(crate) scheduler: Scheduler,
     pub(crate) tree: Tree,
     pub(crate) generations: Generations,
     pub(crate) messages: Messages,
-    pub(crate) processes: Processes,
+    pub(crate) processes: Processes<L>,
     /// The null hop that each Mlist of a probe goes to.
     probes: FxHashMap<MlistId, NullHop>,
     /// How it stands with the directory, in words.
@@ -65,9 +66,9 @@ pub(crate) struct Manager {
     pub(crate) directory_since: UnixMillis,
     /// Since when changes do not arrive from it, in lived time; none while they do.
     pub(crate) directory_away_since: Option<UnixMillis>,
-    store: Option<Rc<Link>>,
-    supervisor: Option<Rc<Link>>,
-    servers: Vec<Rc<Link>>,
+    store: Option<Rc<L>>,
+    supervisor: Option<Rc<L>>,
+    servers: Vec<Rc<L>>,
     supervisor_has_spoken: bool,
     mark_last: u64,
     /// Marks that wait, and the process whose Mlists come back when they arrive.
@@ -78,12 +79,25 @@ pub(crate) struct Manager {
     ended: Vec<u32>,
     /// Mlists that their process no longer holds, as the count has shown.
     vanished: Vec<(ProcessId, MlistId)>,
-    last_ping: Instant,
+    /// By the clock that nobody sets.
+    last_ping_ms: u64,
 }
 
-impl Manager {
-    pub(crate) fn new(generations: Generations, clocks: Clocks) -> Self {
+impl<L: Wire, T: Timepiece> Manager<L, T> {
+    /// A QMGR that knows nobody yet. `pid` is the process that it is.
+    #[must_use]
+    pub fn new(generations: Generations, clocks: Clocks<T>, pid: u32) -> Self {
+        let own = Hello {
+            version: PROTOCOL_VERSION,
+            role: Role::Qmgr,
+            pid,
+            process: 0,
+            channel: String::new(),
+            capacity: 0,
+        };
         Self {
+            own,
+            last_ping_ms: clocks.counted_ms(),
             directory_since: clocks.now(),
             directory_away_since: Some(clocks.now()),
             clocks,
@@ -104,19 +118,26 @@ impl Manager {
             departures: Departures::default(),
             ended: Vec::new(),
             vanished: Vec::new(),
-            last_ping: Instant::now(),
         }
     }
 
-    pub(crate) fn hello() -> Hello {
-        Hello {
-            version: PROTOCOL_VERSION,
-            role: Role::Qmgr,
-            pid: std::process::id(),
-            process: 0,
-            channel: String::new(),
-            capacity: 0,
-        }
+    pub(crate) fn hello(&self) -> Hello {
+        self.own.clone()
+    }
+
+    /// The mind, to look at it.
+    pub const fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// How far the tree is built.
+    pub const fn tree(&self) -> Tree {
+        self.tree
+    }
+
+    /// Now, in lived time.
+    pub fn now(&self) -> UnixMillis {
+        self.clocks.now()
     }
 
     pub(crate) fn directory_says(&mut self, connected: bool, text: String) {
@@ -128,13 +149,15 @@ impl Manager {
         }
     }
 
-    pub(crate) fn supervisor_connected(&mut self, link: Rc<Link>) {
-        send(&link, &ToSupervisor::Hello(Self::hello()));
+    /// The link to the supervisor is there.
+    pub fn supervisor_connected(&mut self, link: Rc<L>) {
+        send(&*link, &ToSupervisor::Hello(self.hello()));
         self.supervisor = Some(link);
         self.listen();
     }
 
-    pub(crate) fn supervisor_said(&mut self, frame: FromSupervisor) {
+    /// The supervisor has said something.
+    pub fn supervisor_said(&mut self, frame: FromSupervisor) {
         match frame {
             FromSupervisor::Running { processes, .. } => {
                 let now = self.clocks.now();
@@ -232,7 +255,7 @@ impl Manager {
             .iter()
             .flat_map(|listener| listener.addresses.iter().map(|address| (listener.name.clone(), *address)))
             .collect();
-        send(supervisor, &ToSupervisor::Listen { listeners });
+        send(&**supervisor, &ToSupervisor::Listen { listeners });
     }
 
     /// Gives the scheduler an event and does what follows.
@@ -253,7 +276,7 @@ impl Manager {
                 };
                 let number = process.0;
                 send(
-                    supervisor,
+                    &**supervisor,
                     &ToSupervisor::StartChannel { process: number, channel: channel.clone(), kind, capacity },
                 );
                 let attach_by = self.clocks.now().plus_ms(START_TIMEOUT_MS);
@@ -265,7 +288,7 @@ impl Manager {
                 };
                 self.processes.hold(mlist, Holder::new(process, recipients.clone()));
                 let peer = self.probes.get(&mlist).map_or_else(|| peer.to_string(), |hop| hop.peer());
-                send(&link, &FromQmgr::Assign(Assignment { mlist, peer, recipients, attempts }));
+                send(&*link, &FromQmgr::Assign(Assignment { mlist, peer, recipients, attempts }));
             }
             Action::StopProcess { process, reason } => {
                 if let Some(known) = self.processes.get_mut(process) {
@@ -278,7 +301,7 @@ impl Manager {
                         "a channel process is asked to stop"
                     );
                     if let Some(link) = &known.link {
-                        send(link, &FromQmgr::Drain);
+                        send(&**link, &FromQmgr::Drain);
                     }
                 }
             }
@@ -293,7 +316,7 @@ impl Manager {
     }
 
     /// What is due by time alone.
-    pub(crate) fn wake(&mut self) {
+    pub fn wake(&mut self) {
         self.look_at_the_clock();
         let now = self.clocks.now();
         let late: Vec<_> =
@@ -309,25 +332,32 @@ impl Manager {
             }
             self.kill(process);
         }
-        if self.last_ping.elapsed() >= PING_INTERVAL {
+        if self.since_last_ping_ms() >= PING_INTERVAL_MS {
             self.ping();
         }
         self.apply(Event::Wake);
     }
 
+    fn since_last_ping_ms(&self) -> u64 {
+        self.clocks.counted_ms().saturating_sub(self.last_ping_ms)
+    }
+
     fn ping(&mut self) {
         // A QMGR that was stopped itself has heard nobody, and asks again.
-        let is_late = self.last_ping.elapsed() >= 2 * PING_INTERVAL;
-        self.last_ping = Instant::now();
+        let is_late = self.since_last_ping_ms() >= 2 * PING_INTERVAL_MS;
+        let now_ms = self.clocks.counted_ms();
+        self.last_ping_ms = now_ms;
         let mut silent = Vec::new();
         for (process, known) in self.processes.all_mut() {
             let Some(link) = &known.link else { continue };
-            match known.asked_at {
-                Some(at) if !is_late && at.elapsed() >= PONG_TIMEOUT => silent.push(process),
+            match known.asked_at_ms {
+                Some(at_ms) if !is_late && now_ms.saturating_sub(at_ms) >= PONG_TIMEOUT_MS => {
+                    silent.push(process);
+                }
                 Some(_) if !is_late => {}
                 Some(_) | None => {
-                    known.asked_at = Some(self.last_ping);
-                    send(link, &FromQmgr::Ping { token: process.0 });
+                    known.asked_at_ms = Some(now_ms);
+                    send(&**link, &FromQmgr::Ping { token: process.0 });
                 }
             }
         }
@@ -342,18 +372,18 @@ impl Manager {
     }
 
     /// When [`Self::wake`] must be called next.
-    pub(crate) fn wake_at(&self) -> UnixMillis {
+    pub fn wake_at(&self) -> UnixMillis {
         let scheduler = self.scheduler.wake_at().map_or(u64::MAX, |at| at.0);
         let attach = self.processes.unattached().map(|(_, by)| by.0).min().unwrap_or(u64::MAX);
-        let ping = PING_INTERVAL.saturating_sub(self.last_ping.elapsed());
-        let ping = self.clocks.now().plus_ms(u64::try_from(ping.as_millis()).unwrap_or(u64::MAX) + 1);
+        let ping_ms = PING_INTERVAL_MS.saturating_sub(self.since_last_ping_ms());
+        let ping = self.clocks.now().plus_ms(ping_ms + 1);
         UnixMillis(scheduler.min(attach).min(ping.0))
     }
 
     /// Tells the store how much mail waits that is about to leave, when that has changed enough to matter: the flow
     /// control of intake needs the magnitude, not the count. Mail that would not leave within a second (a dead or slow
     /// next hop) is not counted, so that it never slows intake.
-    pub(crate) fn tell_deliverable(&mut self) {
+    pub fn tell_deliverable(&mut self) {
         let now = self.clocks.now();
         let waiting = if self.tree == Tree::Going { self.scheduler.counts().runnable as u64 } else { 0 };
         let leaving = if waiting <= self.departures.per_second(now) { waiting } else { 0 };
@@ -361,23 +391,24 @@ impl Manager {
             && let Some(store) = &self.store
         {
             self.deliverable_said = leaving;
-            send(store, &ToStore::Deliverable { waiting: leaving });
+            send(&**store, &ToStore::Deliverable { waiting: leaving });
         }
     }
 }
 
 /// Frames of ours are far smaller than a datagram; one that is not is a defect, and the link stays in order without.
-pub(crate) fn send<F: serde::Serialize>(link: &Link, frame: &F) {
+pub(crate) fn send<F: serde::Serialize>(link: &impl Wire, frame: &F) {
     if let Err(error) = link.push(frame) {
         tracing::error!(error = &error as &dyn std::error::Error, "a frame was not sent");
     }
 }
 
-fn send_view(link: &Link, generation: u64, view: &[u8]) {
-    let sent = memory::seal(view).map_err(|error| error.to_string()).and_then(|memory| {
-        link.push_with(&FromQmgr::View { generation }, memory).map_err(|error| error.to_string())
-    });
-    if let Err(error) = sent {
-        tracing::error!(event = "view.not-sent", error, "a role did not get its view of the configuration");
+fn send_view(link: &impl Wire, generation: u64, view: &[u8]) {
+    if let Err(error) = link.push_sealed(&FromQmgr::View { generation }, view) {
+        tracing::error!(
+            event = "view.not-sent",
+            error = &error as &dyn std::error::Error,
+            "a role did not get its view of the configuration"
+        );
     }
 }

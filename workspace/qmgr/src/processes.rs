@@ -2,18 +2,16 @@
 
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
-use std::time::Instant;
 use sternpost_message::{MlistId, RecipientRange, UnixMillis};
-use sternpost_platform::link::Link;
 use sternpost_scheduler::ProcessId;
 
 /// One channel process.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct Process<L> {
     pub(crate) channel: String,
     /// 0 until the supervisor or the kernel has said it.
     pub(crate) pid: u32,
-    pub(crate) link: Option<Rc<Link>>,
+    pub(crate) link: Option<Rc<L>>,
     /// Announced when it attached; none before.
     pub(crate) capacity: Option<u32>,
     /// Until when it must attach; none when it has.
@@ -23,13 +21,13 @@ pub(crate) struct Process {
     pub(crate) is_draining: bool,
     /// It has ended; what it held is not back yet.
     pub(crate) is_gone: bool,
-    /// When it was asked whether it lives, as long as it has not answered.
-    pub(crate) asked_at: Option<Instant>,
+    /// When it was asked whether it lives, as long as it has not answered; by the clock that nobody sets.
+    pub(crate) asked_at_ms: Option<u64>,
     /// The Mlists that it said to hold, since it was asked to count them again; none when it has not been.
     pub(crate) recount: Option<Vec<MlistId>>,
 }
 
-impl Process {
+impl<L> Process<L> {
     pub(crate) fn new(channel: String, pid: u32, attach_by: UnixMillis, is_ours: bool) -> Self {
         Self {
             channel,
@@ -40,7 +38,7 @@ impl Process {
             is_ours,
             is_draining: false,
             is_gone: false,
-            asked_at: None,
+            asked_at_ms: None,
             recount: None,
         }
     }
@@ -64,26 +62,32 @@ impl Holder {
 }
 
 /// All channel processes.
-#[derive(Debug, Default)]
-pub(crate) struct Processes {
-    processes: FxHashMap<ProcessId, Process>,
+#[derive(Debug)]
+pub(crate) struct Processes<L> {
+    processes: FxHashMap<ProcessId, Process<L>>,
     holders: FxHashMap<MlistId, Holder>,
 }
 
-impl Processes {
-    pub(crate) fn insert(&mut self, process: ProcessId, known: Process) {
+impl<L> Default for Processes<L> {
+    fn default() -> Self {
+        Self { processes: FxHashMap::default(), holders: FxHashMap::default() }
+    }
+}
+
+impl<L> Processes<L> {
+    pub(crate) fn insert(&mut self, process: ProcessId, known: Process<L>) {
         self.processes.insert(process, known);
     }
 
-    pub(crate) fn get(&self, process: ProcessId) -> Option<&Process> {
+    pub(crate) fn get(&self, process: ProcessId) -> Option<&Process<L>> {
         self.processes.get(&process)
     }
 
-    pub(crate) fn get_mut(&mut self, process: ProcessId) -> Option<&mut Process> {
+    pub(crate) fn get_mut(&mut self, process: ProcessId) -> Option<&mut Process<L>> {
         self.processes.get_mut(&process)
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Process> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Process<L>> {
         self.processes.values()
     }
 
@@ -109,7 +113,7 @@ impl Processes {
     }
 
     /// The processes that have not ended, with their channel and, when they are attached, capacity.
-    pub(crate) fn alive(&self) -> impl Iterator<Item = (ProcessId, String, Option<u32>)> + use<> {
+    pub(crate) fn alive(&self) -> impl Iterator<Item = (ProcessId, String, Option<u32>)> + use<L> {
         let alive: Vec<_> = self
             .processes
             .iter()
@@ -130,7 +134,7 @@ impl Processes {
     }
 
     /// Asks for the count of what each attached process holds.
-    pub(crate) fn begin_recount(&mut self, mut ask: impl FnMut(&Link)) {
+    pub(crate) fn begin_recount(&mut self, mut ask: impl FnMut(&L)) {
         for known in self.processes.values_mut() {
             known.recount = None;
             if let (Some(link), Some(_)) = (&known.link, known.capacity) {
@@ -161,7 +165,7 @@ impl Processes {
         self.processes.values().any(|known| !known.is_gone && known.recount.is_some())
     }
 
-    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = (ProcessId, &mut Process)> {
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = (ProcessId, &mut Process<L>)> {
         self.processes.iter_mut().map(|(process, known)| (*process, known))
     }
 
@@ -235,7 +239,7 @@ mod tests {
     #[test]
     fn an_mlist_is_held_until_it_is_finished_and_its_outcomes_are_durable() {
         for outcome_first in [true, false] {
-            let mut processes = Processes::default();
+            let mut processes = Processes::<()>::default();
             processes.hold(MLIST, Holder::new(ProcessId(1), vec![RECIPIENTS]));
             if outcome_first {
                 processes.outcome(MLIST, RECIPIENTS);
@@ -251,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_recount_finds_what_a_process_no_longer_holds() {
-        let mut processes = Processes::default();
+        let mut processes = Processes::<()>::default();
         let mut known = Process::new("smtp".to_owned(), 5, UnixMillis(9), false);
         known.recount = Some(Vec::new());
         processes.insert(ProcessId(1), known);
@@ -267,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_removed_holds_nothing() {
-        let mut processes = Processes::default();
+        let mut processes = Processes::<()>::default();
         processes.insert(ProcessId(1), Process::new("smtp".to_owned(), 5, UnixMillis(9), true));
         processes.hold(MLIST, Holder::new(ProcessId(1), vec![RECIPIENTS]));
         processes.remove(ProcessId(1));

@@ -2,22 +2,21 @@
 
 use super::{ATTACH_TIMEOUT_MS, Manager, send, send_view};
 use crate::processes::{Holder, Process};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use sternpost_config::Entry;
 use sternpost_link::Hello;
 use sternpost_link::qmgr::{FromQmgr, ToQmgr};
 use sternpost_link::supervisor::ToSupervisor;
-use sternpost_platform::link::Link;
-use sternpost_platform::memory;
+use sternpost_platform::clock::Timepiece;
+use sternpost_platform::wire::Wire;
 use sternpost_scheduler::{Event, ProcessId};
 
-impl Manager {
+impl<L: Wire, T: Timepiece> Manager<L, T> {
     /// A channel process shakes hands. One whose channel is no longer configured gets no view: it ends what it holds.
     ///
     /// # Errors
     /// Why it is not the process that the supervisor has started by this number.
-    pub(crate) fn channel_connected(&mut self, hello: &Hello, link: &Rc<Link>) -> Result<(), &'static str> {
+    pub fn channel_connected(&mut self, hello: &Hello, link: &Rc<L>) -> Result<(), &'static str> {
         let process = ProcessId(hello.process);
         match self.processes.get(process) {
             Some(known) if (known.pid != 0 && known.pid != hello.pid) || known.channel != hello.channel => {
@@ -35,22 +34,23 @@ impl Manager {
             known.link = Some(Rc::clone(link));
             known.pid = hello.pid;
         }
-        send(link, &FromQmgr::Welcome(Self::hello()));
+        send(&**link, &FromQmgr::Welcome(self.hello()));
         match self.generations.channel_view(&hello.channel) {
-            Some(view) => send_view(link, self.generations.generation, &view),
+            Some(view) => send_view(&**link, self.generations.generation, &view),
             None => {
                 tracing::warn!(
                     event = "channel.unknown",
                     channel = hello.channel,
                     "a process of a channel that is not configured; it is drained"
                 );
-                send(link, &FromQmgr::Drain);
+                send(&**link, &FromQmgr::Drain);
             }
         }
         Ok(())
     }
 
-    pub(crate) fn channel_said(&mut self, hello: &Hello, frame: ToQmgr) {
+    /// A channel process has said something that is its business.
+    pub fn channel_said(&mut self, hello: &Hello, frame: ToQmgr) {
         let process = ProcessId(hello.process);
         match frame {
             ToQmgr::Held { mlists } => {
@@ -106,7 +106,7 @@ impl Manager {
             }
             ToQmgr::Pong { .. } => {
                 if let Some(known) = self.processes.get_mut(process) {
-                    known.asked_at = None;
+                    known.asked_at_ms = None;
                 }
             }
             ToQmgr::Hello(_) | ToQmgr::Entries { .. } | ToQmgr::DirectoryStatus { .. } | ToQmgr::Ask(_) => {}
@@ -136,7 +136,7 @@ impl Manager {
     }
 
     /// The link of a channel has ended; its process must end too.
-    pub(crate) fn channel_lost(&mut self, hello: &Hello) {
+    pub fn channel_lost(&mut self, hello: &Hello) {
         let process = ProcessId(hello.process);
         if let Some(known) = self.processes.get_mut(process)
             && known.pid == hello.pid
@@ -148,24 +148,26 @@ impl Manager {
 
     pub(super) fn kill(&self, process: ProcessId) {
         if let Some(supervisor) = &self.supervisor {
-            send(supervisor, &ToSupervisor::KillChannel { process: process.0 });
+            send(&**supervisor, &ToSupervisor::KillChannel { process: process.0 });
         }
     }
 
-    pub(crate) fn server_connected(&mut self, link: &Rc<Link>) {
-        send(link, &FromQmgr::Welcome(Self::hello()));
+    /// An `smtp-server` has connected.
+    pub fn server_connected(&mut self, link: &Rc<L>) {
+        send(&**link, &FromQmgr::Welcome(self.hello()));
         if let Some(view) = self.generations.smtp_server_view() {
-            send_view(link, self.generations.generation, &view);
+            send_view(&**link, self.generations.generation, &view);
         }
         self.servers.push(Rc::clone(link));
     }
 
-    pub(crate) fn server_lost(&mut self, link: &Rc<Link>) {
+    /// The link of an `smtp-server` has ended.
+    pub fn server_lost(&mut self, link: &Rc<L>) {
         self.servers.retain(|server| !Rc::ptr_eq(server, link));
     }
 
-    pub(crate) fn entries(&mut self, memory: OwnedFd) {
-        let octets = memory::unseal(memory, memory::ENTRIES_OCTETS_MAX).map_err(|error| error.to_string());
+    /// A complete set of entries from the directory role, as it travelled; or why it could not be read.
+    pub(crate) fn entries(&mut self, octets: Result<Vec<u8>, String>) {
         let entries = octets.and_then(|octets| {
             postcard::from_bytes::<Vec<Entry>>(&octets).map_err(|error| error.to_string())
         });
@@ -196,13 +198,13 @@ impl Manager {
     pub(crate) fn new_generation(&mut self) {
         if let Some(view) = self.generations.smtp_server_view() {
             for server in &self.servers {
-                send_view(server, self.generations.generation, &view);
+                send_view(&**server, self.generations.generation, &view);
             }
         }
         for process in self.processes.all() {
             if let (Some(link), Some(view)) = (&process.link, self.generations.channel_view(&process.channel))
             {
-                send_view(link, self.generations.generation, &view);
+                send_view(&**link, self.generations.generation, &view);
             }
         }
         self.listen();

@@ -22,22 +22,25 @@ use sternpost_message::{
     MessageSequence, MlistId, NullHop, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientRange, RouteIndex,
     UnixMillis,
 };
-use sternpost_platform::link::Link;
+use sternpost_platform::clock::Timepiece;
+use sternpost_platform::wire::Wire;
 use sternpost_scheduler::{Event, MlistSpec, Scheduler};
 
 /// Nothing is given up so soon after QMGR has begun, unless it is given up sooner after its acceptance.
 const NOTHING_EXPIRES_MS: u64 = 3_600_000;
 
-impl Manager {
-    pub(crate) fn store_connected(&mut self, link: Rc<Link>) {
-        send(&link, &ToStore::Hello(Self::hello()));
+impl<L: Wire, T: Timepiece> Manager<L, T> {
+    /// The link to the store is there.
+    pub fn store_connected(&mut self, link: Rc<L>) {
+        send(&*link, &ToStore::Hello(self.hello()));
         self.store = Some(link);
         self.tree = Tree::Waiting;
         self.deliverable_said = 0;
         self.subscribe_if_ready();
     }
 
-    pub(crate) fn store_lost(&mut self) {
+    /// The link to the store has ended.
+    pub fn store_lost(&mut self) {
         self.store = None;
         self.tree = Tree::Waiting;
         self.marks.clear();
@@ -48,12 +51,13 @@ impl Manager {
             return;
         }
         if let Some(store) = &self.store {
-            send(store, &ToStore::Subscribe);
+            send(&**store, &ToStore::Subscribe);
             self.tree = Tree::Snapshot;
         }
     }
 
-    pub(crate) fn stream(&mut self, frame: StreamFrame) {
+    /// The store has streamed something.
+    pub fn stream(&mut self, frame: StreamFrame) {
         match frame {
             StreamFrame::SnapshotBegin { messages_count } => {
                 tracing::info!(
@@ -125,7 +129,7 @@ impl Manager {
     pub(super) fn mark(&mut self, ended: Vec<u32>) -> Option<u64> {
         let store = self.store.as_ref()?;
         self.mark_last += 1;
-        send(store, &ToStore::Mark { token: self.mark_last, ended });
+        send(&**store, &ToStore::Mark { token: self.mark_last, ended });
         Some(self.mark_last)
     }
 
@@ -163,7 +167,7 @@ impl Manager {
             && self.tree != Tree::Waiting
             && let Some(store) = &self.store
         {
-            send(store, &ToStore::Subscribe);
+            send(&**store, &ToStore::Subscribe);
             self.tree = Tree::Snapshot;
         }
     }
