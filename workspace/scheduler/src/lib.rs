@@ -52,7 +52,7 @@ use sternpost_message::{MlistId, UnixMillis};
 
 pub use event::{Action, ChannelLimits, Event, Limits, MlistSpec, PeerLimits, ProcessId, StopReason};
 pub use lived::{JUMP_MS_MIN, JUMPS_COUNT_MAX, Jump, LivedTime};
-pub use status::{ChannelStatus, Counts, PeerStatus, Reason, Status, Waiting};
+pub use status::{ChannelStatus, Counts, MlistStatus, PeerStatus, Reason, Status, Waiting};
 
 use peer::{Peer, PeerIndex};
 use process::{Channel, ChannelIndex, Process};

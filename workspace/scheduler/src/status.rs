@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use sternpost_message::{CivilPriority, MlistId, Precedence, UnixMillis};
+use sternpost_message::{CivilPriority, MlistId, Precedence, RecipientRange, UnixMillis};
 
 use crate::peer::PeerIndex;
 use crate::process::{Channel, ChannelIndex, limit};
@@ -169,7 +169,43 @@ pub struct PeerStatus {
     pub oldest_accepted_at: Option<UnixMillis>,
 }
 
+/// An Mlist of the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MlistStatus {
+    /// Its name.
+    pub id: MlistId,
+    /// Its channel.
+    pub channel: Arc<str>,
+    /// Its peer MTA.
+    pub peer: Arc<str>,
+    /// How it is ranked.
+    pub precedence: Precedence,
+    /// Who still needs an attempt, those under way included.
+    pub pending: Vec<RecipientRange>,
+    /// Attempts that failed so far.
+    pub attempts: u16,
+    /// The process that has it, or whose outcome it waits for.
+    pub holder: Option<ProcessId>,
+}
+
 impl Scheduler {
+    /// Every Mlist, in no order. O(Mlists).
+    pub fn mlists(&self) -> impl Iterator<Item = MlistStatus> + '_ {
+        self.mlists.iter().map(|mlist| {
+            let peer = &self.peers[mlist.peer.0 as usize];
+            let is_held = matches!(mlist.place, Place::InProgress | Place::AwaitingOutcome);
+            MlistStatus {
+                id: mlist.id,
+                channel: Arc::clone(&self.channels[peer.channel.0 as usize].name),
+                peer: Arc::clone(&peer.name),
+                precedence: mlist.precedence,
+                pending: mlist.pending.as_slice().to_vec(),
+                attempts: mlist.attempts,
+                holder: is_held.then_some(mlist.holder),
+            }
+        })
+    }
+
     /// The sums of the tree. O(1).
     #[must_use]
     pub const fn counts(&self) -> Counts {

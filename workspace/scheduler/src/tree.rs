@@ -84,6 +84,11 @@ impl Mlists {
         self.by_id.len()
     }
 
+    /// All of them, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mlist> {
+        self.blocks.iter().flatten().flatten()
+    }
+
     pub(crate) fn find(&self, id: MlistId) -> Option<MlistIndex> {
         self.by_id.get(&id).copied().map(MlistIndex)
     }

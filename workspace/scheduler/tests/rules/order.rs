@@ -33,6 +33,20 @@ fn one_message_for_three_peers_is_three_mlists_that_run_at_the_same_time() {
 }
 
 #[test]
+fn the_tree_can_be_listed_with_who_has_what() {
+    let mut switch = Switch::going(limits(vec![channel("smtp", 1, 1, &["a", "b"])]));
+    switch.attach(7, "smtp", 1);
+    switch.queue(1, "smtp", "a", Routine);
+    switch.queue(2, "smtp", "b", Flash);
+    let mut listed: Vec<_> = switch.scheduler.mlists().collect();
+    listed.sort_by_key(|mlist| mlist.id.message);
+    let seen: Vec<_> = listed.iter().map(|mlist| (&*mlist.peer, mlist.precedence, mlist.holder)).collect();
+    assert_eq!(seen, [("a", Routine, Some(ProcessId(7))), ("b", Flash, None)]);
+    assert!(listed.iter().all(|mlist| *mlist.channel == *"smtp" && mlist.attempts == 0));
+    assert!(listed.iter().all(|mlist| mlist.pending.len() == 1));
+}
+
+#[test]
 fn the_highest_precedence_goes_first_whatever_its_peer_and_age() {
     let mut switch = Switch::going(limits(vec![channel("smtp", 1, 1, &["a", "b"])]));
     let levels = [Routine, Deferred, Override, Priority, Flash, Immediate];
