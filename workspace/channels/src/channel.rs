@@ -1,12 +1,11 @@
 //! The skeleton of a channel process: handshake with the store and with QMGR, views, assignments, outcomes, drain.
 //!
-//! An Mlist is held from its assignment until the outcome of each assigned recipient is durable. That is what a new
-//! QMGR is told when this process attaches to it, and why it never gives the Mlist to another one meanwhile.
+//! Links, signals and the recording of outcomes. Not here: what is held and what QMGR is told of it (`holding`).
 
 use crate::RoleError;
+use crate::holding::{Holding, Step};
 use crate::store_client::StoreClient;
-use rustc_hash::FxHashMap;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -28,8 +27,6 @@ const OUTCOMES_PER_SET: usize = 40;
 const RECORD_AGAIN: Duration = Duration::from_secs(1);
 /// Pause before a link that has ended is made anew.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
-/// Mlists in one frame of those held.
-const HELD_PER_FRAME: usize = 500;
 
 /// What a channel process is started with.
 #[derive(Clone, Debug)]
@@ -63,17 +60,8 @@ pub(crate) struct Channel {
     pub(crate) clock: Clock,
     hello: Hello,
     qmgr: RefCell<Option<Rc<Link>>>,
-    held: RefCell<FxHashMap<MlistId, Held>>,
-    draining: Cell<bool>,
-    has_view: Cell<bool>,
+    holding: RefCell<Holding>,
     released: Notify,
-}
-
-#[derive(Debug)]
-struct Held {
-    recipients: Vec<RecipientRange>,
-    /// The work is done; its outcomes are on their way to the log.
-    finished: bool,
 }
 
 /// Runs a channel process until it has drained.
@@ -100,9 +88,7 @@ pub(crate) fn run<W: Work + 'static>(
             clock: Clock::default(),
             hello,
             qmgr: RefCell::default(),
-            held: RefCell::default(),
-            draining: Cell::new(false),
-            has_view: Cell::new(false),
+            holding: RefCell::default(),
             released: Notify::new(),
         });
         let work = work(Rc::clone(&channel));
@@ -115,7 +101,7 @@ pub(crate) fn run<W: Work + 'static>(
                 _ = terminate.recv() => channel.drain(&*work),
                 () = channel.released.notified() => {}
             }
-            if channel.draining.get() && channel.held.borrow().is_empty() {
+            if channel.holding.borrow().is_over() {
                 channel.flush().await;
                 return Ok(());
             }
@@ -134,133 +120,117 @@ impl Channel {
                     continue;
                 }
             };
-            // A process that drains attaches too: what it holds must not be given to another.
-            let capacity = if self.draining.get() { 0 } else { self.hello.capacity };
-            send(&link, &ToQmgr::Hello(Hello { capacity, ..self.hello.clone() }));
+            send(&link, &self.holding.borrow().greeting(&self.hello));
+            *self.qmgr.borrow_mut() = Some(Rc::clone(&link));
             let end = link
                 .read_until_end(|datagram, mut attached| {
                     let mut frames = Frames::open(datagram)?;
                     while let Some(frame) = frames.next_frame::<FromQmgr>()? {
-                        self.take(&*work, &link, frame, &mut attached);
+                        self.take(&*work, frame, &mut attached);
                     }
                     Ok(())
                 })
                 .await;
             tracing::info!(event = "qmgr.lost", reason = %end, "QMGR has gone; waiting for it");
             *self.qmgr.borrow_mut() = None;
+            self.holding.borrow_mut().lost();
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
     }
 
-    fn take<W: Work>(&self, work: &W, link: &Rc<Link>, frame: FromQmgr, attached: &mut Option<OwnedFd>) {
-        match frame {
-            FromQmgr::View { generation } => {
-                let good = attached
-                    .take()
-                    .and_then(|memory| memory::unseal(memory, memory::VIEW_OCTETS_MAX).ok())
-                    .is_some_and(|octets| work.view(&octets));
-                if !good {
-                    tracing::error!(
-                        event = "view.unreadable",
-                        generation,
-                        "the view of the configuration cannot be read"
-                    );
-                } else {
-                    self.has_view.set(true);
-                    self.attach(link);
-                }
+    fn take<W: Work>(&self, work: &W, frame: FromQmgr, attached: &mut Option<OwnedFd>) {
+        if let FromQmgr::View { generation } = frame {
+            let good = attached
+                .take()
+                .and_then(|memory| memory::unseal(memory, memory::VIEW_OCTETS_MAX).ok())
+                .is_some_and(|octets| work.view(&octets));
+            if !good {
+                tracing::error!(
+                    event = "view.unreadable",
+                    generation,
+                    "the view of the configuration cannot be read"
+                );
+                return;
             }
-            FromQmgr::Assign(assignment) => {
-                let held = Held { recipients: assignment.recipients.clone(), finished: false };
-                self.held.borrow_mut().insert(assignment.mlist, held);
-                if self.draining.get() {
-                    self.unassigned(assignment.mlist, "the process is stopping");
-                } else {
-                    work.assign(assignment);
-                }
-            }
-            FromQmgr::Drain => self.drain(work),
-            FromQmgr::Ping { token } => send(link, &ToQmgr::Pong { token }),
-            FromQmgr::Recount { token } => {
-                self.tell_held(link);
-                send(link, &ToQmgr::Counted { token });
-            }
-            // A process that outlived its QMGR can work on with the view that it has.
-            FromQmgr::Welcome(_) if self.has_view.get() => self.attach(link),
-            FromQmgr::Welcome(_) | FromQmgr::Answer | FromQmgr::NoAnswer { .. } => {}
         }
+        let steps = self.holding.borrow_mut().take(frame);
+        self.follow(work, steps);
     }
 
-    /// Says what this process holds, and takes assignments from now on.
-    fn attach(&self, link: &Rc<Link>) {
-        if self.qmgr.borrow().is_some() {
-            return;
+    fn follow<W: Work>(&self, work: &W, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::Tell(frame) => self.send(&frame),
+                Step::Work(assignment) => work.assign(assignment),
+                Step::Drain => work.drain(),
+            }
         }
-        self.tell_held(link);
-        send(link, &ToQmgr::Attached);
-        for (mlist, _) in self.held.borrow().iter().filter(|(_, held)| held.finished) {
-            send(link, &ToQmgr::Finished { mlist: *mlist });
-        }
-        *self.qmgr.borrow_mut() = Some(Rc::clone(link));
-    }
-
-    fn tell_held(&self, link: &Link) {
-        let held = self.held.borrow();
-        let mlists: Vec<_> = held.iter().map(|(mlist, held)| (*mlist, held.recipients.clone())).collect();
-        for some in mlists.chunks(HELD_PER_FRAME) {
-            push_held(link, some);
-        }
+        self.ring_if_over();
     }
 
     fn drain<W: Work>(&self, work: &W) {
-        if !self.draining.replace(true) {
-            self.tell(&ToQmgr::Draining);
-            work.drain();
-        }
-        self.released.notify_one();
+        let steps = self.holding.borrow_mut().drain();
+        self.follow(work, steps);
     }
 
-    fn tell(&self, frame: &ToQmgr) {
+    /// Wakes the one who waits for the end, if it has come.
+    fn ring_if_over(&self) {
+        if self.holding.borrow().is_over() {
+            self.released.notify_one();
+        }
+    }
+
+    fn send(&self, frame: &ToQmgr) {
         if let Some(link) = &*self.qmgr.borrow() {
-            send(link, frame);
+            match frame {
+                ToQmgr::Held { mlists } => push_held(link, mlists),
+                frame => send(link, frame),
+            }
+        }
+    }
+
+    fn tell(&self, step: Option<&Step>) {
+        if let Some(Step::Tell(frame)) = step {
+            self.send(frame);
         }
     }
 
     /// The work on an Mlist is done: its slot is free at once, and it is held until the outcomes are durable.
     /// `outcomes` has one for each recipient that was attempted; it may be empty when nothing was left to attempt.
     pub(crate) fn done(self: &Rc<Self>, mlist: MlistId, outcomes: Vec<(RecipientIndex, Outcome)>) {
-        if let Some(held) = self.held.borrow_mut().get_mut(&mlist) {
-            held.finished = true;
-        }
-        self.tell(&ToQmgr::Finished { mlist });
+        let step = self.holding.borrow_mut().finished(mlist);
+        self.tell(step.as_ref());
         spawn_local(Rc::clone(self).record(mlist, pack(outcomes)));
     }
 
     /// The work on an Mlist is done, and what became of its recipients is durable already.
     pub(crate) fn done_durably(&self, mlist: MlistId) {
-        self.tell(&ToQmgr::Finished { mlist });
+        let step = self.holding.borrow_mut().finished(mlist);
+        self.tell(step.as_ref());
         self.release(mlist);
     }
 
     /// An Mlist goes back untouched.
     pub(crate) fn unassigned(&self, mlist: MlistId, why: &str) {
-        self.tell(&ToQmgr::Unassigned { mlist, why: why.to_owned() });
-        self.release(mlist);
+        let step = self.holding.borrow_mut().give_back(mlist, why);
+        self.tell(step.as_ref());
+        self.ring_if_over();
     }
 
     pub(crate) fn peer_failed(&self, peer: &str, why: &str) {
-        self.tell(&ToQmgr::PeerFailed { peer: peer.to_owned(), why: why.to_owned() });
+        let frame = ToQmgr::PeerFailed { peer: peer.to_owned(), why: why.to_owned() };
+        let step = self.holding.borrow().tell(frame);
+        self.tell(step.as_ref());
     }
 
     pub(crate) fn peer_worked(&self, peer: &str) {
-        self.tell(&ToQmgr::PeerWorked { peer: peer.to_owned() });
+        let step = self.holding.borrow().tell(ToQmgr::PeerWorked { peer: peer.to_owned() });
+        self.tell(step.as_ref());
     }
 
     fn release(&self, mlist: MlistId) {
-        self.held.borrow_mut().remove(&mlist);
-        if self.draining.get() {
-            self.released.notify_one();
-        }
+        self.holding.borrow_mut().release(mlist);
+        self.ring_if_over();
     }
 
     async fn record(self: Rc<Self>, mlist: MlistId, outcomes: Vec<(RecipientRange, Outcome)>) {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod channel;
+pub mod holding;
 pub mod housekeeper;
 pub mod relay;
 pub mod report;

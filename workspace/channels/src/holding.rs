@@ -1,0 +1,227 @@
+//! What a channel process holds, and what it tells QMGR of it: the skeleton's mind, without links.
+//!
+//! An Mlist is held from its assignment until the outcome of each assigned recipient is durable. That is what a new
+//! QMGR is told when this process attaches to it, and why it never gives the Mlist to another one meanwhile.
+//! [`channel`](crate::channel) drives this with links; the simulator with faulty ones. Not here: the work itself.
+
+use rustc_hash::FxHashMap;
+use sternpost_link::Hello;
+use sternpost_link::qmgr::{Assignment, FromQmgr, ToQmgr};
+use sternpost_message::{MlistId, RecipientRange};
+
+/// Mlists in one frame of those held.
+const HELD_PER_FRAME: usize = 500;
+
+/// What follows from something that happened, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// To QMGR, on the link that is up.
+    Tell(ToQmgr),
+    /// An Mlist to process; ends with [`Holding::finished`] and [`Holding::release`], or with [`Holding::give_back`].
+    Work(Assignment),
+    /// No more assignments will come; what was not begun is to be given back.
+    Drain,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Holding {
+    held: FxHashMap<MlistId, Held>,
+    is_draining: bool,
+    /// There is a view to work by. A process that outlived its QMGR works on with the one that it has.
+    has_view: bool,
+    /// QMGR on the present link knows what is held.
+    is_attached: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    recipients: Vec<RecipientRange>,
+    /// The work is done; its outcomes are on their way to the log.
+    is_finished: bool,
+}
+
+impl Holding {
+    /// The greeting on a new link. A process that drains attaches too: what it holds must not be given to another.
+    #[must_use]
+    pub fn greeting(&self, own: &Hello) -> ToQmgr {
+        let capacity = if self.is_draining { 0 } else { own.capacity };
+        ToQmgr::Hello(Hello { capacity, ..own.clone() })
+    }
+
+    /// Takes one frame of QMGR's. That of a view counts once the view was read, and only if it could be.
+    pub fn take(&mut self, frame: FromQmgr) -> Vec<Step> {
+        let mut steps = Vec::new();
+        match frame {
+            FromQmgr::View { .. } => {
+                self.has_view = true;
+                self.attach(&mut steps);
+            }
+            FromQmgr::Welcome(_) if self.has_view => self.attach(&mut steps),
+            FromQmgr::Assign(assignment) => {
+                let held = Held { recipients: assignment.recipients.clone(), is_finished: false };
+                self.held.insert(assignment.mlist, held);
+                if self.is_draining {
+                    steps.extend(self.give_back(assignment.mlist, "the process is stopping"));
+                } else {
+                    steps.push(Step::Work(assignment));
+                }
+            }
+            FromQmgr::Drain => steps = self.drain(),
+            FromQmgr::Ping { token } => steps.push(Step::Tell(ToQmgr::Pong { token })),
+            FromQmgr::Recount { token } => {
+                self.tell_held(&mut steps);
+                steps.push(Step::Tell(ToQmgr::Counted { token }));
+            }
+            FromQmgr::Welcome(_) | FromQmgr::Answer | FromQmgr::NoAnswer { .. } => {}
+        }
+        steps
+    }
+
+    /// The link to QMGR has ended.
+    pub const fn lost(&mut self) {
+        self.is_attached = false;
+    }
+
+    /// Whether QMGR is there and knows what is held.
+    #[must_use]
+    pub const fn is_attached(&self) -> bool {
+        self.is_attached
+    }
+
+    /// Says what this process holds, and takes assignments from now on.
+    fn attach(&mut self, steps: &mut Vec<Step>) {
+        if self.is_attached {
+            return;
+        }
+        self.tell_held(steps);
+        steps.push(Step::Tell(ToQmgr::Attached));
+        let finished = self.held.iter().filter(|(_, held)| held.is_finished);
+        steps.extend(finished.map(|(mlist, _)| Step::Tell(ToQmgr::Finished { mlist: *mlist })));
+        self.is_attached = true;
+    }
+
+    fn tell_held(&self, steps: &mut Vec<Step>) {
+        let mlists: Vec<_> =
+            self.held.iter().map(|(mlist, held)| (*mlist, held.recipients.clone())).collect();
+        for some in mlists.chunks(HELD_PER_FRAME) {
+            steps.push(Step::Tell(ToQmgr::Held { mlists: some.to_vec() }));
+        }
+    }
+
+    /// The process takes no more.
+    #[must_use]
+    pub fn drain(&mut self) -> Vec<Step> {
+        if std::mem::replace(&mut self.is_draining, true) {
+            return Vec::new();
+        }
+        self.tell(ToQmgr::Draining).into_iter().chain([Step::Drain]).collect()
+    }
+
+    /// The work on an Mlist is done: its slot is free at once, and it is held until [`Self::release`].
+    #[must_use]
+    pub fn finished(&mut self, mlist: MlistId) -> Option<Step> {
+        if let Some(held) = self.held.get_mut(&mlist) {
+            held.is_finished = true;
+        }
+        self.tell(ToQmgr::Finished { mlist })
+    }
+
+    /// What became of the recipients of an Mlist is durable.
+    pub fn release(&mut self, mlist: MlistId) {
+        self.held.remove(&mlist);
+    }
+
+    /// An Mlist goes back untouched.
+    #[must_use]
+    pub fn give_back(&mut self, mlist: MlistId, why: &str) -> Option<Step> {
+        self.release(mlist);
+        self.tell(ToQmgr::Unassigned { mlist, why: why.to_owned() })
+    }
+
+    /// A frame to QMGR, if it is there. A new one learns the same when this process attaches to it.
+    #[must_use]
+    pub fn tell(&self, frame: ToQmgr) -> Option<Step> {
+        self.is_attached.then_some(Step::Tell(frame))
+    }
+
+    /// Whether the process drains.
+    #[must_use]
+    pub const fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    /// Whether the process has drained and may end.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_draining && self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sternpost_link::{PROTOCOL_VERSION, Role};
+    use sternpost_message::{MessageSequence, RouteIndex};
+
+    const MLIST: MlistId = MlistId { message: MessageSequence(1), route: RouteIndex(0) };
+    const RECIPIENTS: RecipientRange = RecipientRange { first: 0, count: 2 };
+
+    fn hello() -> Hello {
+        Hello {
+            version: PROTOCOL_VERSION,
+            role: Role::Channel,
+            pid: 1,
+            process: 1,
+            channel: "smtp".to_owned(),
+            capacity: 5,
+        }
+    }
+
+    fn assign() -> FromQmgr {
+        FromQmgr::Assign(Assignment {
+            mlist: MLIST,
+            peer: "a".to_owned(),
+            recipients: vec![RECIPIENTS],
+            attempts: 0,
+        })
+    }
+
+    fn attached() -> Holding {
+        let mut holding = Holding::default();
+        assert!(holding.take(FromQmgr::Welcome(hello())).is_empty(), "there is no view yet");
+        assert_eq!(holding.take(FromQmgr::View { generation: 1 }), [Step::Tell(ToQmgr::Attached)]);
+        holding
+    }
+
+    #[test]
+    fn an_mlist_is_announced_to_a_new_qmgr_until_its_outcomes_are_durable() {
+        let mut holding = attached();
+        assert!(matches!(holding.take(assign())[..], [Step::Work(_)]));
+        assert_eq!(holding.finished(MLIST), Some(Step::Tell(ToQmgr::Finished { mlist: MLIST })));
+        holding.lost();
+        assert_eq!(holding.finished(MLIST), None, "nobody is there");
+        let held = Step::Tell(ToQmgr::Held { mlists: vec![(MLIST, vec![RECIPIENTS])] });
+        let steps = holding.take(FromQmgr::Welcome(hello()));
+        let finished = Step::Tell(ToQmgr::Finished { mlist: MLIST });
+        assert_eq!(steps, [held.clone(), Step::Tell(ToQmgr::Attached), finished]);
+        let counted = Step::Tell(ToQmgr::Counted { token: 3 });
+        assert_eq!(holding.take(FromQmgr::Recount { token: 3 }), [held, counted.clone()]);
+        holding.release(MLIST);
+        assert_eq!(holding.take(FromQmgr::Recount { token: 3 }), [counted]);
+    }
+
+    #[test]
+    fn a_process_that_drains_gives_back_what_comes_and_is_over_when_it_holds_nothing() {
+        let mut holding = attached();
+        holding.take(assign());
+        assert_eq!(holding.take(FromQmgr::Drain), [Step::Tell(ToQmgr::Draining), Step::Drain]);
+        assert!(holding.drain().is_empty() && !holding.is_over());
+        holding.release(MLIST);
+        assert!(holding.is_over());
+        let steps = holding.take(assign());
+        assert!(matches!(&steps[..], [Step::Tell(ToQmgr::Unassigned { mlist: MLIST, .. })]));
+        assert!(holding.is_over());
+        assert_eq!(holding.greeting(&hello()), ToQmgr::Hello(Hello { capacity: 0, ..hello() }));
+    }
+}
