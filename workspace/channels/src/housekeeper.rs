@@ -2,31 +2,24 @@
 //! failure is reported twice or forgotten because a process died in between.
 //!
 //! Its Mlists have the routes [`ROUTE_FAILURE_REPORT`](sternpost_message::ROUTE_FAILURE_REPORT) and [`ROUTE_DELAY_REPORT`]. Not here: when a report is due
-//! (QMGR), what it says (`report`).
+//! (QMGR), what goes into the set ([`closing`]), what a report says (`report`).
+
+pub mod closing;
 
 use crate::RoleError;
 use crate::channel::{self, Channel, ChannelOptions, Work};
-use crate::report::{self, Original, Owed, ReportKind, ReportRequest, ReportedRecipient};
 use crate::store_client::FetchError;
-use sha2::{Digest, Sha256};
+use closing::{Candidate, Made, Reporting};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 use sternpost_config::HousekeeperView;
 use sternpost_link::Appended;
 use sternpost_link::qmgr::Assignment;
-use sternpost_link::store::{Append, Lane, MessageDetail, RecipientRecord};
-use sternpost_message::{
-    BodyType, Diagnostic, EnhancedStatus, Envelope, MessageId, Outcome, ROUTE_DELAY_REPORT, Recipient,
-    RecipientIndex, RecipientRange, RecipientState, ReversePath, Route, RouteIndex,
-};
+use sternpost_link::store::{Lane, MessageDetail};
+use sternpost_message::{MessageId, Outcome, ROUTE_DELAY_REPORT, RecipientRange};
 use sternpost_platform::process;
 
-/// Recipients of one report: with their diagnostics and the original's header it stays well below a datagram, so that
-/// it commits with what it reports on.
-const RECIPIENTS_PER_REPORT: usize = 24;
-/// Octets of the original that are read: its header section, or the whole of a small message.
-const ORIGINAL_OCTETS_MAX: u64 = report::FULL_OCTETS_MAX as u64;
 /// Wait before a report that the log had no room for is made again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -65,22 +58,6 @@ impl Work for Housekeeper {
     }
 }
 
-/// What a report is about.
-#[derive(Clone, Copy)]
-struct Reporting<'a> {
-    view: &'a HousekeeperView,
-    detail: &'a MessageDetail,
-    original: &'a [u8],
-    is_delay: bool,
-}
-
-/// A report as a message.
-struct Made {
-    id: MessageId,
-    content: Vec<u8>,
-    envelope: Envelope,
-}
-
 /// How the log took a report and what it closes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Commit {
@@ -90,18 +67,10 @@ enum Commit {
     TooLarge,
 }
 
-/// A recipient that may be reported on.
-struct Candidate<'a> {
-    index: RecipientIndex,
-    recipient: &'a Recipient,
-    record: &'a RecipientRecord,
-    diagnostic: Diagnostic,
-}
-
 impl Housekeeper {
     async fn process(&self, assignment: Assignment) {
         let mlist = assignment.mlist;
-        let fetched = self.channel.store.fetch(mlist.message, ORIGINAL_OCTETS_MAX);
+        let fetched = self.channel.store.fetch(mlist.message, closing::ORIGINAL_OCTETS_MAX);
         let read = async {
             let detail = fetched.detail().await?;
             let mut original = Vec::new();
@@ -132,9 +101,10 @@ impl Housekeeper {
             return self.channel.unassigned(mlist, "no view yet");
         };
         let is_delay = mlist.route == ROUTE_DELAY_REPORT;
-        let candidates = candidates(&assignment, &detail, is_delay);
-        for some in candidates.chunks(RECIPIENTS_PER_REPORT) {
-            let report = Reporting { view: &view, detail: &detail, original: &original, is_delay };
+        let candidates = closing::candidates(&assignment, &detail, is_delay);
+        for some in candidates.chunks(closing::RECIPIENTS_PER_REPORT) {
+            let now = self.channel.clock.now();
+            let report = Reporting { view: &view, detail: &detail, original: &original, is_delay, now };
             if !self.report_fitting(&report, some).await {
                 tokio::time::sleep(AGAIN).await;
                 return self.channel.unassigned(mlist, "the log did not take a report");
@@ -148,7 +118,7 @@ impl Housekeeper {
     async fn report_fitting(&self, reporting: &Reporting<'_>, candidates: &[Candidate<'_>]) -> bool {
         let mut parts = vec![candidates];
         while let Some(part) = parts.pop() {
-            let (report, outcomes) = self.compose(reporting, part);
+            let (report, outcomes) = reporting.compose(part, MessageId(process::random()));
             let committed = match self.commit(reporting.detail, report.as_ref(), &outcomes).await {
                 Commit::TooLarge if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -158,7 +128,7 @@ impl Housekeeper {
                 Commit::TooLarge => {
                     // One recipient whose words and header do not fit together: the words are what matters.
                     let bare = Reporting { original: &[], ..*reporting };
-                    let (report, outcomes) = self.compose(&bare, part);
+                    let (report, outcomes) = bare.compose(part, MessageId(process::random()));
                     self.commit(reporting.detail, report.as_ref(), &outcomes).await
                 }
                 other => other,
@@ -170,111 +140,13 @@ impl Housekeeper {
         true
     }
 
-    /// Makes one report, or notes why none is made, with the outcomes that close the recipients.
-    fn compose(
-        &self,
-        reporting: &Reporting<'_>,
-        candidates: &[Candidate<'_>],
-    ) -> (Option<Made>, Vec<(RecipientRange, Outcome)>) {
-        let Reporting { view, detail, original, is_delay } = *reporting;
-        let now = self.channel.clock.now();
-        let kind = if is_delay {
-            let after_ms = u64::from(view.qmgr.expire_after_s) * 1_000;
-            ReportKind::Delay { will_retry_until: detail.envelope.accepted_at.plus_ms(after_ms) }
-        } else {
-            ReportKind::Failure
-        };
-        let close = |report: Option<MessageId>, why: &str| {
-            if is_delay { Outcome::DelayReported } else { Outcome::Reported { report, why: why.to_owned() } }
-        };
-        let mut outcomes: Vec<(RecipientRange, Outcome)> = Vec::new();
-        let mut reported = Vec::new();
-        let mut reported_ranges = Vec::new();
-        for candidate in candidates {
-            let range = RecipientRange { first: candidate.index.0, count: 1 };
-            match report::is_owed(&detail.envelope, candidate.recipient, kind) {
-                Owed::No(why) => outcomes.push((range, close(None, why))),
-                Owed::Yes => {
-                    reported_ranges.push(range);
-                    reported.push(ReportedRecipient {
-                        recipient: candidate.recipient,
-                        diagnostic: &candidate.diagnostic,
-                        expired: candidate.record.state == RecipientState::Pending && !is_delay,
-                        attempts: u32::from(candidate.record.attempts),
-                    });
-                }
-            }
-        }
-        let mut report = None;
-        if !reported.is_empty() {
-            match route(view, &detail.envelope.sender) {
-                Some((recipient, route)) => {
-                    let id = MessageId(process::random());
-                    let whole = original.len() as u64 == detail.content_octets;
-                    let made = report::make(&ReportRequest {
-                        reporting_mta: &view.node.hostname,
-                        postmaster: &view.node.postmaster,
-                        envelope: &detail.envelope,
-                        original_id: detail.id,
-                        kind,
-                        recipients: &reported,
-                        original: if whole {
-                            Original::Whole(original)
-                        } else {
-                            Original::Beginning(original)
-                        },
-                        report_id: id,
-                        now,
-                    });
-                    let envelope = Envelope {
-                        sender: ReversePath::Null,
-                        recipients: vec![recipient],
-                        routes: vec![route],
-                        accepted_at: now,
-                        precedence: detail.envelope.precedence,
-                        mt_priority: detail.envelope.mt_priority,
-                        body: if made.eight_bit { BodyType::EightBitMime } else { BodyType::SevenBit },
-                        smtputf8: made.smtputf8,
-                        ret: None,
-                        envelope_id: None,
-                        source: "housekeeper".to_owned(),
-                        client: String::new(),
-                    };
-                    outcomes.extend(reported_ranges.iter().map(|range| (*range, close(Some(id), ""))));
-                    report = Some(Made { id, content: made.content, envelope });
-                }
-                None => {
-                    let why = format!("no route for a report to {}", detail.envelope.sender);
-                    tracing::error!(event = "report.no-route", id = %detail.id, sender = %detail.envelope.sender, "a report is owed and there is no route to the sender");
-                    outcomes.extend(reported_ranges.iter().map(|range| (*range, close(None, &why))));
-                }
-            }
-        }
-        (report, outcomes)
-    }
-
     async fn commit(
         &self,
         detail: &MessageDetail,
         report: Option<&Made>,
         outcomes: &[(RecipientRange, Outcome)],
     ) -> Commit {
-        let mut records = Vec::with_capacity(4);
-        if let Some(Made { id, content, envelope }) = report {
-            let chunks = content.chunks(sternpost_link::store::CHUNK_OCTETS_MAX);
-            records.extend((0..).zip(chunks).map(|(index, octets)| Append::Content {
-                message: *id,
-                index,
-                octets,
-            }));
-            records.push(Append::Envelope {
-                message: *id,
-                envelope: Box::new(envelope.clone()),
-                content_octets: content.len() as u64,
-                content_sha256: Sha256::digest(content).into(),
-            });
-        }
-        records.push(Append::Outcome { message: detail.sequence, outcomes: outcomes.to_vec() });
+        let records = closing::records(detail.sequence, report, outcomes);
         let Ok(answer) = self.channel.store.append(Lane::Outcome, &records) else { return Commit::TooLarge };
         match answer.await {
             Ok(Appended::Committed) => {
@@ -290,32 +162,4 @@ impl Housekeeper {
             Err(_) => Commit::Refused,
         }
     }
-}
-
-/// The assigned recipients that still need the report: failed or expired ones, or late ones.
-fn candidates<'a>(assignment: &Assignment, detail: &'a MessageDetail, is_delay: bool) -> Vec<Candidate<'a>> {
-    assignment
-        .recipients
-        .iter()
-        .flat_map(|range| range.first..range.end())
-        .filter_map(|index| {
-            let at = usize::try_from(index).ok()?;
-            let record = detail.recipients.get(at)?;
-            let recipient = detail.envelope.recipients.get(at)?;
-            let is_closed = record.state.is_terminal() || (is_delay && record.delay_reported);
-            let diagnostic = record.last.clone().unwrap_or_else(|| {
-                Diagnostic::own(EnhancedStatus::new(4, 4, 7), "the message was not attempted in time")
-            });
-            (!is_closed).then_some(Candidate { index: RecipientIndex(index), recipient, record, diagnostic })
-        })
-        .collect()
-}
-
-/// The way to the sender, if the configuration has one.
-fn route(view: &HousekeeperView, sender: &ReversePath) -> Option<(Recipient, Route)> {
-    let address = sender.mailbox()?.clone();
-    let destination = view.routes.destination(address.domain())?;
-    let route = Route { channel: destination.channel.to_owned(), peer: destination.peer.to_owned() };
-    let recipient = Recipient { address, route: RouteIndex(0), notify: None, original_recipient: None };
-    Some((recipient, route))
 }
