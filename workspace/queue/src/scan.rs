@@ -73,21 +73,39 @@ pub(crate) fn scan(
             offset = next;
             continue;
         };
-        let mut batch = Found { header, crc, body: Body::Lost };
-        batch.body = judge(batch.body_in(octets), &header, salt);
-        before = Some((header.sequence, crc));
-        offset = offset.saturating_add(header.octets());
+        let batch = found_at(octets, header, crc, salt);
+        let behind = offset.saturating_add(header.octets());
         if batch.body == Body::Whole {
+            before = Some((header.sequence, crc));
+            offset = behind;
             found.batches.append(&mut found.trailing);
             found.batches.push(batch);
             found.end = offset.min(length);
+            continue;
+        }
+        // It may be what is left of an older write, over which others were written since: its length and its name say nothing
+        // then.
+        let inside = (offset..behind.min(length)).step_by(PAGE_OCTETS).skip(1);
+        let newer = inside
+            .filter_map(|at| decode(at, before))
+            .find(|(header, crc)| found_at(octets, *header, *crc, salt).body == Body::Whole);
+        if let Some((newer, _)) = newer {
+            found.gaps.push((offset, newer.offset));
+            offset = newer.offset;
         } else {
             found.trailing.push(batch);
+            offset = behind;
         }
     }
     // A gap behind the last good batch ends at one whose body is not whole: that is no damage before the tail.
     let end = found.end;
     found.gaps.retain(|(start, _)| *start < end);
+    found
+}
+
+fn found_at(octets: &[u8], header: BatchHeader, crc: u32, salt: Salt) -> Found {
+    let mut found = Found { header, crc, body: Body::Lost };
+    found.body = judge(found.body_in(octets), &header, salt);
     found
 }
 

@@ -3,6 +3,7 @@
 
 mod damage;
 mod faults;
+mod finding;
 mod limits;
 mod seals;
 mod space;

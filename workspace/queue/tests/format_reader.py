@@ -584,9 +584,23 @@ class Segment:
                 break
             if batch.page > page:
                 found.append(Gap(page, batch.page))
+            newer = None if self.is_whole(batch) else self._whole_within(batch, use, before)
+            if newer:
+                found.append(Gap(batch.page, newer.page))
+                page = newer.page
+                continue
             found.append(batch)
-            before, page = (batch.sequence, batch.crc), batch.end
+            # The length and the name of a batch count only with its body.
+            before, page = (batch.sequence, batch.crc) if self.is_whole(batch) else before, batch.end
         return found
+
+    def _whole_within(self, torn: Batch, use: int, before: tuple[int, int] | None) -> Batch | None:
+        """A whole batch that was written over what is left of a torn one."""
+        for at in range(torn.page + 1, torn.end):
+            batch = self.batch(at, use)
+            if batch and fits(batch, before) and self.is_whole(batch):
+                return batch
+        return None
 
     def _next_batch(self, page: int, use: int, before: tuple[int, int] | None) -> Batch | None:
         for at in range(page, self.pages):

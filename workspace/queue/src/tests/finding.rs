@@ -1,0 +1,38 @@
+//! Batches and segments that recovery has to look for, because something that led to them is lost.
+
+use super::*;
+/// Where the next batch will be written.
+fn head_at(log: &Log<MemoryDisk>) -> usize {
+    let head = log.head.unwrap();
+    usize::try_from(GEOMETRY.offset_of(head.segment, head.offset)).unwrap()
+}
+
+fn ids(log: &Log<MemoryDisk>) -> Vec<MessageId> {
+    log.messages_from(MessageSequence(0)).map(|facts| facts.id).collect()
+}
+
+fn damage(report: &RecoveryReport) -> Vec<(u64, u64, DamagedPart)> {
+    report.damage.iter().map(|damage| (damage.offset, damage.octets, damage.what)).collect()
+}
+
+#[test]
+fn what_is_left_of_a_torn_write_hides_no_batch_that_was_written_over_it() {
+    let (mut log, _) = open(create());
+    put(&mut log, Lane::Normal, message(1, 100, 1), 1);
+    let at = head_at(&log);
+    put(&mut log, Lane::Normal, message(2, 50_000, 1), 2);
+    let mut disk = log.into_disk();
+    disk.octets[at + 40_000] ^= 1;
+    let (mut log, report) = open(disk);
+    assert_eq!(report.torn_tail, Some(at as u64));
+    let torn = log.disk().octets[at..at + PAGE_OCTETS].to_vec();
+    put(&mut log, Lane::Normal, message(3, 100, 1), 3);
+    let end = head_at(&log);
+    put(&mut log, Lane::Normal, message(4, 100, 1), 4);
+    let mut disk = log.into_disk();
+    // The write of the third message is lost.
+    disk.octets[at..at + PAGE_OCTETS].copy_from_slice(&torn);
+    let (log, report) = open(disk);
+    assert_eq!(ids(&log), [id(1), id(4)]);
+    assert_eq!(damage(&report), [(at as u64, (end - at) as u64, DamagedPart::Batches)]);
+}
