@@ -472,21 +472,21 @@ impl Recovered {
     fn tell_missing(&mut self, found: &Scan, located: &Located) -> u64 {
         let Located { segment, limit, .. } = *located;
         let geometry = self.superblock.geometry;
-        for (start, end) in &found.gaps {
-            let at = geometry.offset_of(segment, *start);
-            self.damage(at, u64::from(end - start), DamagedPart::Batches);
-        }
+        // Without a successor that says more, what stands behind the last whole batch is a tail that nobody was promised.
+        let trailing = if limit.is_some() { &found.trailing[..] } else { &[] };
         let within = |batch: &&Found| limit.is_none_or(|limit| batch.header.sequence <= limit);
-        let seen = found.batches.iter().chain(&found.trailing).rfind(within);
+        let seen = found.batches.iter().chain(trailing).rfind(within);
+        let end = seen.map_or(PAGE, |batch| batch.header.offset + batch.header.octets());
+        for (start, end) in found.gaps.iter().filter(|(start, _)| *start < end) {
+            self.damage(geometry.offset_of(segment, *start), u64::from(end - start), DamagedPart::Batches);
+        }
         let last_sequence = seen.map_or_else(
             || located.header.map_or(0, |header| header.first_sequence.saturating_sub(1)),
             |batch| batch.header.sequence,
         );
         if limit.is_some_and(|limit| last_sequence < limit) {
-            let trailing = found.trailing.last();
-            let start = trailing.map_or(found.end, |batch| batch.header.offset + batch.header.octets());
-            let octets = geometry.segment_octets.saturating_sub(start);
-            self.damage(geometry.offset_of(segment, start), u64::from(octets), DamagedPart::Batches);
+            let octets = geometry.segment_octets.saturating_sub(end);
+            self.damage(geometry.offset_of(segment, end), u64::from(octets), DamagedPart::Batches);
         }
         last_sequence
     }

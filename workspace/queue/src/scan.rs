@@ -35,7 +35,7 @@ impl Found {
 pub(crate) struct Scan {
     /// Batches with a valid header, ascending; the last one's body is whole.
     pub(crate) batches: Vec<Found>,
-    /// Ranges in which no batch was found although there is one behind them.
+    /// Ranges in which no batch was found although there is a valid header behind them.
     pub(crate) gaps: Vec<(u32, u32)>,
     /// Batches behind the last whole one.
     pub(crate) trailing: Vec<Found>,
@@ -97,9 +97,6 @@ pub(crate) fn scan(
             offset = behind;
         }
     }
-    // A gap behind the last good batch ends at one whose body is not whole: that is no damage before the tail.
-    let end = found.end;
-    found.gaps.retain(|(start, _)| *start < end);
     found
 }
 

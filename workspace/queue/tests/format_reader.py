@@ -849,10 +849,9 @@ class Log:
         segment = self.segment(use.segment)
         found = segment.found(use.number, use.header)
         counted = self._counted(segment, use, found)
-        for number, item in enumerate(found[:counted], 1):
+        for item in found[:counted]:
             if isinstance(item, Gap):
-                if any(map(segment.is_whole, found[number:])):
-                    self._tell_pages(use, item.page, item.end, "no valid batch header")
+                self._tell_pages(use, item.page, item.end, "no valid batch header")
                 continue
             body, records = segment.body(item)
             if body is Body.NEITHER:

@@ -1,6 +1,7 @@
 //! Batches and segments that recovery has to look for, because something that led to them is lost.
 
 use super::*;
+use crate::format::PAGE;
 /// Where the next batch will be written.
 fn head_at(log: &Log<MemoryDisk>) -> usize {
     let head = log.head.unwrap();
@@ -35,4 +36,25 @@ fn what_is_left_of_a_torn_write_hides_no_batch_that_was_written_over_it() {
     let (log, report) = open(disk);
     assert_eq!(ids(&log), [id(1), id(4)]);
     assert_eq!(damage(&report), [(at as u64, (end - at) as u64, DamagedPart::Batches)]);
+}
+
+#[test]
+fn of_two_damaged_batches_at_the_end_of_a_sealed_segment_both_are_listed() {
+    let (mut log, _) = open(create());
+    let (mut number, mut places) = (0, vec![]);
+    while log.status().live_segments < 2 {
+        number += 1;
+        places.push(log.head.map_or(PAGE as usize, |_| head_at(&log)));
+        put(&mut log, Lane::Normal, message(number, 9_000, 1), 1);
+    }
+    // The last one opened the second segment.
+    let [.., lost, broken, _] = places[..] else { panic!("{places:?}") };
+    let mut disk = log.into_disk();
+    disk.octets[lost] ^= 1;
+    disk.octets[broken + 8_000] ^= 1;
+    let found = inspect(disk, &mut |_| {}).unwrap();
+    let told = damage(found.report());
+    assert_eq!(told[0], (lost as u64, (broken - lost) as u64, DamagedPart::Batches));
+    assert_eq!((told.len(), told[1].2), (2, DamagedPart::Record));
+    assert!((broken as u64..broken as u64 + 9_000).contains(&told[1].0), "{told:?}");
 }
