@@ -26,6 +26,9 @@ pub struct Parameters {
     /// How long to wait between two probes of a disk that failed twice in a row, and between two attempts to move a record
     /// that the disk does not read. Default 1 s.
     pub probe_interval_ms: u64,
+    /// Whether opening takes pages that the disk does not read, several times over, as damaged. Default no: opening fails
+    /// then, and is worth another attempt, for the disk may come back.
+    pub isolates_unreadable: bool,
 }
 
 impl Default for Parameters {
@@ -40,6 +43,7 @@ impl Default for Parameters {
             partial_share_max_percent: 20,
             waiting_content_octets_max: 32 << 20,
             probe_interval_ms: 1000,
+            isolates_unreadable: false,
         }
     }
 }

@@ -106,9 +106,11 @@ pub struct Inspection<D> {
 /// # Errors
 /// `OpenError` when this is no log, or the disk cannot be read.
 pub fn inspect<D: Disk>(mut disk: D, progress: &mut dyn FnMut(Progress)) -> Result<Inspection<D>, OpenError> {
-    let recovered = recover(&mut disk, 0, Reading::InFull, progress)?;
+    let parameters =
+        Parameters { recent_content_octets_max: 0, isolates_unreadable: true, ..Parameters::default() };
+    // As many ids as for opening: which of them are remembered decides what a damaged log still says of a message.
+    let recovered = recover(&mut disk, &parameters, Reading::InFull, progress)?;
     let superblock = recovered.superblock;
-    let parameters = Parameters { recent_content_octets_max: 0, ..Parameters::default() };
     let mut shelf = Shelf::new(disk, superblock.geometry, superblock.secret, &parameters);
     shelf.uses = recovered.uses;
     Ok(Inspection { shelf, index: recovered.index, report: recovered.report, findings: None })

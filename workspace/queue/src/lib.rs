@@ -35,6 +35,7 @@ mod runs;
 mod scan;
 mod seal;
 mod set;
+mod source;
 mod staging;
 #[cfg(test)]
 mod tests;

@@ -121,7 +121,7 @@ impl<D: Disk> Log<D> {
         now: UnixMillis,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Self, RecoveryReport), OpenError> {
-        let recovered = recover(&mut disk, parameters.recent_ids_max, Reading::ByIndex, progress)?;
+        let recovered = recover(&mut disk, &parameters, Reading::ByIndex, progress)?;
         let superblock = recovered.superblock;
         if let Some(offset) = recovered.lost_superblock {
             let repaired = Superblock { generation: superblock.generation.saturating_add(1), ..superblock };

@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use sternpost_message::{MessageId, MessageSequence, RouteIndex, UnixMillis};
 use zerocopy::FromBytes;
 
+use crate::append::Parameters;
 use crate::batch::to_u32;
 use crate::entry::Entry;
 use crate::format::{
@@ -21,6 +22,7 @@ use crate::reader::{decode_message, decode_outcome};
 use crate::runs::Runs;
 use crate::scan::{Body, Found, Scan, scan};
 use crate::seal::{Gathered, Seals};
+use crate::source::Source;
 use crate::{AlignedBuffer, Disk, DiskError, Progress};
 
 /// Why a log was not opened. Nothing was written then.
@@ -73,6 +75,9 @@ pub enum DamagedPart {
     /// One batch or more.
     #[error("batches")]
     Batches,
+    /// A page that the disk did not read in many attempts.
+    #[error("unreadable")]
+    Unreadable,
     /// A record in a batch that is otherwise good.
     #[error("record")]
     Record,
@@ -145,19 +150,23 @@ pub(crate) struct Recovered {
 /// # Errors
 /// As for opening the log.
 pub fn geometry(disk: &mut impl Disk) -> Result<Geometry, OpenError> {
-    read_superblock(disk).map(|(superblock, _)| superblock.geometry)
+    read_superblock(&mut Source::new(disk, true)).map(|(superblock, _)| superblock.geometry)
 }
 
 /// Reads both superblocks.
-fn read_superblock(disk: &mut impl Disk) -> Result<(Superblock, Option<u64>), OpenError> {
+fn read_superblock<D: Disk>(source: &mut Source<'_, D>) -> Result<(Superblock, Option<u64>), OpenError> {
     let mut page = [0; PAGE_OCTETS];
-    let (octets, block) = (disk.octets(), disk.block_octets());
+    let (octets, block) = (source.disk().octets(), source.disk().block_octets());
     if octets < HEAD_OCTETS {
         return Err(OpenError::NoLog);
     }
-    disk.read(0, &mut page)?;
-    let a = Superblock::decode(&page);
-    disk.read(SUPERBLOCK_B_OFFSET, &mut page)?;
+    let a = source.read(0, &mut page).map(|()| Superblock::decode(&page));
+    source.read(SUPERBLOCK_B_OFFSET, &mut page)?;
+    // The first page that is asked for cannot tell a bad page from a device that is away; the second one can.
+    let a = match a {
+        Err(error) if source.lost().is_empty() => return Err(error.into()),
+        a => a.ok().flatten(),
+    };
     let b = Superblock::decode(&page);
     let (superblock, lost) = match (a, b) {
         (Some(a), Some(b)) => (if b.generation > a.generation { b } else { a }, None),
@@ -196,18 +205,22 @@ struct Located {
 }
 
 /// Reads everything that lives.
+///
+/// If the parameters allow it, pages that the disk does not read are damage, and no reason to stop.
 pub(crate) fn recover<D: Disk>(
     disk: &mut D,
-    recent_ids_max: usize,
+    parameters: &Parameters,
     reading: Reading,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Recovered, OpenError> {
+    let mut disk = Source::new(disk, parameters.isolates_unreadable);
+    let disk = &mut disk;
     let (superblock, lost_superblock) = read_superblock(disk)?;
     let geometry = superblock.geometry;
     let mut recovered = Recovered {
         superblock,
         lost_superblock,
-        index: Index::new(geometry.segments, recent_ids_max),
+        index: Index::new(geometry.segments, parameters.recent_ids_max),
         uses: vec![0; geometry.segments as usize],
         ring: VecDeque::new(),
         head: None,
@@ -238,6 +251,9 @@ pub(crate) fn recover<D: Disk>(
         }
         progress(Progress { done, total });
     }
+    for page in disk.lost() {
+        recovered.damage(*page, PAGE_OCTETS as u64, DamagedPart::Unreadable);
+    }
     recovered.finish(header);
     Ok(recovered)
 }
@@ -252,7 +268,11 @@ impl Recovered {
     }
 
     /// Reads the fronts of all segments.
-    fn fronts<D: Disk>(&mut self, disk: &mut D, buffer: &mut AlignedBuffer) -> Result<Vec<Front>, OpenError> {
+    fn fronts<D: Disk>(
+        &mut self,
+        disk: &mut Source<'_, D>,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<Vec<Front>, OpenError> {
         let Superblock { secret, geometry, .. } = self.superblock;
         let mut fronts = Vec::with_capacity(geometry.segments as usize);
         for segment in 0..geometry.segments {
@@ -276,7 +296,7 @@ impl Recovered {
     /// it was there.
     fn find_head<D: Disk>(
         &mut self,
-        disk: &mut D,
+        disk: &mut Source<'_, D>,
         buffer: &mut AlignedBuffer,
         fronts: &[Front],
     ) -> Result<Option<Located>, OpenError> {
@@ -309,7 +329,7 @@ impl Recovered {
 
     fn scan_segment<D: Disk>(
         &mut self,
-        disk: &mut D,
+        disk: &mut Source<'_, D>,
         buffer: &mut AlignedBuffer,
         segment: u32,
         use_number: u64,
@@ -368,7 +388,7 @@ impl Recovered {
     /// Applies the index of a sealed segment. False when it has none that is whole, or that covers what it should.
     fn read_index<D: Disk>(
         &mut self,
-        disk: &mut D,
+        disk: &mut Source<'_, D>,
         buffer: &mut AlignedBuffer,
         located: &Located,
     ) -> Result<bool, OpenError> {
@@ -420,7 +440,7 @@ impl Recovered {
     /// Applies the batches of one use.
     fn replay<D: Disk>(
         &mut self,
-        disk: &mut D,
+        disk: &mut Source<'_, D>,
         buffer: &mut AlignedBuffer,
         located: &Located,
     ) -> Result<(), OpenError> {

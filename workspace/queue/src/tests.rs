@@ -106,7 +106,14 @@ fn open(disk: MemoryDisk) -> (Log<MemoryDisk>, RecoveryReport) {
 }
 
 fn open_with(disk: MemoryDisk, parameters: Parameters) -> (Log<MemoryDisk>, RecoveryReport) {
-    Log::open(disk, parameters, NOW).unwrap()
+    try_open(disk, parameters).unwrap()
+}
+
+fn try_open(
+    disk: MemoryDisk,
+    parameters: Parameters,
+) -> Result<(Log<MemoryDisk>, RecoveryReport), OpenError> {
+    Log::open(disk, parameters, NOW)
 }
 
 /// Drives until nothing happens any more; gives what happened.
@@ -357,7 +364,7 @@ fn a_lost_superblock_is_rewritten_from_the_other_one() {
     let mut disk = create();
     disk.octets[..PAGE_OCTETS].fill(0);
     disk.octets[32_768..32_768 + PAGE_OCTETS].fill(0);
-    assert_eq!(Log::open(disk, Parameters::default(), NOW).err(), Some(OpenError::NoLog));
+    assert_eq!(try_open(disk, Parameters::default()).err(), Some(OpenError::NoLog));
 }
 
 #[test]

@@ -6,7 +6,9 @@ use sternpost_link::store::Origin;
 use sternpost_platform::clock::Clock;
 use sternpost_platform::disk::{DiskBackend, DiskOpenError, LogDisk, open_log_disk};
 use sternpost_platform::process;
-use sternpost_queue::{Disk, Geometry, Log, Parameters, Progress, RecoveryReport, SEGMENT_OCTETS_MAX};
+use sternpost_queue::{
+    Disk, Geometry, Log, OpenError, Parameters, Progress, RecoveryReport, SEGMENT_OCTETS_MAX,
+};
 
 /// 16 × 64 MiB = 1 GiB: fits the smallest disk of a machine, and holds a day of a small site's mail.
 const FILE_SEGMENTS_DEFAULT: u32 = 16;
@@ -14,6 +16,11 @@ const FILE_SEGMENTS_DEFAULT: u32 = 16;
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
 /// Whoever waits for a large log sees that it gets on.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
+/// Openings of a log that the device does not read, before it is opened without what is not read: as many as the log itself
+/// tries to read a record (FORMAT.md).
+const OPENINGS_MAX: u32 = 8;
+/// Between two of them. Seven seconds in all are longer than the reset of a controller takes.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// Content that is kept in memory after it was written: what a few hundred sessions have on its way out. What does not
 /// fit is read from the log.
 const RECENT_CONTENT_OCTETS_MAX: usize = 8 << 20;
@@ -90,11 +97,12 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreErro
         opened => opened?,
     };
     let recover = |source| StoreError::Recover { path: options.disk_path.clone(), source };
-    if disk.is_blank().map_err(|error| recover(error.into()))? {
+    // What cannot be read is not blank; what it is says the opening.
+    if disk.is_blank().unwrap_or(false) {
         let geometry = if disk.is_block_device() { for_device(&disk, options)? } else { for_file };
         disk = create(disk, geometry, options)?;
     }
-    let parameters = Parameters {
+    let mut parameters = Parameters {
         recent_content_octets_max: RECENT_CONTENT_OCTETS_MAX,
         batch_octets_max: usize::try_from(manner.batch_octets_max).unwrap_or(usize::MAX),
         partial_timeout_ms: options
@@ -110,8 +118,19 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreErro
             tracing::info!(event = "log.recovering", done, total, "reading the living segments of the log");
         }
     };
-    let (mut log, report) =
-        Log::open_with_progress(disk, parameters, clock.now(), &mut announce).map_err(recover)?;
+    let mut opening = 1;
+    let (mut log, report) = loop {
+        parameters.isolates_unreadable = opening >= OPENINGS_MAX;
+        match Log::open_with_progress(disk, parameters, clock.now(), &mut announce) {
+            Err(OpenError::Disk(error)) if opening < OPENINGS_MAX => {
+                tracing::warn!(event = "log.unread", opening, %error, "the log's device does not read; trying again");
+                std::thread::sleep(OPEN_AGAIN);
+                opening += 1;
+                disk = wait_for_device(options, manner.backend, for_file)?;
+            }
+            opened => break opened.map_err(recover)?,
+        }
+    };
     // The ring learns of the memory now, for the filter will let it learn of no more.
     log.with_buffers(LogDisk::register);
     for remark in log.disk().remarks() {
@@ -214,7 +233,6 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use sternpost_platform::door::Users;
     use sternpost_platform::sandbox::Filter;
-    use sternpost_queue::OpenError;
     use tracing::field::{Field, Visit};
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Metadata, Subscriber};

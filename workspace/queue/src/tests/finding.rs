@@ -58,3 +58,34 @@ fn of_two_damaged_batches_at_the_end_of_a_sealed_segment_both_are_listed() {
     assert_eq!((told.len(), told[1].2), (2, DamagedPart::Record));
     assert!((broken as u64..broken as u64 + 9_000).contains(&told[1].0), "{told:?}");
 }
+
+#[test]
+fn a_page_that_is_not_read_costs_what_stood_on_it_if_the_opening_may_do_without() {
+    let (mut log, _) = open(create());
+    let mut places = vec![];
+    for number in 1..=3 {
+        put(&mut log, Lane::Normal, message(number, 100, 1), 1);
+        places.push(head_at(&log));
+    }
+    let mut disk = log.into_disk();
+    // The second message's page and superblock A.
+    disk.bad = vec![places[0]..places[0] + 1, 0..1];
+    let isolates_unreadable = Parameters { isolates_unreadable: true, ..Parameters::default() };
+    let octets = disk.octets.clone();
+    assert!(matches!(try_open(disk, Parameters::default()), Err(OpenError::Disk(_))));
+    let mut disk = MemoryDisk::new(octets);
+    disk.bad = vec![places[0]..places[0] + 1, 0..1];
+    let (log, report) = open_with(disk, isolates_unreadable);
+    assert_eq!(ids(&log), [id(1), id(3)]);
+    let (page, at) = (PAGE_OCTETS as u64, places[0] as u64);
+    let told = [
+        (0, page, DamagedPart::Superblock),
+        (at, page, DamagedPart::Batches),
+        (0, page, DamagedPart::Unreadable),
+    ];
+    assert!(told.iter().all(|told| damage(&report).contains(told)), "{report:?}");
+    // A disk of which nothing is read is away, and not damaged.
+    let mut disk = log.into_disk();
+    disk.bad.push(0..disk.octets.len());
+    assert!(matches!(try_open(disk, isolates_unreadable), Err(OpenError::Disk(_))));
+}
