@@ -24,6 +24,7 @@ mod log;
 mod memory;
 mod pace;
 mod parts;
+mod path;
 mod place;
 mod reader;
 mod recent;

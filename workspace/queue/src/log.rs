@@ -128,6 +128,11 @@ impl<D: Disk> Log<D> {
             disk.write_now(offset, &AlignedBuffer::from_octets(&repaired.encode()))?;
         }
         let geometry = superblock.geometry;
+        if let Some(header) = recovered.lost_header {
+            let page = AlignedBuffer::from_octets(&header.encode(&superblock.secret));
+            // If it fails, the next opening finds the header lost again and knows as much as this one.
+            drop(disk.write_now(geometry.offset_of(header.segment, 0), &page));
+        }
         let segment_octets = geometry.segment_octets as usize;
         let batch_octets_max =
             parameters.batch_octets_max.clamp(128 * 1024, segment_octets.min(BATCH_OCTETS_MAX)) / PAGE_OCTETS

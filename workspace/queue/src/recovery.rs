@@ -1,11 +1,10 @@
 //! From a disk to what lives on it. The decision table stands in FORMAT.md.
 //!
-//! Reads only; [`crate::Log::open`] does the one repair that there is (a lost superblock).
+//! Reads only; [`crate::Log::open`] does the two repairs that there are (a lost superblock, a lost header of the head).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
 use sternpost_message::{MessageId, MessageSequence, RouteIndex, UnixMillis};
 use zerocopy::FromBytes;
 
@@ -13,10 +12,11 @@ use crate::append::Parameters;
 use crate::batch::to_u32;
 use crate::entry::Entry;
 use crate::format::{
-    BatchHeader, ContentHead, Follows, Footer, Geometry, HEAD_OCTETS, HEADER, Kind, PAGE, PAGE_OCTETS,
-    RECORD_HEADER_OCTETS, SUPERBLOCK_B_OFFSET, Salt, SegmentHeader, Superblock, VERSION, split_record,
+    ContentHead, Follows, Geometry, HEAD_OCTETS, HEADER, Kind, PAGE, PAGE_OCTETS, RECORD_HEADER_OCTETS,
+    SUPERBLOCK_B_OFFSET, Salt, SegmentHeader, Superblock, VERSION, split_record,
 };
 use crate::index::{Effect, Index, MessageEffect};
+use crate::path::Located;
 use crate::place::Place;
 use crate::reader::{decode_message, decode_outcome};
 use crate::runs::Runs;
@@ -131,6 +131,8 @@ pub(crate) struct Recovered {
     pub(crate) superblock: Superblock,
     /// The offset of the superblock to rewrite.
     pub(crate) lost_superblock: Option<u64>,
+    /// The header of the head, if it is to be written again.
+    pub(crate) lost_header: Option<SegmentHeader>,
     pub(crate) index: Index,
     pub(crate) uses: Vec<u64>,
     /// Living segments, oldest first, and how far they are filled.
@@ -185,25 +187,6 @@ fn read_superblock<D: Disk>(source: &mut Source<'_, D>) -> Result<(Superblock, O
     Ok((superblock, lost))
 }
 
-/// What the first two pages of a segment say.
-#[derive(Clone, Copy)]
-struct Front {
-    header: Option<SegmentHeader>,
-    /// The use of the batch behind the header, if that batch's header is valid.
-    first_batch_use: Option<u64>,
-}
-
-/// A use that lives.
-struct Located {
-    segment: u32,
-    use_number: u64,
-    header: Option<SegmentHeader>,
-    /// The sequence behind which this use is void: what its successor follows. None at the head, or when the successor's
-    /// header is lost.
-    limit: Option<u64>,
-    is_head: bool,
-}
-
 /// Reads everything that lives.
 ///
 /// If the parameters allow it, pages that the disk does not read are damage, and no reason to stop.
@@ -220,6 +203,7 @@ pub(crate) fn recover<D: Disk>(
     let mut recovered = Recovered {
         superblock,
         lost_superblock,
+        lost_header: None,
         index: Index::new(geometry.segments, parameters.recent_ids_max),
         uses: vec![0; geometry.segments as usize],
         ring: VecDeque::new(),
@@ -237,10 +221,10 @@ pub(crate) fn recover<D: Disk>(
     }
     let mut buffer = AlignedBuffer::with_capacity(geometry.segment_octets as usize);
     buffer.resize(geometry.segment_octets as usize).expect("the buffer was made for a segment");
-    let fronts = recovered.fronts(disk, &mut buffer)?;
-    let Some(head) = recovered.find_head(disk, &mut buffer, &fronts)? else { return Ok(recovered) };
+    let survey = recovered.survey(disk, &mut buffer)?;
+    let Some(head) = recovered.find_head(disk, &mut buffer, &survey)? else { return Ok(recovered) };
     let header = head.header;
-    let path = recovered.path(&fronts, head);
+    let path = recovered.path(disk, &mut buffer, &survey, head)?;
     let total = path.len() as u64;
     for (done, located) in (1..).zip(path.iter().rev()) {
         if reading == Reading::InFull
@@ -259,75 +243,16 @@ pub(crate) fn recover<D: Disk>(
 }
 
 impl Recovered {
-    fn damage(&mut self, offset: u64, octets: u64, what: DamagedPart) {
+    pub(crate) fn damage(&mut self, offset: u64, octets: u64, what: DamagedPart) {
         self.report.damage.push(Damage { offset, octets, what });
     }
 
-    fn salt(&self, segment: u32, use_number: u64) -> Salt {
+    pub(crate) fn salt(&self, segment: u32, use_number: u64) -> Salt {
         Salt::of_use(&self.superblock.secret, segment, use_number)
     }
 
-    /// Reads the fronts of all segments.
-    fn fronts<D: Disk>(
-        &mut self,
-        disk: &mut Source<'_, D>,
-        buffer: &mut AlignedBuffer,
-    ) -> Result<Vec<Front>, OpenError> {
-        let Superblock { secret, geometry, .. } = self.superblock;
-        let mut fronts = Vec::with_capacity(geometry.segments as usize);
-        for segment in 0..geometry.segments {
-            disk.read(geometry.offset_of(segment, 0), &mut buffer.as_mut_slice()[..2 * PAGE_OCTETS])?;
-            let octets = buffer.as_slice();
-            let header = SegmentHeader::decode(octets, &secret, segment);
-            let first_batch_use = BatchHeader::claimed_use(&octets[PAGE_OCTETS..]).filter(|use_number| {
-                let salt = self.salt(segment, *use_number);
-                BatchHeader::decode(octets, salt, segment, *use_number, PAGE).is_some()
-            });
-            if let Some(header) = header {
-                self.next_message = self.next_message.max(header.next_message);
-                self.next_use = self.next_use.max(header.use_number.saturating_add(1));
-            }
-            fronts.push(Front { header, first_batch_use });
-        }
-        Ok(fronts)
-    }
-
-    /// The newest use: that of the newest segment header, or a newer one whose header is lost and whose batches show that
-    /// it was there.
-    fn find_head<D: Disk>(
-        &mut self,
-        disk: &mut Source<'_, D>,
-        buffer: &mut AlignedBuffer,
-        fronts: &[Front],
-    ) -> Result<Option<Located>, OpenError> {
-        let newest = fronts.iter().filter_map(|front| front.header).max_by_key(|header| header.use_number);
-        let newest_use = newest.map_or(0, |header| header.use_number);
-        let mut newer: Vec<(u64, u32)> = (0..)
-            .zip(fronts)
-            .filter_map(|(segment, front)| Some((front.first_batch_use?, segment)))
-            .filter(|(use_number, _)| *use_number > newest_use)
-            .collect();
-        newer.sort_unstable();
-        for (use_number, segment) in newer.into_iter().rev() {
-            // The first write of a segment is header and batch. Without the header it was torn and never acknowledged; when
-            // it was followed by another one, it had been complete.
-            let found = self.scan_segment(disk, buffer, segment, use_number, None)?;
-            let Some(last) = found.batches.last().filter(|_| found.batches.len() > 1) else { continue };
-            self.next_use = self.next_use.max(use_number.saturating_add(1));
-            self.start_use = last.header.start_use;
-            let offset = self.superblock.geometry.offset_of(segment, 0);
-            self.damage(offset, PAGE_OCTETS as u64, DamagedPart::SegmentHeader);
-            return Ok(Some(Located { segment, use_number, header: None, limit: None, is_head: true }));
-        }
-        let Some(header) = newest else { return Ok(None) };
-        let SegmentHeader { segment, use_number, start_use, .. } = header;
-        let found = self.scan_segment(disk, buffer, segment, use_number, Some(&header))?;
-        self.start_use =
-            found.batches.last().map_or(start_use, |batch| batch.header.start_use.max(start_use));
-        Ok(Some(Located { segment, use_number, header: Some(header), limit: None, is_head: true }))
-    }
-
-    fn scan_segment<D: Disk>(
+    /// What a segment holds of a use.
+    pub(crate) fn scan_segment<D: Disk>(
         &mut self,
         disk: &mut Source<'_, D>,
         buffer: &mut AlignedBuffer,
@@ -341,50 +266,6 @@ impl Recovered {
         Ok(scan(buffer.as_slice(), self.salt(segment, use_number), segment, use_number, before))
     }
 
-    /// The living uses, newest first: from the head backwards by what each one follows.
-    fn path(&mut self, fronts: &[Front], head: Located) -> Vec<Located> {
-        let headers = fronts.iter().filter_map(|front| front.header);
-        let by_header: FxHashMap<u64, SegmentHeader> =
-            headers.map(|header| (header.use_number, header)).collect();
-        let by_batch: FxHashMap<u64, u32> = (0..)
-            .zip(fronts)
-            .filter_map(|(segment, front)| Some((front.first_batch_use?, segment)))
-            .collect();
-        let mut below: Vec<u64> = by_header.keys().copied().collect();
-        below.sort_unstable();
-        let lower = |bound: u64| below[..below.partition_point(|known| *known < bound)].last().copied();
-        let next = |located: &Located| match located.header {
-            Some(header) => (header.follows.use_number, Some(header.follows.sequence)),
-            None => (lower(located.use_number).unwrap_or(0), None),
-        };
-        let mut above = head.use_number;
-        let mut wanted = next(&head);
-        let mut path = vec![head];
-        while wanted.0 >= self.start_use && wanted.0 != 0 && wanted.0 < above {
-            let (use_number, limit) = wanted;
-            above = use_number;
-            let header = by_header.get(&use_number).copied();
-            let segment = header.map(|header| header.segment).or_else(|| {
-                let segment = by_batch.get(&use_number).copied()?;
-                path.iter().all(|other| other.segment != segment).then_some(segment)
-            });
-            let Some(segment) = segment else {
-                let octets = u64::from(self.superblock.geometry.segment_octets);
-                self.damage(0, octets, DamagedPart::Segment);
-                wanted = (lower(use_number).unwrap_or(0), None);
-                continue;
-            };
-            if header.is_none() {
-                let offset = self.superblock.geometry.offset_of(segment, 0);
-                self.damage(offset, PAGE_OCTETS as u64, DamagedPart::SegmentHeader);
-            }
-            let located = Located { segment, use_number, header, limit, is_head: false };
-            wanted = next(&located);
-            path.push(located);
-        }
-        path
-    }
-
     /// Applies the index of a sealed segment. False when it has none that is whole, or that covers what it should.
     fn read_index<D: Disk>(
         &mut self,
@@ -395,12 +276,7 @@ impl Recovered {
         let Located { segment, use_number, limit, .. } = *located;
         let Superblock { secret, geometry, .. } = self.superblock;
         let salt = Salt::of_index(&secret, segment, use_number);
-        let page = &mut buffer.as_mut_slice()[..PAGE_OCTETS];
-        disk.read(geometry.offset_of(segment, geometry.footer_offset()), page)?;
-        self.report.read_octets += PAGE_OCTETS as u64;
-        let Some(footer) = Footer::decode(page, salt, segment, use_number, geometry) else {
-            return Ok(false);
-        };
+        let Some(footer) = self.footer(disk, buffer, segment, use_number)? else { return Ok(false) };
         if limit.is_some_and(|limit| limit != footer.last.sequence) {
             return Ok(false);
         }
@@ -445,17 +321,11 @@ impl Recovered {
         located: &Located,
     ) -> Result<(), OpenError> {
         let Located { segment, use_number, limit, is_head, .. } = *located;
-        let found = self.scan_segment(disk, buffer, segment, use_number, located.header.as_ref())?;
+        let found = self.scan_segment(disk, buffer, segment, use_number, Some(&located.header))?;
         let damage_before = self.report.damage.len();
         let last_sequence = self.tell_missing(&found, located);
-        let first_sequence = located.header.map(|header| header.first_sequence);
-        let mut gathered = Gathered {
-            segment,
-            use_number,
-            end: PAGE,
-            first_sequence: first_sequence.unwrap_or(0),
-            ..Gathered::default()
-        };
+        let first_sequence = located.header.first_sequence;
+        let mut gathered = Gathered { segment, use_number, end: PAGE, first_sequence, ..Gathered::default() };
         let mut last = self.last;
         // What stands behind the last whole batch is a torn tail, unless a successor tells that it was good.
         let trailing = if limit.is_some() { &found.trailing[..] } else { &[] };
@@ -471,11 +341,8 @@ impl Recovered {
             }
             last = Follows { use_number, sequence: batch.header.sequence, crc: batch.crc };
         }
-        if first_sequence.is_none() {
-            gathered.first_sequence = found.batches.first().map_or(0, |batch| batch.header.sequence);
-        }
         self.took(located, found.end, last);
-        let is_whole = self.report.damage.len() == damage_before && located.header.is_some();
+        let is_whole = self.report.damage.len() == damage_before && !located.header_is_lost;
         if is_head {
             self.report.torn_tail = found
                 .trailing
@@ -500,10 +367,8 @@ impl Recovered {
         for (start, end) in found.gaps.iter().filter(|(start, _)| *start < end) {
             self.damage(geometry.offset_of(segment, *start), u64::from(end - start), DamagedPart::Batches);
         }
-        let last_sequence = seen.map_or_else(
-            || located.header.map_or(0, |header| header.first_sequence.saturating_sub(1)),
-            |batch| batch.header.sequence,
-        );
+        let before = located.header.first_sequence.saturating_sub(1);
+        let last_sequence = seen.map_or(before, |batch| batch.header.sequence);
         if limit.is_some_and(|limit| last_sequence < limit) {
             let octets = geometry.segment_octets.saturating_sub(end);
             self.damage(geometry.offset_of(segment, end), u64::from(octets), DamagedPart::Batches);
@@ -598,10 +463,10 @@ impl Recovered {
         })
     }
 
-    /// `head`: the header of the newest use, if it is there.
-    fn finish(&mut self, head: Option<SegmentHeader>) {
+    /// `head`: the header of the newest use.
+    fn finish(&mut self, head: SegmentHeader) {
         // The head may have a header and no batch; then the next batch is the one that the header announces.
-        let announced = head.filter(|header| self.last.use_number != header.use_number);
+        let announced = Some(head).filter(|header| self.last.use_number != header.use_number);
         if let Some(header) = announced {
             self.last = header.follows;
         }

@@ -213,15 +213,17 @@ fn a_segment_whose_first_write_failed_is_void_and_the_next_one_follows_the_one_b
 }
 
 #[test]
-fn of_a_header_page_and_its_first_batch_either_one_alone_holds_nothing() {
+fn of_a_header_page_and_its_first_batch_the_page_alone_holds_nothing_and_the_batch_alone_all() {
     let (before, after) = around_an_opening();
     let opened = segment_at(*segments_by_age(&after).last().unwrap());
-    let expected = read(&before, Way::InFull).unwrap();
-    for arrived in [opened..opened + PAGE_OCTETS, opened + PAGE_OCTETS..opened + SEGMENT_OCTETS] {
+    let pages =
+        [(opened..opened + PAGE_OCTETS, &before), (opened + PAGE_OCTETS..opened + SEGMENT_OCTETS, &after)];
+    for (arrived, expected) in pages {
         let mut octets = before.clone();
         octets[arrived.clone()].copy_from_slice(&after[arrived]);
         let (in_full, by_index) = compare(&octets);
         assert_both_ways_agree(&in_full, &by_index);
+        let expected = read(expected, Way::InFull).unwrap();
         assert_eq!((&in_full["messages"], whats(&in_full)), (&expected["messages"], vec![]));
     }
 }
@@ -295,10 +297,10 @@ fn a_log_of_another_version_or_with_segments_beyond_its_device_is_refused_in_wor
 #[test]
 fn a_segment_whose_header_is_lost_is_found_by_its_first_batch() {
     let octets = used();
-    // Every other segment, the head among them, then the others: of two neighbours the older one is not found.
-    for first in [0, 1] {
+    // Every other segment, the head among them; then the others; then all.
+    for (first, step) in [(0, 2), (1, 2), (0, 1)] {
         let lost: Vec<usize> =
-            living_segments(&octets).into_iter().rev().skip(first).step_by(2).map(segment_at).collect();
+            living_segments(&octets).into_iter().rev().skip(first).step_by(step).map(segment_at).collect();
         let octets = lost.iter().fold(octets.clone(), |octets, at| damaged(&octets, *at..at + PAGE_OCTETS));
         let (in_full, by_index) = compare(&octets);
         assert_both_ways_agree(&in_full, &by_index);
@@ -307,11 +309,35 @@ fn a_segment_whose_header_is_lost_is_found_by_its_first_batch() {
 }
 
 #[test]
-fn a_log_whose_headers_are_all_lost_is_what_its_last_use_holds() {
+fn a_log_whose_headers_are_all_lost_lacks_nothing() {
     let octets = sealed();
-    let lost = segments_by_age(&octets).into_iter().map(segment_at);
-    let (in_full, _) = compare(&lost.fold(octets, |octets, at| damaged(&octets, at..at + 1)));
-    assert_eq!((in_full["segments"].as_array().unwrap().len(), whats(&in_full).len()), (1, 1));
+    let segments = segments_by_age(&octets);
+    let lost = segments.iter().map(|segment| segment_at(*segment));
+    let (in_full, by_index) = compare(&lost.fold(octets.clone(), |octets, at| damaged(&octets, at..at + 1)));
+    assert_both_ways_agree(&in_full, &by_index);
+    assert_eq!(whats(&in_full), vec!["segment header"; segments.len()]);
+    assert_eq!(in_full["messages"], read(&octets, Way::InFull).unwrap()["messages"]);
+}
+
+#[test]
+fn a_segment_without_header_and_first_batch_is_found_by_any_batch() {
+    let octets = used();
+    for segment in living_segments(&octets) {
+        let at = segment_at(segment);
+        let (in_full, _) = compare(&damaged(&octets, at..at + PAGE_OCTETS + 1));
+        assert!(whats(&in_full).contains(&"segment header".to_owned()), "segment {segment}");
+    }
+}
+
+#[test]
+fn neighbouring_segments_that_are_lost_as_a_whole_are_listed_one_by_one() {
+    let octets = used();
+    let lost = living_segments(&octets)[1..3].to_vec();
+    let octets = lost
+        .iter()
+        .fold(octets, |octets, segment| damaged(&octets, segment_at(*segment)..segment_at(segment + 1)));
+    let (in_full, _) = compare(&octets);
+    assert_eq!(whats(&in_full), ["whole segment"; 2]);
 }
 
 #[test]

@@ -507,10 +507,12 @@ class Record:
 class Footer:
     sequence_first: int
     sequence_last: int
+    crc_last: int
     next_message_sequence: int
     entries: int
     octets: bytes
     """Of the entries."""
+    entries_are_right: bool
 
 
 class Segment:
@@ -613,11 +615,11 @@ class Segment:
         return isinstance(item, Batch) and self.body(item)[0] is Body.GOOD
 
     def footer(self, use: int) -> Footer | None:
-        """The footer of the index of `use`, if it is valid and the CRC of the entries is right."""
+        """The footer of the index of `use`, if it is valid."""
         octets = self.octets[-PAGE_OCTETS:][:HEADER_OCTETS]
         if octets[:8] != b"STERNIDX":
             return None
-        version, index, named, first, last, end, next_message = struct.unpack_from("<IIQQQ4xIQ", octets, 8)
+        version, index, named, first, last, crc, end, next_message = struct.unpack_from("<IIQQQIIQ", octets, 8)
         entries, begin, entries_octets, entries_crc = struct.unpack_from("<IIII", octets, 56)
         salt = self.salt_of_use(b"index", use)
         if version != VERSION or index != self.index or named != use:
@@ -626,8 +628,8 @@ class Segment:
             return None
         body = self.octets[begin : begin + entries_octets]
         is_right = PAGE_OCTETS < end <= begin <= begin + entries_octets <= len(self.octets) - PAGE_OCTETS
-        is_right = is_right and crc32c(body, salt) == entries_crc
-        return Footer(first, last, next_message, entries, body) if is_right else None
+        entries_are_right = crc32c(body, salt) == entries_crc
+        return Footer(first, last, crc, next_message, entries, body, entries_are_right) if is_right else None
 
 
 def fits(batch: Batch, before: tuple[int, int] | None) -> bool:
@@ -711,10 +713,20 @@ class Use:
 
     segment: int
     number: int
-    header: SegmentHeader | None
+    header: SegmentHeader
+    """If it is lost: what the first batch tells of it."""
+    header_is_lost: bool
     limit: int | None
-    """The log sequence that its successor follows. None: it is the head, or its successor's header is lost."""
+    """The log sequence that its successor follows. None: it is the head, or its successor is not found."""
     is_head: bool
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where a use shows itself."""
+
+    segment: int
+    header: SegmentHeader | None
 
 
 class Log:
@@ -794,53 +806,111 @@ class Log:
 
     def living(self) -> list[Use]:
         """The living uses, oldest first."""
-        headers: dict[int, tuple[int, SegmentHeader]] = {}
-        without: dict[int, int] = {}
+        uses: dict[int, Trace] = {}
+        silent = []
         for index in range(self.superblock.segments):
             segment = self.segment(index)
-            if segment.header:
-                headers[segment.header.use] = (index, segment.header)
-                self.contents.name_next(segment.header.next_message_sequence)
-            batch = segment.batch(1)
-            if batch and batch.use > (segment.header.use if segment.header else 0):
-                without[batch.use] = index
-        head = self._head(max(headers, default=0), without)
-        return self._path(head, headers, without) if head else []
-
-    def _head(self, newest: int, without: dict[int, int]) -> int:
-        """The newest header's use, unless a newer one has a whole batch behind its first: that write was durable."""
-        for use in sorted(without, reverse=True):
-            segment = self.segment(without[use])
-            batches = [item for item in segment.found(use, None) if isinstance(item, Batch)]
-            if use > newest and any(map(segment.is_whole, batches[1:])):
-                return use
-        return newest
-
-    def _start(self, head: Use) -> int:
-        segment = self.segment(head.segment)
-        whole = filter(segment.is_whole, segment.found(head.number, head.header))
-        starts = [item.start for item in whole if isinstance(item, Batch)]
-        return max([head.header.start if head.header else 0, *starts[-1:]])
-
-    def _path(self, head: int, headers: dict[int, tuple[int, SegmentHeader]], without: dict[int, int]) -> list[Use]:
-        living: list[Use] = []
-        number, limit, start, above = head, None, 1, head + 1
-        while start <= number < above:
-            above = number
-            index, header = headers.get(number, (without.get(number), None))
-            if index is None:
-                self.tell("whole segment", 0, self.superblock.segment_octets, f"use {number} is not found")
-            else:
-                living.append(Use(index, number, header, limit, number == head))
-                if header is None:
-                    self.tell("segment header", self.offset_of(index), PAGE_OCTETS, f"use {number} has lost it")
-            if number == head:
-                start = max(1, self._start(living[0]))
+            header, batch = segment.header, segment.batch(1)
+            if batch:
+                uses.setdefault(batch.use, Trace(index, None))
             if header:
-                number, limit = header.follows_use, header.follows_sequence
-            else:
-                number, limit = max((use for use in headers if use < number), default=0), None
-        return living[::-1]
+                uses[header.use] = Trace(index, header)
+                self.contents.name_next(header.next_message_sequence)
+            if not header and not batch:
+                silent.append(index)
+        for index in silent:
+            if index > max((trace.segment + 1 for trace in uses.values()), default=0):
+                break
+            batches = filter(None, map(self.segment(index).batch, range(1, self.segment(index).pages)))
+            use = max((batch.use for batch in batches), default=0)
+            if use:
+                uses.setdefault(use, Trace(index, None))
+        head = self._head(uses)
+        return self._path(uses, head) if head else []
+
+    def _head(self, uses: dict[int, Trace]) -> Use | None:
+        for number in sorted(uses, reverse=True):
+            index, header = uses[number].segment, uses[number].header
+            segment = self.segment(index)
+            found = segment.found(number, header)
+            whole = [item for item in found if isinstance(item, Batch) and segment.is_whole(item)]
+            self.start = max([1, header.start if header else 0, *(batch.start for batch in whole[-1:])])
+            if header:
+                return Use(index, number, header, False, None, True)
+            if whole:
+                first = next(item for item in found if isinstance(item, Batch))
+                if whole[-1].end > 1 + first.pages:
+                    self.tell("segment header", self.offset_of(index), PAGE_OCTETS, f"use {number} has lost it")
+                return Use(index, number, self._made(uses, first), True, None, True)
+        return None
+
+    def _made(self, uses: dict[int, Trace], first: Batch) -> SegmentHeader:
+        """The header of a use that has lost it, as far as its first batch tells."""
+        use, sequence = self._named(uses, first) or self._presumed(uses, first)
+        follows = (use, sequence, first.predecessor_crc)
+        return SegmentHeader(first.use, first.sequence, *follows, first.start, first.next_message_sequence)
+
+    def _named(self, uses: dict[int, Trace], first: Batch) -> tuple[int, int] | None:
+        if first.page > 1:
+            return None
+        if first.sequence == 1:
+            return 0, 0
+        crc = first.predecessor_crc
+        for number in sorted((use for use in uses if use < first.use), reverse=True)[:4]:
+            trace = uses[number]
+            segment = self.segment(trace.segment)
+            footer = segment.footer(number)
+            if footer and footer.crc_last == crc:
+                return number, footer.sequence_last
+            found = segment.found(number, trace.header)
+            whole = max((at for at, item in enumerate(found, 1) if segment.is_whole(item)), default=0)
+            for item in found[:whole]:
+                if isinstance(item, Batch) and item.crc == crc:
+                    return number, item.sequence
+            if trace.header and trace.header.follows_crc == crc:
+                return trace.header.follows_use, trace.header.follows_sequence
+        return None
+
+    def _presumed(self, uses: dict[int, Trace], first: Batch) -> tuple[int, int]:
+        number = max((use for use in uses if use < first.use), default=0)
+        if not number:
+            return 0, 0
+        self._tell_uses(number, first.use)
+        footer = self.segment(uses[number].segment).footer(number)
+        return number, footer.sequence_last if footer else first.sequence - 1
+
+    def _tell_uses(self, below: int, above: int) -> None:
+        for use in range(max(below + 1, self.start), above):
+            self.tell("whole segment", 0, self.superblock.segment_octets, f"use {use} is not found")
+
+    def _path(self, uses: dict[int, Trace], head: Use) -> list[Use]:
+        path, above = [head], head.number
+        number, limit = head.header.follows_use, head.header.follows_sequence
+        while self.start <= number < above:
+            above = number
+            use = self._located(uses, number, limit, {other.segment for other in path})
+            if use:
+                path.append(use)
+                number, limit = use.header.follows_use, use.header.follows_sequence
+                continue
+            lower = max((use for use in uses if use < number), default=0)
+            self._tell_uses(lower, number + 1)
+            footer = self.segment(uses[lower].segment).footer(lower) if lower else None
+            number, limit = lower, footer.sequence_last if footer else None
+        return path[::-1]
+
+    def _located(self, uses: dict[int, Trace], number: int, limit: int | None, taken: set[int]) -> Use | None:
+        trace = uses.get(number)
+        if trace is None or trace.segment in taken:
+            return None
+        if trace.header:
+            return Use(trace.segment, number, trace.header, False, limit, False)
+        found = self.segment(trace.segment).found(number, None)
+        first = next((item for item in found if isinstance(item, Batch)), None)
+        if first is None:
+            return None
+        self.tell("segment header", self.offset_of(trace.segment), PAGE_OCTETS, f"use {number} has lost it")
+        return Use(trace.segment, number, self._made(uses, first), True, limit, False)
 
     # The places where a batch is expected.
 
@@ -892,8 +962,7 @@ class Log:
             self.contents.name_next(batch.next_message_sequence)
             for record in records:
                 self._apply_record(use, batch, record)
-        first = use.header.sequence_first if use.header else next(iter(sequences), None)
-        return {"sequence_first": first, "sequence_last": sequences[-1] if sequences else None, "read": "in full"}
+        return {"sequence_first": use.header.sequence_first, "sequence_last": sequences[-1] if sequences else None, "read": "in full"}
 
     def _apply_record(self, use: Use, batch: Batch, record: Record) -> None:
         kind = KINDS.get(record.kind, "record")
@@ -942,7 +1011,7 @@ class Log:
     def _index(self, use: Use) -> tuple[Footer | None, list[tuple[str, Effect]]]:
         """The index of a segment, if it has a valid one that covers what it should."""
         footer = None if use.is_head else self.segment(use.segment).footer(use.number)
-        if footer is None or use.limit not in (None, footer.sequence_last):
+        if footer is None or not footer.entries_are_right or use.limit not in (None, footer.sequence_last):
             return None, []
         try:
             return footer, EntryDecoder(footer.octets, use.segment, use.number).entries(footer.entries)
