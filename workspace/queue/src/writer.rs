@@ -63,6 +63,7 @@ impl<D: Disk> Log<D> {
             match self.part.take() {
                 Some(part) => self.finish_part(&part, result),
                 None => {
+                    let result = result.and_then(|()| self.read_back(&buffer));
                     if let (Ok(()), Some(flight)) = (&result, &self.flight) {
                         flight.remember(buffer.as_slice(), &mut self.shelf.recent);
                     }
@@ -73,6 +74,21 @@ impl<D: Disk> Log<D> {
         }
         self.sweep(now);
         self.begin(now);
+    }
+
+    /// Looks whether the first write of a segment stands where it should. Recovery finds all others by that one; if a device
+    /// has lost it or put it elsewhere, nothing may be built upon it.
+    fn read_back(&mut self, buffer: &AlignedBuffer) -> Result<(), DiskError> {
+        let Some(flight) = self.flight.as_ref().filter(|flight| flight.batch.berth.opens) else {
+            return Ok(());
+        };
+        let mut pages = [0; 2 * PAGE as usize];
+        self.shelf.disk.read(flight.disk_offset, &mut pages)?;
+        if buffer.as_slice().starts_with(&pages) {
+            return Ok(());
+        }
+        let reason = "what was written is not there".to_owned();
+        Err(DiskError::Device { action: "write", offset: flight.disk_offset, reason })
     }
 
     /// Starts the next batch if there is reason for one.
