@@ -39,6 +39,9 @@ struct Held {
     recipients: Vec<RecipientRange>,
     /// The work is done; its outcomes are on their way to the log.
     is_finished: bool,
+    /// How often it was assigned and not released. QMGR may hear from the store that the outcomes are durable, and assign what
+    /// they leave open, before this process hears the same.
+    count: u32,
 }
 
 impl Holding {
@@ -59,7 +62,8 @@ impl Holding {
             }
             FromQmgr::Welcome(_) if self.has_view => self.attach(&mut steps),
             FromQmgr::Assign(assignment) => {
-                let held = Held { recipients: assignment.recipients.clone(), is_finished: false };
+                let count = self.held.get(&assignment.mlist).map_or(0, |held| held.count) + 1;
+                let held = Held { recipients: assignment.recipients.clone(), is_finished: false, count };
                 self.held.insert(assignment.mlist, held);
                 if self.is_draining {
                     steps.extend(self.give_back(assignment.mlist, "the process is stopping"));
@@ -127,9 +131,14 @@ impl Holding {
         self.tell(ToQmgr::Finished { mlist })
     }
 
-    /// What became of the recipients of an Mlist is durable.
+    /// What became of the recipients of an Mlist, as they were assigned once, is durable.
     pub fn release(&mut self, mlist: MlistId) {
-        self.held.remove(&mlist);
+        if let Some(held) = self.held.get_mut(&mlist) {
+            held.count -= 1;
+            if held.count == 0 {
+                self.held.remove(&mlist);
+            }
+        }
     }
 
     /// An Mlist goes back untouched.
@@ -205,6 +214,20 @@ mod tests {
         let steps = holding.take(FromQmgr::Welcome(hello()));
         let finished = Step::Tell(ToQmgr::Finished { mlist: MLIST });
         assert_eq!(steps, [held.clone(), Step::Tell(ToQmgr::Attached), finished]);
+        let counted = Step::Tell(ToQmgr::Counted { token: 3 });
+        assert_eq!(holding.take(FromQmgr::Recount { token: 3 }), [held, counted.clone()]);
+        holding.release(MLIST);
+        assert_eq!(holding.take(FromQmgr::Recount { token: 3 }), [counted]);
+    }
+
+    #[test]
+    fn an_mlist_that_is_assigned_again_before_its_outcomes_are_told_durable_is_held_until_the_second_end() {
+        let mut holding = attached();
+        holding.take(assign());
+        drop(holding.finished(MLIST));
+        holding.take(assign());
+        holding.release(MLIST);
+        let held = Step::Tell(ToQmgr::Held { mlists: vec![(MLIST, vec![RECIPIENTS])] });
         let counted = Step::Tell(ToQmgr::Counted { token: 3 });
         assert_eq!(holding.take(FromQmgr::Recount { token: 3 }), [held, counted.clone()]);
         holding.release(MLIST);
