@@ -178,7 +178,8 @@ pub fn candidates<'a>(
             let at = usize::try_from(index).ok()?;
             let record = detail.recipients.get(at)?;
             let recipient = detail.envelope.recipients.get(at)?;
-            let is_closed = record.state.is_terminal() || (is_delay && record.delay_reported);
+            let is_late = record.state == RecipientState::Pending && !record.delay_reported;
+            let is_closed = if is_delay { !is_late } else { record.state.is_terminal() };
             let diagnostic = record.last.clone().unwrap_or_else(|| {
                 Diagnostic::own(EnhancedStatus::new(4, 4, 7), "the message was not attempted in time")
             });
