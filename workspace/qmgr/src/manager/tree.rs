@@ -195,24 +195,39 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             }
         }
         if !facts.failed.is_empty() {
-            self.report(facts.sequence, ROUTE_FAILURE_REPORT, facts.failed.clone());
+            let failed = facts.failed.clone();
+            let spec = self.spec(facts.sequence, ROUTE_FAILURE_REPORT, HOUSEKEEPER, REPORTS, failed);
+            if let Some(spec) = spec {
+                self.queue(spec);
+            }
         }
     }
 
-    /// Queues an Mlist; what a channel already holds of it is in progress there.
-    pub(super) fn queue(&mut self, spec: MlistSpec) {
+    /// Queues an Mlist with everybody who waits for it; what a channel already holds of it is in progress there, and it
+    /// holds nobody else any more.
+    fn queue(&mut self, spec: MlistSpec) {
+        if let Some(holder) = self.processes.holder(spec.id) {
+            let (held, _) = split(&spec.recipients, &holder.recipients);
+            let is_over = held.is_empty() && holder.finished;
+            self.processes.holds_only(spec.id, &held);
+            if is_over {
+                self.processes.forget(spec.id);
+            }
+        }
+        self.queue_more(spec);
+    }
+
+    /// Queues recipients who come to an Mlist. A channel that has it goes on with those that it was given.
+    fn queue_more(&mut self, spec: MlistSpec) {
         let Some(holder) = self.processes.holder(spec.id) else { return self.apply(Event::Queue(spec)) };
         let (held, rest) = split(&spec.recipients, &holder.recipients);
         let (process, finished) = (holder.process, holder.finished);
         let mlist = spec.id;
-        self.processes.holds_only(mlist, &held);
         if !held.is_empty() {
             self.apply(Event::Queue(MlistSpec { recipients: held, held_by: Some(process), ..spec.clone() }));
             if finished {
                 self.apply(Event::Finished { process, mlist });
             }
-        } else if finished {
-            self.processes.forget(mlist);
         }
         if !rest.is_empty() {
             self.apply(Event::Queue(MlistSpec { recipients: rest, ..spec }));
@@ -264,7 +279,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         recipients: Vec<RecipientRange>,
     ) {
         if let Some(spec) = self.spec(message, route, HOUSEKEEPER, REPORTS, recipients) {
-            self.queue(spec);
+            self.queue_more(spec);
         }
     }
 
