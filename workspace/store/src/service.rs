@@ -410,6 +410,13 @@ impl<D: Disk, L: Wire> Service<D, L> {
         });
     }
 
+    /// Whether QMGR waits for a mark. Between two turns in which it does, everything that lies in the clients' sockets is to
+    /// be read, and whoever waits to be accepted is to be accepted.
+    #[must_use]
+    pub fn has_marks(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
     // ---- the snapshot ----
 
     /// Whether QMGR waits for a snapshot: it has asked for one, or was too slow for the stream.
