@@ -14,7 +14,7 @@ use crate::lanes::Lanes;
 use crate::pace::Share;
 use crate::reader::Shelf;
 use crate::reclaim::Space;
-use crate::recovery::{Head, OpenError, Reading, RecoveryReport, recover};
+use crate::recovery::{Head, OpenError, Reading, Recovered, RecoveryReport, recover};
 use crate::seal::Seals;
 use crate::set::WaitingSet;
 use crate::writer::{Flight, Part};
@@ -73,6 +73,20 @@ pub struct Log<D: Disk> {
 const BATCH_OCTETS_MAX: usize = 16 << 20;
 const _: () = assert!(BATCH_OCTETS_MAX <= crate::place::RECORD_OCTETS_MAX);
 
+/// Message sequences that stay unused for each opening: more than the envelopes of a whole segment.
+const SEQUENCES_SKIPPED: u64 = 1 << 20;
+/// An opening skips as many times so many as the instant says, modulo 17 minutes: no two skip the same.
+const SKIP_INSTANTS: u64 = 1 << 20;
+
+/// The first sequence for new messages. An acknowledged last batch that the device has damaged looks like a torn tail, and the
+/// sequences of its messages look free. But a channel may be at work on one of them, and its outcome must not end another.
+const fn next_message(recovered: &Recovered, now: UnixMillis) -> u64 {
+    if recovered.head.is_none() {
+        return recovered.next_message;
+    }
+    recovered.next_message.saturating_add((now.0 % SKIP_INSTANTS + 1) * SEQUENCES_SKIPPED)
+}
+
 /// Since the log was opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
@@ -127,6 +141,7 @@ impl<D: Disk> Log<D> {
             let repaired = Superblock { generation: superblock.generation.saturating_add(1), ..superblock };
             disk.write_now(offset, &AlignedBuffer::from_octets(&repaired.encode()))?;
         }
+        let next_message = next_message(&recovered, now);
         let geometry = superblock.geometry;
         if let Some(header) = recovered.lost_header {
             let page = AlignedBuffer::from_octets(&header.encode(&superblock.secret));
@@ -155,7 +170,7 @@ impl<D: Disk> Log<D> {
             last: recovered.last,
             next_use: recovered.next_use,
             next_sequence: recovered.next_sequence,
-            next_message: recovered.next_message,
+            next_message,
             filling: None,
             flight: None,
             seals: recovered.seals,

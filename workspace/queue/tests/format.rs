@@ -129,11 +129,12 @@ fn an_empty_log_holds_nothing() {
 }
 
 #[test]
-fn a_log_goes_on_with_the_message_sequence_that_a_stranger_expects() {
+fn a_log_goes_on_behind_the_message_sequence_that_a_stranger_expects() {
     let octets = used();
-    let expected = read(&octets, Way::ByIndex).unwrap()["next_message_sequence"].as_u64();
+    let expected = read(&octets, Way::ByIndex).unwrap()["next_message_sequence"].as_u64().unwrap();
     let sequence = Writing::open(octets).accept(message(1000, 9, plain(1000)));
-    assert_eq!(Some(sequence.0), expected);
+    let left_out = sequence.0.checked_sub(expected).unwrap();
+    assert!(left_out >= 1 << 20 && left_out.is_multiple_of(1 << 20), "{left_out}");
 }
 
 #[test]
