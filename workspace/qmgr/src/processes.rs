@@ -23,8 +23,16 @@ pub(crate) struct Process<L> {
     pub(crate) is_gone: bool,
     /// When it was asked whether it lives, as long as it has not answered; by the clock that nobody sets.
     pub(crate) asked_at_ms: Option<u64>,
-    /// The Mlists that it said to hold, since it was asked to count them again; none when it has not been.
-    pub(crate) recount: Option<Vec<MlistId>>,
+    /// What it has counted, since it was asked to; none when it has not been.
+    pub(crate) recount: Option<Recount>,
+}
+
+/// A count under way.
+#[derive(Debug)]
+pub(crate) struct Recount {
+    token: u64,
+    /// The Mlists that the process said to hold.
+    mlists: Vec<MlistId>,
 }
 
 impl<L> Process<L> {
@@ -133,12 +141,12 @@ impl<L> Processes<L> {
         self.processes.values().any(|known| !known.is_ours && known.attach_by.is_some())
     }
 
-    /// Asks for the count of what each attached process holds.
-    pub(crate) fn begin_recount(&mut self, mut ask: impl FnMut(&L)) {
+    /// Asks for the count of what each attached process holds. A count that is under way is not waited for.
+    pub(crate) fn begin_recount(&mut self, token: u64, mut ask: impl FnMut(&L)) {
         for known in self.processes.values_mut() {
             known.recount = None;
             if let (Some(link), Some(_)) = (&known.link, known.capacity) {
-                known.recount = Some(Vec::new());
+                known.recount = Some(Recount { token, mlists: Vec::new() });
                 ask(link);
             }
         }
@@ -147,15 +155,23 @@ impl<L> Processes<L> {
     /// What a process that is being asked says to hold.
     pub(crate) fn recounted(&mut self, process: ProcessId, mlists: impl Iterator<Item = MlistId>) {
         if let Some(counted) = self.processes.get_mut(&process).and_then(|known| known.recount.as_mut()) {
-            counted.extend(mlists);
+            counted.mlists.extend(mlists);
         }
     }
 
-    /// A process has said all: the Mlists that it should hold and does not. Their outcomes are durable.
-    pub(crate) fn end_recount(&mut self, process: ProcessId) -> Vec<MlistId> {
-        let counted = self.processes.get_mut(&process).and_then(|known| known.recount.take());
-        let Some(counted) = counted else { return Vec::new() };
-        let counted: rustc_hash::FxHashSet<_> = counted.into_iter().collect();
+    /// A process has said all: the Mlists that it should hold and does not. Their outcomes are durable. What it has said
+    /// until now belongs to an earlier count if the token does.
+    pub(crate) fn end_recount(&mut self, process: ProcessId, token: u64) -> Vec<MlistId> {
+        let Some(known) = self.processes.get_mut(&process) else { return Vec::new() };
+        match &mut known.recount {
+            Some(recount) if recount.token != token => {
+                recount.mlists.clear();
+                return Vec::new();
+            }
+            _ => {}
+        }
+        let Some(counted) = known.recount.take() else { return Vec::new() };
+        let counted: rustc_hash::FxHashSet<_> = counted.mlists.into_iter().collect();
         let of_process = self.holders.iter().filter(|(_, holder)| holder.process == process);
         of_process.map(|(mlist, _)| *mlist).filter(|mlist| !counted.contains(mlist)).collect()
     }
@@ -257,15 +273,18 @@ mod tests {
     fn a_recount_finds_what_a_process_no_longer_holds() {
         let mut processes = Processes::<()>::default();
         let mut known = Process::new("smtp".to_owned(), 5, UnixMillis(9), false);
-        known.recount = Some(Vec::new());
+        known.recount = Some(Recount { token: 2, mlists: Vec::new() });
         processes.insert(ProcessId(1), known);
         let other = MlistId { message: MessageSequence(2), route: RouteIndex(0) };
         for mlist in [MLIST, other] {
             processes.hold(mlist, Holder::new(ProcessId(1), vec![RECIPIENTS]));
         }
+        // The end of an earlier count, of which the beginning came before this one began.
+        processes.recounted(ProcessId(1), [MLIST].into_iter());
+        assert_eq!(processes.end_recount(ProcessId(1), 1), []);
         assert!(processes.is_recounting());
         processes.recounted(ProcessId(1), [other].into_iter());
-        assert_eq!(processes.end_recount(ProcessId(1)), [MLIST]);
+        assert_eq!(processes.end_recount(ProcessId(1), 2), [MLIST]);
         assert!(!processes.is_recounting());
     }
 

@@ -62,8 +62,8 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                     }
                 }
             }
-            ToQmgr::Counted { .. } => {
-                let vanished = self.processes.end_recount(process);
+            ToQmgr::Counted { token } => {
+                let vanished = self.processes.end_recount(process, token);
                 self.vanished.extend(vanished.into_iter().map(|mlist| (process, mlist)));
                 self.mark_if_counted();
             }

@@ -71,8 +71,9 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             StreamFrame::SnapshotEnd => {
                 self.tree = Tree::Recounting;
                 self.clocks.forget_before(self.messages.oldest().unwrap_or(MessageSequence(u64::MAX)));
+                self.mark_last += 1;
                 let token = self.mark_last;
-                self.processes.begin_recount(|link| send(link, &FromQmgr::Recount { token }));
+                self.processes.begin_recount(token, |link| send(link, &FromQmgr::Recount { token }));
                 self.mark_if_counted();
             }
             StreamFrame::Outcome { message, effects } => {
