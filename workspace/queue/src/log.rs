@@ -262,6 +262,10 @@ impl<D: Disk> Log<D> {
     /// When `drive` has something to do even if nothing is appended and no write finishes.
     #[must_use]
     pub fn wake_at(&self) -> Option<UnixMillis> {
+        // Nothing goes on before the write under way has ended, however long the device takes.
+        if self.is_writing() {
+            return None;
+        }
         if let Some(probe_at) = self.probe_at {
             return Some(probe_at);
         }
