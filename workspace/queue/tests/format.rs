@@ -11,11 +11,11 @@ mod reader;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use reader::comparison::{Way, compare, ids, read, told};
-use reader::damage::damage;
+use reader::comparison::{Way, compare, compare_without, ids, read, told};
+use reader::damage::{damage, page};
 use reader::difference::differences;
 use reader::disk::VecDisk;
-use reader::history::live;
+use reader::history::{Summary, live};
 use reader::mail::{content, diagnostic, id, message, plain, range, rich};
 use reader::random::Random;
 use reader::writing::{
@@ -342,6 +342,29 @@ fn neighbouring_segments_that_are_lost_as_a_whole_are_listed_one_by_one() {
 }
 
 #[test]
+fn a_page_that_is_not_read_costs_what_stood_on_it() {
+    let octets = used();
+    let living = living_segments(&octets);
+    let at = |segment: usize, page: usize| (segment_at(living[segment]) + page * PAGE_OCTETS) as u64;
+    let last = living.len() - 1;
+    let pages = SEGMENT_OCTETS / PAGE_OCTETS;
+    let rows = [
+        // A superblock; a header; a first batch; both; in the middle; a footer; and of the head.
+        vec![SUPERBLOCK_B as u64],
+        vec![at(1, 0)],
+        vec![at(1, 1), at(3, 0)],
+        vec![at(1, 0), at(1, 1), at(2, 7)],
+        vec![at(0, pages - 1), at(2, pages - 2)],
+        vec![0, at(last, 0), at(last, 2)],
+    ];
+    for unreadable in rows {
+        let (in_full, _) = compare_without(&octets, &unreadable);
+        let told = whats(&in_full).into_iter().filter(|what| what == "unreadable");
+        assert_eq!(told.count(), unreadable.len(), "{unreadable:?}");
+    }
+}
+
+#[test]
 fn a_segment_that_is_lost_as_a_whole_costs_what_stood_in_it() {
     let octets = used();
     let at = segment_at(living_segments(&octets)[1]);
@@ -415,10 +438,13 @@ fn batches_that_are_damaged_side_by_side_are_gone_together() {
     assert_eq!(told(&in_full["damage"]), [place]);
 }
 
+fn seed_asked_for() -> Option<u64> {
+    std::env::var("STERNPOST_SEED").ok().and_then(|text| text.parse().ok())
+}
+
 /// The seeds of a test that runs with so many of them, or the one that is asked for.
 fn seeds(count: u64) -> Range<u64> {
-    let seed = std::env::var("STERNPOST_SEED").ok().and_then(|text| text.parse::<u64>().ok());
-    seed.map_or(0..count, |seed| seed..seed + 1)
+    seed_asked_for().map_or(0..count, |seed| seed..seed + 1)
 }
 
 #[test]
@@ -436,16 +462,21 @@ fn one_flipped_bit_anywhere_costs_a_stranger_what_it_costs_the_queue() {
 
 #[test]
 fn a_stranger_understands_what_a_long_life_has_left_whole_and_damaged() {
+    let mut total = Summary::default();
     for seed in seeds(LIVES) {
         let mut random = Random::new(seed);
         let (mut octets, summary) = live(&mut random);
         println!("seed {seed}: {summary:?}");
-        assert!(summary.is_eventful(), "the life of seed {seed} was too quiet: {summary:?}");
+        total += summary;
         let (in_full, by_index) = compare(&octets);
         assert_both_ways_agree(&in_full, &by_index);
         for _ in 0..DAMAGES {
             println!("{}", damage(&mut octets, &mut random));
             compare(&octets);
         }
+        let lost = [(); 3].map(|()| page(&octets, &mut random) as u64);
+        println!("not read: {lost:?}");
+        compare_without(&octets, &lost);
     }
+    assert!(total.is_eventful() || seed_asked_for().is_some(), "these lives were too quiet: {total:?}");
 }

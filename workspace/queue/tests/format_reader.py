@@ -3,6 +3,8 @@
 
     format_reader.py --in-full LOG     every batch of every living segment is read
     format_reader.py --by-index LOG    segments with a valid index are read by it, the others and the head in full
+    … --unreadable OFFSET              the page there is taken as one that the device does not read (for a copy of a
+                                       device that had one; more than once for more pages)
 
 Nothing is written, and nothing is taken from the switch: whatever this file knows stands in FORMAT.md, and its parts
 are named as the sections there. `format.rs` beside it compares what is printed with what the queue says of the log.
@@ -22,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
 Json = dict[str, Any]
@@ -46,6 +49,8 @@ STATE_AFTER = {OUTCOME_DELIVERED: 2, TRANSFERRED: 3, REPORTED: 4, OUTCOME_DISCAR
 PRECEDENCES = ("deferred", "routine", "priority", "immediate", "flash", "override")
 ENTRIES = ("written", "content", "message", "outcome", "discarded", "gone", "dead")
 ATTEMPTS_MAX = 65_535
+PAGE_READS_MAX = 4
+FOLLOWED_USES_MAX = 4
 
 
 class LogError(Exception):
@@ -54,6 +59,10 @@ class LogError(Exception):
 
 class Undecodable(Exception):
     """Octets are not what the document says stands there; the words say why."""
+
+
+class Unread(Undecodable):
+    """The device does not read a record now: nobody knows what stands there."""
 
 
 # --- Checksums -------------------------------------------------------------------------------------------------------
@@ -484,7 +493,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Gap:
-    """Pages without a valid batch header before one that has it."""
+    """Pages without a valid batch header, or with the rest of an older batch, before one that has a valid header."""
 
     page: int
     end: int
@@ -508,21 +517,29 @@ class Footer:
     sequence_first: int
     sequence_last: int
     crc_last: int
+    """Of the header of the last good batch."""
     next_message_sequence: int
     entries: int
-    octets: bytes
+    begin: int
+    """Of the entries, within the segment."""
+    octets: int
     """Of the entries."""
-    entries_are_right: bool
+    entries_crc: int
 
 
 class Segment:
-    """The octets of one segment, and what stands valid in them."""
+    """What stands valid in one segment. Its first pages and its footer are read alone, where no more is wanted."""
 
-    def __init__(self, octets: bytes, index: int, secret: bytes) -> None:
-        self.octets, self.index, self.secret = octets, index, secret
-        self.pages = len(octets) // PAGE_OCTETS
+    def __init__(self, read: Callable[[int, int], bytes], octets: int, index: int, secret: bytes) -> None:
+        self._read, self.index, self.secret = read, index, secret
+        self.pages = octets // PAGE_OCTETS
+        self._front = read(0, 2 * PAGE_OCTETS)
         self.header = self._header()
         self._bodies: dict[Batch, tuple[Body, list[Record]]] = {}
+
+    @cached_property
+    def octets(self) -> bytes:
+        return self._read(0, self.pages * PAGE_OCTETS)
 
     def salt(self, kind: bytes, *numbers: bytes) -> int:
         return crc32c(self.secret + kind + struct.pack("<I", self.index) + b"".join(numbers))
@@ -531,16 +548,22 @@ class Segment:
         return self.salt(kind, struct.pack("<Q", use))
 
     def _header(self) -> SegmentHeader | None:
-        octets = self.octets[:HEADER_OCTETS]
+        octets = self._front[:HEADER_OCTETS]
         version, index = struct.unpack_from("<II", octets, 8)
         header = SegmentHeader(*struct.unpack_from("<QQQQI4xQQ", octets, 16))
         if octets[:8] != b"STERNSEG" or version != VERSION or index != self.index or header.use == 0:
             return None
         return header if crc32c(octets[:CRC_OFFSET], self.salt(b"segment")) == u32_at(octets, CRC_OFFSET) else None
 
-    def batch(self, page: int, use: int | None = None) -> Batch | None:
+    def first(self) -> Batch | None:
+        """The valid batch header on page 1, of any use."""
+        return self._batch(self._front[PAGE_OCTETS:][:HEADER_OCTETS], 1, None)
+
+    def batch(self, page: int, use: int | None) -> Batch | None:
         """The valid batch header on `page`: of `use`, or if that is None of the use that it names."""
-        octets = self.octets[page * PAGE_OCTETS : page * PAGE_OCTETS + HEADER_OCTETS]
+        return self._batch(self.octets[page * PAGE_OCTETS :][:HEADER_OCTETS], page, use)
+
+    def _batch(self, octets: bytes, page: int, use: int | None) -> Batch | None:
         if octets[:8] != b"STERNBAT":
             return None
         version, records, sequence, named, index, own_page = struct.unpack_from("<IIQQII", octets, 8)
@@ -574,34 +597,37 @@ class Segment:
         judged = [Record(offset, kind, body, crc32c(body, salt) == crc) for offset, kind, body, crc in records]
         return (Body.GOOD if all(record.good for record in judged) else Body.READABLE), judged
 
+    def newest_use(self) -> int | None:
+        """The newest use of which any page holds a valid batch header."""
+        batches = (self.batch(page, None) for page in range(1, self.pages))
+        return max((batch.use for batch in batches if batch), default=None)
+
     def found(self, use: int, header: SegmentHeader | None) -> list[Batch | Gap]:
         """Every valid batch header of a use where one is expected, and the gaps between them."""
         found: list[Batch | Gap] = []
         # Of a use without header nothing is known that its first batch follows.
         before = (header.sequence_first - 1, header.follows_crc) if header else None
         page = 1
-        while page < self.pages:
-            batch = self._next_batch(page, use, before)
-            if batch is None:
-                break
+        while batch := self._next_batch(page, use, before):
             if batch.page > page:
                 found.append(Gap(page, batch.page))
-            newer = None if self.is_whole(batch) else self._whole_within(batch, use, before)
+            newer = None if self.is_whole(batch) else self._whole_within(batch, before)
             if newer:
                 found.append(Gap(batch.page, newer.page))
                 page = newer.page
                 continue
             found.append(batch)
-            # The length and the name of a batch count only with its body.
-            before, page = (batch.sequence, batch.crc) if self.is_whole(batch) else before, batch.end
+            page = batch.end
+            if self.is_whole(batch):
+                before = (batch.sequence, batch.crc)
         return found
 
-    def _whole_within(self, torn: Batch, use: int, before: tuple[int, int] | None) -> Batch | None:
-        """A whole batch that was written over what is left of a torn one."""
-        for at in range(torn.page + 1, torn.end):
-            batch = self.batch(at, use)
-            if batch and fits(batch, before) and self.is_whole(batch):
-                return batch
+    def _whole_within(self, batch: Batch, before: tuple[int, int] | None) -> Batch | None:
+        """The first whole batch on a page that `batch` claims: then this one is what is left of an older write."""
+        for page in range(batch.page + 1, batch.end):
+            newer = self.batch(page, batch.use)
+            if newer and fits(newer, before) and self.is_whole(newer):
+                return newer
         return None
 
     def _next_batch(self, page: int, use: int, before: tuple[int, int] | None) -> Batch | None:
@@ -616,20 +642,25 @@ class Segment:
 
     def footer(self, use: int) -> Footer | None:
         """The footer of the index of `use`, if it is valid."""
-        octets = self.octets[-PAGE_OCTETS:][:HEADER_OCTETS]
+        octets = self._read((self.pages - 1) * PAGE_OCTETS, PAGE_OCTETS)[:HEADER_OCTETS]
         if octets[:8] != b"STERNIDX":
             return None
         version, index, named, first, last, crc, end, next_message = struct.unpack_from("<IIQQQIIQ", octets, 8)
         entries, begin, entries_octets, entries_crc = struct.unpack_from("<IIII", octets, 56)
-        salt = self.salt_of_use(b"index", use)
         if version != VERSION or index != self.index or named != use:
             return None
-        if crc32c(octets[:CRC_OFFSET], salt) != u32_at(octets, CRC_OFFSET):
+        if crc32c(octets[:CRC_OFFSET], self.salt_of_use(b"index", use)) != u32_at(octets, CRC_OFFSET):
             return None
-        body = self.octets[begin : begin + entries_octets]
-        is_right = PAGE_OCTETS < end <= begin <= begin + entries_octets <= len(self.octets) - PAGE_OCTETS
-        entries_are_right = crc32c(body, salt) == entries_crc
-        return Footer(first, last, crc, next_message, entries, body, entries_are_right) if is_right else None
+        if not PAGE_OCTETS < end <= begin <= begin + entries_octets <= (self.pages - 1) * PAGE_OCTETS:
+            return None
+        return Footer(first, last, crc, next_message, entries, begin, entries_octets, entries_crc)
+
+    def entries(self, footer: Footer, use: int) -> bytes:
+        """The octets of the entries of an index."""
+        octets = self._read(footer.begin, footer.octets)
+        if crc32c(octets, self.salt_of_use(b"index", use)) != footer.entries_crc:
+            raise Undecodable("the CRC of the entries is wrong")
+        return octets
 
 
 def fits(batch: Batch, before: tuple[int, int] | None) -> bool:
@@ -707,37 +738,39 @@ class EntryDecoder(Decoder):
 # --- Recovery --------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Use:
-    """A living use: where it is, and how far its batches count."""
-
-    segment: int
-    number: int
-    header: SegmentHeader
-    """If it is lost: what the first batch tells of it."""
-    header_is_lost: bool
-    limit: int | None
-    """The log sequence that its successor follows. None: it is the head, or its successor is not found."""
-    is_head: bool
-
-
 @dataclass(frozen=True)
 class Trace:
-    """Where a use shows itself."""
+    """Where a use shows itself, and its header unless it is lost."""
 
     segment: int
     header: SegmentHeader | None
 
 
+@dataclass
+class Use:
+    """A living use: where it is, and how far its batches count."""
+
+    segment: int
+    header: SegmentHeader
+    """If it is lost: what the batches tell of it."""
+    limit: int | None = None
+    """The log sequence that its successor follows. None: it is the head, or its successor is not found."""
+    is_head: bool = False
+
+    @property
+    def number(self) -> int:
+        return self.header.use
+
+
 class Log:
     """One log, opened to be read."""
 
-    def __init__(self, path: str, by_index: bool) -> None:
+    def __init__(self, path: str, by_index: bool, unreadable: set[int]) -> None:
         try:
             self.file = os.open(path, os.O_RDONLY)
         except OSError as problem:
             raise LogError(f"{path} cannot be opened: {problem.strerror}") from None
-        self.path, self.by_index = path, by_index
+        self.path, self.by_index, self.unreadable = path, by_index, unreadable
         self.octets = os.lseek(self.file, 0, os.SEEK_END)
         self.damage: list[Json] = []
         self.torn_tail: Json | None = None
@@ -746,17 +779,42 @@ class Log:
         self.records: Counter[str] = Counter()
         self.entries: Counter[str] = Counter()
         self.checked: set[Spot] = set()
+        self.has_read = False
+        self.lost_pages: set[int] = set()
+        self.start = 1
         self.superblock = self._superblock()
         self._loaded: Segment | None = None
 
+    # What the disk does not read.
+
     def read(self, offset: int, octets: int) -> bytes:
+        """Octets from the beginning of a page on. Pages that the device does not read say nothing."""
+        try:
+            return self._read_at_once(offset, octets)
+        except OSError:
+            pages = range(offset, offset + octets, PAGE_OCTETS)
+            return b"".join(self._read_page(page, min(PAGE_OCTETS, offset + octets - page)) for page in pages)
+
+    def _read_at_once(self, offset: int, octets: int) -> bytes:
+        if any(offset - PAGE_OCTETS < page < offset + octets for page in self.unreadable):
+            raise OSError("the page is said to be unreadable")
         found = b""
         while len(found) < octets:
             part = os.pread(self.file, octets - len(found), offset + len(found))
             if not part:
                 raise LogError(f"{self.path} ends at {offset + len(found)}, before {offset + octets}")
             found += part
+        self.has_read = True
         return found
+
+    def _read_page(self, offset: int, octets: int) -> bytes:
+        for _ in range(PAGE_READS_MAX):
+            try:
+                return self._read_at_once(offset, octets)
+            except OSError:
+                continue
+        self.lost_pages.add(offset)
+        return bytes(octets)
 
     def offset_of(self, segment: int, offset: int = 0) -> int:
         return HEAD_OCTETS + segment * self.superblock.segment_octets + offset
@@ -764,8 +822,11 @@ class Log:
     def segment(self, index: int) -> Segment:
         """One segment is in memory at a time."""
         if self._loaded is None or self._loaded.index != index:
-            octets = self.read(self.offset_of(index), self.superblock.segment_octets)
-            self._loaded = Segment(octets, index, self.superblock.secret)
+            start = self.offset_of(index)
+            block = self.superblock
+            self._loaded = Segment(
+                lambda offset, octets: self.read(start + offset, octets), block.segment_octets, index, block.secret
+            )
         return self._loaded
 
     def tell(self, what: str, offset: int, octets: int, words: str) -> None:
@@ -778,6 +839,8 @@ class Log:
             raise LogError(f"{self.path} has {self.octets} octets, less than the head of a log")
         blocks = {offset: Superblock.parse(self.read(offset, HEADER_OCTETS)) for offset in SUPERBLOCK_OFFSETS}
         valid = [block for block in blocks.values() if block]
+        if not self.has_read:
+            raise LogError(f"{self.path} cannot be read at all: the device is away")
         if not valid:
             self._refuse_head()
         for offset in (offset for offset, block in blocks.items() if block is None):
@@ -806,111 +869,125 @@ class Log:
 
     def living(self) -> list[Use]:
         """The living uses, oldest first."""
-        uses: dict[int, Trace] = {}
+        shown = self._shown()
+        for number in sorted(shown, reverse=True):
+            head = self._head(number, shown)
+            if head:
+                return self._path(head, shown)[::-1]
+        return []
+
+    def _shown(self) -> dict[int, Trace]:
+        """Every use that shows itself, living or not."""
+        shown: dict[int, Trace] = {}
         silent = []
         for index in range(self.superblock.segments):
-            segment = self.segment(index)
-            header, batch = segment.header, segment.batch(1)
-            if batch:
-                uses.setdefault(batch.use, Trace(index, None))
+            header, first = self.segment(index).header, self.segment(index).first()
+            if first:
+                shown.setdefault(first.use, Trace(index, None))
             if header:
-                uses[header.use] = Trace(index, header)
+                shown[header.use] = Trace(index, header)
                 self.contents.name_next(header.next_message_sequence)
-            if not header and not batch:
+            if not header and not first:
                 silent.append(index)
         for index in silent:
-            if index > max((trace.segment + 1 for trace in uses.values()), default=0):
+            if index > 1 + max((trace.segment for trace in shown.values()), default=-1):
                 break
-            batches = filter(None, map(self.segment(index).batch, range(1, self.segment(index).pages)))
-            use = max((batch.use for batch in batches), default=0)
-            if use:
-                uses.setdefault(use, Trace(index, None))
-        head = self._head(uses)
-        return self._path(uses, head) if head else []
+            newest = self.segment(index).newest_use()
+            if newest is not None:
+                shown.setdefault(newest, Trace(index, None))
+        return shown
 
-    def _head(self, uses: dict[int, Trace]) -> Use | None:
-        for number in sorted(uses, reverse=True):
-            index, header = uses[number].segment, uses[number].header
-            segment = self.segment(index)
-            found = segment.found(number, header)
-            whole = [item for item in found if isinstance(item, Batch) and segment.is_whole(item)]
-            self.start = max([1, header.start if header else 0, *(batch.start for batch in whole[-1:])])
-            if header:
-                return Use(index, number, header, False, None, True)
-            if whole:
-                first = next(item for item in found if isinstance(item, Batch))
-                if whole[-1].end > 1 + first.pages:
-                    self.tell("segment header", self.offset_of(index), PAGE_OCTETS, f"use {number} has lost it")
-                return Use(index, number, self._made(uses, first), True, None, True)
-        return None
-
-    def _made(self, uses: dict[int, Trace], first: Batch) -> SegmentHeader:
-        """The header of a use that has lost it, as far as its first batch tells."""
-        use, sequence = self._named(uses, first) or self._presumed(uses, first)
-        follows = (use, sequence, first.predecessor_crc)
-        return SegmentHeader(first.use, first.sequence, *follows, first.start, first.next_message_sequence)
-
-    def _named(self, uses: dict[int, Trace], first: Batch) -> tuple[int, int] | None:
-        if first.page > 1:
+    def _head(self, number: int, shown: dict[int, Trace]) -> Use | None:
+        """A use as the head, unless it is torn."""
+        trace = shown[number]
+        segment = self.segment(trace.segment)
+        found = segment.found(number, trace.header)
+        whole = [item for item in found if isinstance(item, Batch) and segment.is_whole(item)]
+        start = whole[-1].start if whole else 0
+        if trace.header:
+            self.start = max(1, start, trace.header.start)
+            return Use(trace.segment, trace.header, is_head=True)
+        if not whole:
             return None
-        if first.sequence == 1:
-            return 0, 0
-        crc = first.predecessor_crc
-        for number in sorted((use for use in uses if use < first.use), reverse=True)[:4]:
-            trace = uses[number]
-            segment = self.segment(trace.segment)
-            footer = segment.footer(number)
-            if footer and footer.crc_last == crc:
-                return number, footer.sequence_last
-            found = segment.found(number, trace.header)
-            whole = max((at for at, item in enumerate(found, 1) if segment.is_whole(item)), default=0)
-            for item in found[:whole]:
-                if isinstance(item, Batch) and item.crc == crc:
-                    return number, item.sequence
-            if trace.header and trace.header.follows_crc == crc:
-                return trace.header.follows_use, trace.header.follows_sequence
-        return None
+        self.start = max(1, start)
+        first = next(item for item in found if isinstance(item, Batch))
+        if whole[-1].end > 1 + first.pages:
+            self._tell_lost_header(trace.segment, number)
+        return Use(trace.segment, self._header_from(first, shown), is_head=True)
 
-    def _presumed(self, uses: dict[int, Trace], first: Batch) -> tuple[int, int]:
-        number = max((use for use in uses if use < first.use), default=0)
-        if not number:
-            return 0, 0
-        self._tell_uses(number, first.use)
-        footer = self.segment(uses[number].segment).footer(number)
-        return number, footer.sequence_last if footer else first.sequence - 1
-
-    def _tell_uses(self, below: int, above: int) -> None:
-        for use in range(max(below + 1, self.start), above):
-            self.tell("whole segment", 0, self.superblock.segment_octets, f"use {use} is not found")
-
-    def _path(self, uses: dict[int, Trace], head: Use) -> list[Use]:
+    def _path(self, head: Use, shown: dict[int, Trace]) -> list[Use]:
         path, above = [head], head.number
+        number: int
+        limit: int | None
         number, limit = head.header.follows_use, head.header.follows_sequence
         while self.start <= number < above:
             above = number
-            use = self._located(uses, number, limit, {other.segment for other in path})
-            if use:
+            trace = shown.get(number)
+            if trace and all(use.segment != trace.segment for use in path):
+                use = Use(trace.segment, trace.header or self._lost_header(trace.segment, number, shown), limit)
                 path.append(use)
                 number, limit = use.header.follows_use, use.header.follows_sequence
                 continue
-            lower = max((use for use in uses if use < number), default=0)
-            self._tell_uses(lower, number + 1)
-            footer = self.segment(uses[lower].segment).footer(lower) if lower else None
-            number, limit = lower, footer.sequence_last if footer else None
-        return path[::-1]
+            lower = max((use for use in shown if use < number), default=0)
+            self._tell_lost_uses(lower, number + 1)
+            if lower:
+                footer = self.segment(shown[lower].segment).footer(lower)
+                limit = footer.sequence_last if footer else None
+            number = lower
+        return path
 
-    def _located(self, uses: dict[int, Trace], number: int, limit: int | None, taken: set[int]) -> Use | None:
-        trace = uses.get(number)
-        if trace is None or trace.segment in taken:
-            return None
-        if trace.header:
-            return Use(trace.segment, number, trace.header, False, limit, False)
-        found = self.segment(trace.segment).found(number, None)
-        first = next((item for item in found if isinstance(item, Batch)), None)
-        if first is None:
-            return None
-        self.tell("segment header", self.offset_of(trace.segment), PAGE_OCTETS, f"use {number} has lost it")
-        return Use(trace.segment, number, self._made(uses, first), True, limit, False)
+    # What the batches tell of a lost header.
+
+    def _lost_header(self, index: int, number: int, shown: dict[int, Trace]) -> SegmentHeader:
+        self._tell_lost_header(index, number)
+        first = next(item for item in self.segment(index).found(number, None) if isinstance(item, Batch))
+        return self._header_from(first, shown)
+
+    def _header_from(self, first: Batch, shown: dict[int, Trace]) -> SegmentHeader:
+        lower = sorted((number for number in shown if number < first.use), reverse=True)
+        follows = self._named_by(first, lower[:FOLLOWED_USES_MAX], shown) if first.page == 1 else None
+        use, sequence = follows or self._presumably_before(first, lower, shown)
+        return SegmentHeader(
+            first.use, first.sequence, use, sequence, first.predecessor_crc, first.start, first.next_message_sequence
+        )
+
+    def _named_by(self, first: Batch, lower: list[int], shown: dict[int, Trace]) -> tuple[int, int] | None:
+        """Use and sequence of the batch that the first one of a use names as its predecessor."""
+        if first.sequence == 1:
+            return 0, 0
+        for number in lower:
+            segment, header = self.segment(shown[number].segment), shown[number].header
+            footer = segment.footer(number)
+            if footer and footer.crc_last == first.predecessor_crc:
+                return number, footer.sequence_last
+            for item in self._up_to_last_whole(segment, number, header):
+                if item.crc == first.predecessor_crc:
+                    return number, item.sequence
+            if header and header.follows_crc == first.predecessor_crc:
+                return header.follows_use, header.follows_sequence
+        return None
+
+    @staticmethod
+    def _up_to_last_whole(segment: Segment, number: int, header: SegmentHeader | None) -> list[Batch]:
+        batches = [item for item in segment.found(number, header) if isinstance(item, Batch)]
+        while batches and not segment.is_whole(batches[-1]):
+            batches.pop()
+        return batches
+
+    def _presumably_before(self, first: Batch, lower: list[int], shown: dict[int, Trace]) -> tuple[int, int]:
+        """The use before, to its end; what is between the two is lost."""
+        if not lower:
+            return 0, 0
+        self._tell_lost_uses(lower[0], first.use)
+        footer = self.segment(shown[lower[0]].segment).footer(lower[0])
+        return lower[0], footer.sequence_last if footer else first.sequence - 1
+
+    def _tell_lost_header(self, index: int, number: int) -> None:
+        self.tell("segment header", self.offset_of(index), PAGE_OCTETS, f"use {number} has lost it")
+
+    def _tell_lost_uses(self, below: int, above: int) -> None:
+        for number in range(max(below + 1, self.start), above):
+            self.tell("whole segment", 0, self.superblock.segment_octets, f"use {number} is not found")
 
     # The places where a batch is expected.
 
@@ -928,7 +1005,7 @@ class Log:
                 self._tell_pages(use, item.page, item.end, f"batch {item.sequence}: {body.value}")
             yield item, body, records
         last = found[counted - 1] if counted else None
-        last_sequence = last.sequence if isinstance(last, Batch) else 0
+        last_sequence = last.sequence if isinstance(last, Batch) else use.header.sequence_first - 1
         if use.limit is not None and last_sequence < use.limit:
             self._tell_pages(use, last.end if last else 1, segment.pages, "no batch, and its successor follows one")
         torn = next((item for item in found[counted:] if use.is_head and isinstance(item, Batch)), None)
@@ -962,7 +1039,8 @@ class Log:
             self.contents.name_next(batch.next_message_sequence)
             for record in records:
                 self._apply_record(use, batch, record)
-        return {"sequence_first": use.header.sequence_first, "sequence_last": sequences[-1] if sequences else None, "read": "in full"}
+        first = use.header.sequence_first
+        return {"sequence_first": first, "sequence_last": sequences[-1] if sequences else None, "read": "in full"}
 
     def _apply_record(self, use: Use, batch: Batch, record: Record) -> None:
         kind = KINDS.get(record.kind, "record")
@@ -1010,11 +1088,13 @@ class Log:
 
     def _index(self, use: Use) -> tuple[Footer | None, list[tuple[str, Effect]]]:
         """The index of a segment, if it has a valid one that covers what it should."""
-        footer = None if use.is_head else self.segment(use.segment).footer(use.number)
-        if footer is None or not footer.entries_are_right or use.limit not in (None, footer.sequence_last):
+        segment = self.segment(use.segment)
+        footer = None if use.is_head else segment.footer(use.number)
+        if footer is None or use.limit not in (None, footer.sequence_last):
             return None, []
         try:
-            return footer, EntryDecoder(footer.octets, use.segment, use.number).entries(footer.entries)
+            octets = segment.entries(footer, use.number)
+            return footer, EntryDecoder(octets, use.segment, use.number).entries(footer.entries)
         except Undecodable:
             return None, []
 
@@ -1022,7 +1102,10 @@ class Log:
 
     def record_at(self, spot: Spot, *kinds: int) -> tuple[int, bytes]:
         """Kind and body of the record at `spot`, if it is one of `kinds` and its CRC is right."""
-        octets = self.read(self.offset_of(spot.segment, spot.offset), spot.octets)
+        try:
+            octets = self._read_at_once(self.offset_of(spot.segment, spot.offset), spot.octets)
+        except OSError as problem:
+            raise Unread(f"the record at {self.offset_of(spot.segment, spot.offset)}: {problem}") from None
         kind, body_octets, crc = struct.unpack_from("<H2xII", octets)
         body = octets[RECORD_HEADER_OCTETS:]
         salt = crc32c(self.superblock.secret + b"batch" + struct.pack("<IQ", spot.segment, spot.use))
@@ -1042,6 +1125,8 @@ class Log:
                 found = [diagnostic for numbers, (_, diagnostic) in decode_outcomes(body)[1] if number in numbers]
             else:
                 found = [state["last"] for numbers, state in Letter.decode(body).states if number in numbers]
+        except Unread:
+            raise
         except Undecodable:
             return None
         return next((diagnostic for diagnostic in reversed(found) if diagnostic), None)
@@ -1057,14 +1142,14 @@ class Log:
     def message_json(self, message: Message) -> Json:
         """A message with all that its records say; `problem` tells why it cannot be handed out."""
         shown: Json = {"id": message.id, "sequence": message.sequence, "content_octets": message.content_octets}
-        shown |= {"envelope": None, "sha256_told": None, "sha256_computed": None, "problem": None}
+        shown |= {"envelope": None, "recipients": None, "sha256_told": None, "sha256_computed": None, "problem": None}
         try:
             letter = Letter.decode(self.record_at(message.spot, ENVELOPE, MOVED)[1])
-            shown |= {"envelope": letter.envelope, "sha256_told": letter.sha256}
+            recipients = [self.recipient_json(*numbered) for numbered in enumerate(message.recipients)]
+            shown |= {"envelope": letter.envelope, "recipients": recipients, "sha256_told": letter.sha256}
             shown["sha256_computed"] = self._content_sha256(message)
         except Undecodable as problem:
             shown["problem"] = str(problem)
-        shown["recipients"] = [self.recipient_json(*numbered) for numbered in enumerate(message.recipients)]
         return shown
 
     def _content_sha256(self, message: Message) -> str:
@@ -1081,6 +1166,8 @@ class Log:
 
     def json(self) -> Json:
         segments = [self.read_use(use) for use in self.living()]
+        for page in sorted(self.lost_pages):
+            self.tell("unreadable", page, PAGE_OCTETS, f"the device did not read it in {PAGE_READS_MAX} attempts")
         messages: list[Json] = []
         isolated: list[Json] = []
         for _, message in sorted(self.contents.messages.items()):
@@ -1115,10 +1202,11 @@ def main() -> int:
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--in-full", action="store_true", help="read every batch of every living segment")
     how.add_argument("--by-index", action="store_true", help="read segments by their indexes where they are valid")
+    parser.add_argument("--unreadable", metavar="OFFSET", type=int, action="append", default=[], help="of a page")
     parser.add_argument("log", help="file or block device")
     arguments = parser.parse_args()
     try:
-        shown = Log(arguments.log, arguments.by_index).json()
+        shown = Log(arguments.log, arguments.by_index, set(arguments.unreadable)).json()
     except LogError as problem:
         print(f"format_reader: {problem}", file=sys.stderr)
         return 1

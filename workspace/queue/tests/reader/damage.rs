@@ -16,7 +16,6 @@ pub(crate) fn damage(octets: &mut [u8], random: &mut Random) -> String {
     let (start, end) = (segment_at(segment), segment_at(segment + 1));
     let batches = batches_of(octets, segment);
     let batch = if batches.is_empty() { start + PAGE_OCTETS } else { random.one_of(&batches) };
-    let page = start + random.below(SEGMENT_OCTETS / PAGE_OCTETS) * PAGE_OCTETS;
     let header = |at: usize| at..at + HEADER_OCTETS;
     let (what, place) = match random.below(9) {
         0 => ("superblock", header(0)),
@@ -26,10 +25,19 @@ pub(crate) fn damage(octets: &mut [u8], random: &mut Random) -> String {
         4 => ("batch", batch + HEADER_OCTETS..(batch + 4 * PAGE_OCTETS).min(end)),
         5 => ("footer", header(end - PAGE_OCTETS)),
         6 => ("entries", end - 2 * PAGE_OCTETS..end - PAGE_OCTETS),
-        7 => return lose(octets, random, page, PAGE_OCTETS),
+        7 => {
+            let page = page(octets, random);
+            return lose(octets, random, page, PAGE_OCTETS);
+        }
         _ => return lose(octets, random, start, SEGMENT_OCTETS),
     };
     flip_bit(octets, random, what, place)
+}
+
+/// Where a page of a segment begins that was written to; the first ones, which tell most, more often than others.
+pub(crate) fn page(octets: &[u8], random: &mut Random) -> usize {
+    let pages = random.one_of(&[2, SEGMENT_OCTETS / PAGE_OCTETS]);
+    segment_at(random.one_of(&segments_by_age(octets))) + random.below(pages) * PAGE_OCTETS
 }
 
 fn flip_bit(octets: &mut [u8], random: &mut Random, what: &str, place: Range<usize>) -> String {

@@ -1,6 +1,6 @@
-//! A disk in memory whose next write may fail, and whose last write may turn out to be torn.
+//! A disk in memory whose next write may fail, whose last write may turn out to be torn, and whose pages may be lost.
 
-use sternpost_queue::{AlignedBuffer, Disk, DiskError};
+use sternpost_queue::{AlignedBuffer, Disk, DiskError, PAGE_OCTETS};
 
 /// Writes are complete as soon as they are started.
 pub(crate) struct VecDisk {
@@ -11,13 +11,29 @@ pub(crate) struct VecDisk {
     failed: bool,
     /// Where the last write began, and what stood there before.
     overwritten: (usize, Vec<u8>),
+    /// Where pages stand that cannot be read.
+    unreadable: Vec<u64>,
 }
 
 const SECTOR_OCTETS: usize = 512;
 
 impl VecDisk {
     pub(crate) fn new(octets: Vec<u8>) -> Self {
-        Self { octets, finished: None, fails_after: None, failed: false, overwritten: (0, Vec::new()) }
+        Self {
+            octets,
+            finished: None,
+            fails_after: None,
+            failed: false,
+            overwritten: (0, Vec::new()),
+            unreadable: Vec::new(),
+        }
+    }
+
+    /// A disk that does not read the pages at some offsets.
+    pub(crate) fn without(octets: Vec<u8>, unreadable: Vec<u64>) -> Self {
+        let mut disk = Self::new(octets);
+        disk.unreadable = unreadable;
+        disk
     }
 
     /// Of the last write only those sectors have arrived for which `arrived` says so.
@@ -47,7 +63,12 @@ impl Disk for VecDisk {
     }
 
     fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
-        into.copy_from_slice(&self.octets[self.range(offset, into.len())?]);
+        let range = self.range(offset, into.len())?;
+        let (end, page) = (offset + into.len() as u64, PAGE_OCTETS as u64);
+        if self.unreadable.iter().any(|lost| (offset.saturating_sub(page - 1)..end).contains(lost)) {
+            return Err(DiskError::Device { action: "read", offset, reason: "on demand".to_owned() });
+        }
+        into.copy_from_slice(&self.octets[range]);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! was used again.
 
 use std::collections::VecDeque;
+use std::ops::AddAssign;
 
 use sternpost_message::{ErrorScope, MessageSequence, Outcome, RecipientRange};
 use sternpost_queue::{Append, AppendSet, Lane, LogEvent, PAGE_OCTETS};
@@ -28,10 +29,20 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Whether everything has happened that every life has: cut power is rarer.
     pub(crate) const fn is_eventful(&self) -> bool {
-        let Self { large, discarded, dead, failed_writes, power_cuts: _, moved_records } = *self;
-        large > 0 && discarded > 0 && dead > 0 && failed_writes > 0 && moved_records > 0
+        let Self { large, discarded, dead, failed_writes, power_cuts, moved_records } = *self;
+        large > 0 && discarded > 0 && dead > 0 && failed_writes > 0 && power_cuts > 0 && moved_records > 0
+    }
+}
+
+impl AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        self.large += other.large;
+        self.discarded += other.discarded;
+        self.dead += other.dead;
+        self.failed_writes += other.failed_writes;
+        self.power_cuts += other.power_cuts;
+        self.moved_records += other.moved_records;
     }
 }
 
