@@ -56,16 +56,15 @@ impl<L> Process<L> {
 #[derive(Debug)]
 pub(crate) struct Holder {
     pub(crate) process: ProcessId,
+    /// Those who were assigned and have no durable outcome yet.
     pub(crate) recipients: Vec<RecipientRange>,
     /// Its slot is free; the outcomes are on their way.
     pub(crate) finished: bool,
-    open_count: u32,
 }
 
 impl Holder {
-    pub(crate) fn new(process: ProcessId, recipients: Vec<RecipientRange>) -> Self {
-        let open_count = recipients.iter().map(|range| range.count).sum();
-        Self { process, recipients, finished: false, open_count }
+    pub(crate) const fn new(process: ProcessId, recipients: Vec<RecipientRange>) -> Self {
+        Self { process, recipients, finished: false }
     }
 }
 
@@ -218,7 +217,6 @@ impl<L> Processes<L> {
     /// What is still open of an Mlist that a snapshot has shown.
     pub(crate) fn holds_only(&mut self, mlist: MlistId, recipients: &[RecipientRange]) {
         if let Some(holder) = self.holders.get_mut(&mlist) {
-            holder.open_count = recipients.iter().map(|range| range.count).sum();
             holder.recipients = recipients.to_vec();
         }
     }
@@ -227,20 +225,36 @@ impl<L> Processes<L> {
     pub(crate) fn finished(&mut self, process: ProcessId, mlist: MlistId) {
         if let Some(holder) = self.holders.get_mut(&mlist).filter(|holder| holder.process == process) {
             holder.finished = true;
-            if holder.open_count == 0 {
+            if holder.recipients.is_empty() {
                 self.holders.remove(&mlist);
             }
         }
     }
 
-    /// An outcome of recipients of the Mlist is durable.
+    /// An outcome of recipients of the Mlist is durable. It may be that of others than the holder was given: their failures
+    /// are reported meanwhile.
     pub(crate) fn outcome(&mut self, mlist: MlistId, recipients: RecipientRange) {
         if let Some(holder) = self.holders.get_mut(&mlist) {
-            holder.open_count = holder.open_count.saturating_sub(recipients.count);
-            if holder.open_count == 0 && holder.finished {
+            take_out(&mut holder.recipients, recipients);
+            if holder.recipients.is_empty() && holder.finished {
                 self.holders.remove(&mlist);
             }
         }
+    }
+}
+
+/// Takes everybody in `gone` out of `ranges`.
+fn take_out(ranges: &mut Vec<RecipientRange>, gone: RecipientRange) {
+    let left = |range: &RecipientRange| {
+        let first =
+            RecipientRange { count: gone.first.min(range.end()).saturating_sub(range.first), ..*range };
+        let behind = gone.end().max(range.first);
+        let second = RecipientRange { first: behind, count: range.end().saturating_sub(behind) };
+        [first, second]
+    };
+    match &mut ranges[..] {
+        [only] if gone.first <= only.first && only.end() <= gone.end() => ranges.clear(),
+        _ => *ranges = ranges.iter().flat_map(left).filter(|range| range.count > 0).collect(),
     }
 }
 
@@ -267,6 +281,23 @@ mod tests {
             processes.outcome(MLIST, RECIPIENTS);
             assert!(processes.holder(MLIST).is_none());
         }
+    }
+
+    #[test]
+    fn outcomes_of_others_on_the_same_route_take_nothing_from_the_holder() {
+        let range = |first, count| RecipientRange { first, count };
+        let mut processes = Processes::<()>::default();
+        processes.hold(MLIST, Holder::new(ProcessId(1), vec![range(4, 3), range(9, 1)]));
+        for other in [range(0, 4), range(7, 2), range(10, 5)] {
+            processes.outcome(MLIST, other);
+        }
+        processes.finished(ProcessId(1), MLIST);
+        assert_eq!(processes.holder(MLIST).map(|holder| holder.recipients.len()), Some(2));
+        processes.outcome(MLIST, range(5, 1));
+        let left = processes.holder(MLIST).map(|holder| holder.recipients.clone());
+        assert_eq!(left, Some(vec![range(4, 1), range(6, 1), range(9, 1)]));
+        processes.outcome(MLIST, range(0, 20));
+        assert!(processes.holder(MLIST).is_none());
     }
 
     #[test]
