@@ -70,7 +70,7 @@ pub struct Log<D: Disk> {
 }
 
 /// The largest batch that can be asked for: 10 ms of a device that writes 1.6 GB/s.
-const BATCH_OCTETS_MAX: usize = 16 << 20;
+pub(crate) const BATCH_OCTETS_MAX: usize = 16 << 20;
 const _: () = assert!(BATCH_OCTETS_MAX <= crate::place::RECORD_OCTETS_MAX);
 
 /// Message sequences that stay unused for each opening: more than the envelopes of a whole segment.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::format::{BatchHeader, Follows, Footer, PAGE, PAGE_OCTETS, Salt, SegmentHeader, Superblock};
+use crate::log::BATCH_OCTETS_MAX;
 use crate::recovery::{DamagedPart, OpenError, Recovered};
 use crate::scan::{Found, Scan};
 use crate::source::Source;
@@ -13,6 +14,14 @@ use crate::{AlignedBuffer, Disk};
 
 /// Uses in which the batch is looked for that a use without header follows: those between have had failed writes alone.
 const FOLLOWED_USES_MAX: usize = 4;
+
+/// Segments behind the last one that shows a use that are searched all the same: two writes in a row may have failed, each in
+/// a segment of its own, before a third one lost its first pages.
+const SEARCHED_SEGMENTS_MAX: u32 = 4;
+
+/// What is searched of such a segment: a second batch begins before.
+const SEARCHED_OCTETS_MAX: u32 = (16 << 20) + PAGE;
+const _: () = assert!(SEARCHED_OCTETS_MAX as usize > BATCH_OCTETS_MAX);
 
 /// A use that lives.
 pub(crate) struct Located {
@@ -74,9 +83,9 @@ impl Recovered {
                 survey.uses.insert(header.use_number, Trace { segment, header: Some(header) });
             }
         }
-        // Segments are used in the order of the disk at first: what lies beyond the next one was never written to.
+        // Segments are used in the order of the disk at first: what lies far beyond was never written to.
         for segment in silent {
-            if segment > survey.segment_max().map_or(0, |used| used + 1) {
+            if segment >= survey.segment_max().map_or(0, |used| used + 1) + SEARCHED_SEGMENTS_MAX {
                 break;
             }
             if let Some(use_number) = self.search(disk, buffer, segment)? {
@@ -95,7 +104,7 @@ impl Recovered {
         BatchHeader::decode(octets, self.salt(segment, claimed), segment, claimed, offset).map(|_| claimed)
     }
 
-    /// The newest use that has a batch anywhere in a segment.
+    /// The newest use that has a batch in a segment. The second batch of a use begins no later than a whole batch behind page 1.
     fn search<D: Disk>(
         &mut self,
         disk: &mut Source<'_, D>,
@@ -103,9 +112,10 @@ impl Recovered {
         segment: u32,
     ) -> Result<Option<u64>, OpenError> {
         let geometry = self.superblock.geometry;
-        disk.read(geometry.offset_of(segment, 0), buffer.as_mut_slice())?;
-        self.report.read_octets += buffer.len() as u64;
-        let offsets = (PAGE..geometry.segment_octets).step_by(PAGE_OCTETS);
+        let end = geometry.segment_octets.min(SEARCHED_OCTETS_MAX);
+        disk.read(geometry.offset_of(segment, 0), &mut buffer.as_mut_slice()[..end as usize])?;
+        self.report.read_octets += u64::from(end);
+        let offsets = (PAGE..end).step_by(PAGE_OCTETS);
         Ok(offsets.filter_map(|offset| self.use_at(buffer.as_slice(), segment, offset)).max())
     }
 
@@ -156,8 +166,7 @@ impl Recovered {
                 None => None,
             };
             if let Some((header, header_is_lost)) = header {
-                let located =
-                    Located { header_is_lost, limit, is_head: false, ..Located::head(header, false) };
+                let located = Located { limit, is_head: false, ..Located::head(header, header_is_lost) };
                 (wanted, limit) = located.follows();
                 path.push(located);
                 continue;
@@ -248,7 +257,14 @@ impl Recovered {
             });
             // A use of which no write succeeded is not followed: both follow the same batch.
             let followed = header.map(|header| header.follows).filter(|follows| follows.crc == crc);
-            if let Some(follows) = named.or(followed) {
+            // Another one that names it came behind it, and was refused.
+            let refused = || {
+                let mut all = found.batches.iter().chain(&found.trailing);
+                let refused = all.find(|batch| batch.header.predecessor_crc == crc)?;
+                let sequence = refused.header.sequence.saturating_sub(1);
+                Some(Follows { use_number, sequence, crc })
+            };
+            if let Some(follows) = named.or(followed).or_else(refused) {
                 return Ok(Some(follows));
             }
         }

@@ -50,6 +50,8 @@ PRECEDENCES = ("deferred", "routine", "priority", "immediate", "flash", "overrid
 ENTRIES = ("written", "content", "message", "outcome", "discarded", "gone", "dead")
 ATTEMPTS_MAX = 65_535
 PAGE_READS_MAX = 4
+SEARCHED_SEGMENTS_MAX = 4
+SEARCHED_PAGES_MAX = (16 << 20) // PAGE_OCTETS + 1
 FOLLOWED_USES_MAX = 4
 
 
@@ -598,8 +600,9 @@ class Segment:
         return (Body.GOOD if all(record.good for record in judged) else Body.READABLE), judged
 
     def newest_use(self) -> int | None:
-        """The newest use of which any page holds a valid batch header."""
-        batches = (self.batch(page, None) for page in range(1, self.pages))
+        """The newest use of which a page holds a valid batch header: the second batch stands no later than that."""
+        pages = range(1, min(self.pages, SEARCHED_PAGES_MAX))
+        batches = (self.batch(page, None) for page in pages)
         return max((batch.use for batch in batches if batch), default=None)
 
     def found(self, use: int, header: SegmentHeader | None) -> list[Batch | Gap]:
@@ -890,7 +893,7 @@ class Log:
             if not header and not first:
                 silent.append(index)
         for index in silent:
-            if index > 1 + max((trace.segment for trace in shown.values()), default=-1):
+            if index > SEARCHED_SEGMENTS_MAX + max((trace.segment for trace in shown.values()), default=-1):
                 break
             newest = self.segment(index).newest_use()
             if newest is not None:
@@ -965,6 +968,9 @@ class Log:
                     return number, item.sequence
             if header and header.follows_crc == first.predecessor_crc:
                 return header.follows_use, header.follows_sequence
+            for item in segment.found(number, header):
+                if isinstance(item, Batch) and item.predecessor_crc == first.predecessor_crc:
+                    return number, item.sequence - 1
         return None
 
     @staticmethod

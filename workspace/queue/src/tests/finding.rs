@@ -192,3 +192,43 @@ fn a_refused_batch_before_a_lost_header_stays_refused() {
         assert_eq!(damage(&report), [lost_header(head)]);
     }
 }
+
+#[test]
+fn a_refused_batch_stays_refused_when_the_good_one_before_it_and_the_header_behind_it_are_lost() {
+    let (mut log, _) = open(create());
+    put(&mut log, Lane::Normal, message(1, 5_000, 1), 1);
+    let good = head_at(&log);
+    put(&mut log, Lane::Normal, message(2, 5_000, 1), 2);
+    log.disk_mut().failures = 1;
+    put(&mut log, Lane::Normal, message(3, 5_000, 1), 3);
+    put(&mut log, Lane::Normal, message(4, 5_000, 1), 4);
+    put(&mut log, Lane::Normal, message(5, 5_000, 1), 5);
+    let head = log.head.unwrap().segment;
+    let mut octets = log.into_disk().octets;
+    // The index of the first segment would tell of the good one.
+    let footer = front(0) + GEOMETRY.footer_offset() as usize;
+    for lost in [front(head), good, footer] {
+        octets[lost] ^= 1;
+    }
+    for (found, report) in recover_both(&octets) {
+        assert_eq!(found, [id(1), id(4), id(5)], "{report:?}");
+        let places: Vec<u64> = damage(&report).iter().map(|(offset, ..)| *offset).collect();
+        assert!(places.contains(&(front(head) as u64)) && places.contains(&(good as u64)), "{report:?}");
+    }
+}
+
+#[test]
+fn a_log_of_one_segment_behind_a_failed_one_is_found_by_its_second_batch() {
+    let (mut log, _) = open(create());
+    log.disk_mut().failures = 1;
+    put(&mut log, Lane::Normal, message(1, 5_000, 1), 1);
+    put(&mut log, Lane::Normal, message(2, 5_000, 1), 2);
+    put(&mut log, Lane::Normal, message(3, 5_000, 1), 3);
+    assert_eq!(log.head.unwrap().segment, 1);
+    let mut octets = log.into_disk().octets;
+    // Nothing of the failed write has arrived.
+    octets[front(0)..front(1) + 2 * PAGE_OCTETS].fill(0);
+    for (found, report) in recover_both(&octets) {
+        assert_eq!(found, [id(3)], "{report:?}");
+    }
+}
