@@ -33,6 +33,8 @@ pub(crate) struct Located {
     /// The sequence behind which this use is void: what its successor follows. None at the head, or when the successor is
     /// lost.
     pub(crate) limit: Option<u64>,
+    /// A write into it has failed: nothing was written behind that, however much room there was.
+    pub(crate) was_given_up: bool,
     pub(crate) is_head: bool,
 }
 
@@ -156,6 +158,7 @@ impl Recovered {
     ) -> Result<Vec<Located>, OpenError> {
         let mut above = head.use_number;
         let (mut wanted, mut limit) = head.follows();
+        let mut was_given_up = head.follows_a_failure();
         let mut path = vec![head];
         while wanted >= self.start_use && wanted != 0 && wanted < above {
             above = wanted;
@@ -166,14 +169,16 @@ impl Recovered {
                 None => None,
             };
             if let Some((header, header_is_lost)) = header {
-                let located = Located { limit, is_head: false, ..Located::head(header, header_is_lost) };
+                let located =
+                    Located { limit, was_given_up, is_head: false, ..Located::head(header, header_is_lost) };
                 (wanted, limit) = located.follows();
+                was_given_up = located.follows_a_failure();
                 path.push(located);
                 continue;
             }
             let next = survey.below(wanted).next();
             self.tell_lost_uses(next.map_or(0, |(next, _)| next), wanted + 1);
-            (wanted, limit) = (0, None);
+            (wanted, limit, was_given_up) = (0, None, false);
             if let Some((next, trace)) = next {
                 let footer = self.footer(disk, buffer, trace.segment, next)?;
                 (wanted, limit) = (next, footer.map(|footer| footer.last.sequence));
@@ -322,7 +327,12 @@ impl Recovered {
 impl Located {
     const fn head(header: SegmentHeader, header_is_lost: bool) -> Self {
         let SegmentHeader { segment, use_number, .. } = header;
-        Self { segment, use_number, header, header_is_lost, limit: None, is_head: true }
+        Self { segment, use_number, header, header_is_lost, limit: None, was_given_up: false, is_head: true }
+    }
+
+    /// Whether a batch stood between the one that this use follows and its own first one: its write had failed.
+    const fn follows_a_failure(&self) -> bool {
+        self.header.first_sequence > self.header.follows.sequence.saturating_add(1)
     }
 
     /// The use before it, and the sequence behind which that one is void.

@@ -52,6 +52,11 @@ impl Space {
         self.filled_octets[segment as usize] = octets;
     }
 
+    #[cfg(test)]
+    pub(crate) fn filled_octets(&self, segment: u32) -> u32 {
+        self.filled_octets[segment as usize]
+    }
+
     pub(crate) fn free_count(&self) -> u32 {
         to_u32(self.free.len())
     }

@@ -309,7 +309,8 @@ impl Recovered {
         self.report.segments += 1;
         self.last = last;
         self.uses[segment as usize] = use_number;
-        self.ring.push_back((segment, end));
+        let filled = if located.was_given_up { self.superblock.geometry.segment_octets } else { end };
+        self.ring.push_back((segment, filled));
         self.head = Some(Head { segment, use_number, offset: end });
     }
 

@@ -232,3 +232,16 @@ fn a_log_of_one_segment_behind_a_failed_one_is_found_by_its_second_batch() {
         assert_eq!(found, [id(3)], "{report:?}");
     }
 }
+
+#[test]
+fn a_segment_that_a_failed_write_has_ended_counts_as_filled_after_a_restart_too() {
+    let (mut log, _) = open(create());
+    put(&mut log, Lane::Normal, message(1, 5_000, 1), 1);
+    log.disk_mut().failures = 1;
+    put(&mut log, Lane::Normal, message(2, 5_000, 1), 2);
+    put(&mut log, Lane::Normal, message(3, 5_000, 1), 3);
+    let (log, _) = open(log.into_disk());
+    // Otherwise moving what lives in it would not seem worth while, and a log with such segments would have no room.
+    assert_eq!(log.space.filled_octets(0), GEOMETRY.segment_octets);
+    assert!(log.space.filled_octets(1) < GEOMETRY.segment_octets);
+}
