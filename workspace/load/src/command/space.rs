@@ -30,6 +30,8 @@ use super::tool;
 
 /// 256 MiB in 64 segments: the proportions of a log of 4 GiB, filled in seconds.
 const GEOMETRY: Geometry = Geometry { segment_octets: 4 << 20, segments: 64 };
+/// For messages of 100 MiB: what is on its way in may take a fifth.
+const FLASH_GEOMETRY: Geometry = Geometry { segment_octets: 32 << 20, segments: 64 };
 const CONTENT_OCTETS: usize = 4_096;
 /// What the envelope of a message takes beside its content, as far as it counts as living.
 const RECORDS_OCTETS: u64 = CONTENT_OCTETS as u64 + 432;
@@ -38,7 +40,7 @@ const SHARES_PERCENT: [u64; 8] = [0, 10, 20, 30, 40, 50, 60, 66];
 /// Measures write amplification by the share of the living, and what a flash waits.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SpaceArguments {
-    /// Where the run lives and the report goes: on the disk to be measured, with 1 GiB free.
+    /// Where the run lives and the report goes: on the disk to be measured, with 3 GiB free.
     #[arg(long, default_value = "target/bench-space")]
     directory: PathBuf,
     /// How the log is written.
@@ -75,17 +77,18 @@ impl SpaceArguments {
         let load_average_before = process::load_average();
         let mut amplification = Vec::new();
         for share_percent in SHARES_PERCENT {
-            let row = Churn::start(self.fresh(&path)?).run(share_percent)?;
+            let row = Churn::start(self.fresh(&path, GEOMETRY)?).run(share_percent)?;
             println!(
                 "living {:>4.1} %  written/came {:>5.2}  {:>8.0} messages/s  longest {:>6.1} ms  refused {}",
                 row.living_percent, row.amplification, row.messages_per_s, row.longest_ms, row.refused
             );
             amplification.push(row);
         }
-        let flash = flash::measure(self.fresh(&path)?, Duration::from_secs(self.seconds))?;
+        let flash = flash::measure(self.fresh(&path, FLASH_GEOMETRY)?, Duration::from_secs(self.seconds))?;
         println!(
-            "flash among streams of 100 MiB: p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms ({} flashes; idle p50 {:.2} ms)\n\
-             batches: p50 {:.2} ms, longest {:.2} ms; {:.0} MiB/s streamed, {} records moved",
+            "flash among {} streams of 100 MiB: p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms ({} flashes; idle p50 {:.2} ms)\n\
+             between batches: p50 {:.2} ms, longest {:.2} ms; {:.0} MiB/s streamed, {} records moved",
+            flash.streams,
             flash.p50_ms,
             flash.p99_ms,
             flash.longest_ms,
@@ -104,14 +107,14 @@ impl SpaceArguments {
         Ok(is_well)
     }
 
-    fn fresh(&self, path: &Path) -> Result<Log<LogDisk>, Box<dyn Error>> {
+    fn fresh(&self, path: &Path, geometry: Geometry) -> Result<Log<LogDisk>, Box<dyn Error>> {
         let backend = if self.io_uring { DiskBackend::IoUring } else { DiskBackend::Dsync };
-        let is_new = !path.exists();
-        let mut disk = open_log_disk(path, backend, GEOMETRY.octets())?;
-        if is_new {
+        let is_zeroed = path.metadata().is_ok_and(|file| file.len() >= geometry.octets());
+        let mut disk = open_log_disk(path, backend, geometry.octets())?;
+        if !is_zeroed {
             disk.zero(&mut |_, _| true)?;
         }
-        let disk = Log::create(disk, GEOMETRY, random())?;
+        let disk = Log::create(disk, geometry, random())?;
         Ok(Log::open(disk, Parameters::default(), UnixMillis(1))?.0)
     }
 }

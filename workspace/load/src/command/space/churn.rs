@@ -41,6 +41,14 @@ impl Running {
         }
         Ok(std::iter::from_fn(|| self.log.poll()).collect())
     }
+
+    /// Lets a message die.
+    pub(super) fn end(&mut self, message: MessageSequence) -> Result<(), Box<dyn Error>> {
+        let diagnostic = Diagnostic::own(EnhancedStatus::new(2, 0, 0), "Ok");
+        let outcomes = vec![(RecipientRange { first: 0, count: 1 }, Outcome::Transferred(diagnostic))];
+        let set = AppendSet { records: vec![Append::Outcome { message, outcomes }] };
+        Ok(self.log.append(self.now(), Lane::Outcome, set, 0)?)
+    }
 }
 
 /// Messages that come and go.
@@ -165,7 +173,7 @@ impl Churn {
     ) -> Result<(), Box<dyn Error>> {
         self.accepted += 1;
         if !(all_stay || self.accepted.is_multiple_of(STAYS)) || stay_max == 0 {
-            return self.end(sequence);
+            return self.running.end(sequence);
         }
         if (self.stayed.len() as u64) < stay_max {
             self.stayed.push(sequence);
@@ -173,13 +181,6 @@ impl Churn {
         }
         let at = usize::try_from(u64::from_le_bytes(random()) % stay_max)?;
         let other = std::mem::replace(&mut self.stayed[at], sequence);
-        self.end(other)
-    }
-
-    fn end(&mut self, message: MessageSequence) -> Result<(), Box<dyn Error>> {
-        let diagnostic = Diagnostic::own(EnhancedStatus::new(2, 0, 0), "Ok");
-        let outcomes = vec![(RecipientRange { first: 0, count: 1 }, Outcome::Transferred(diagnostic))];
-        let set = AppendSet { records: vec![Append::Outcome { message, outcomes }] };
-        Ok(self.running.log.append(self.running.now(), Lane::Outcome, set, 0)?)
+        self.running.end(other)
     }
 }

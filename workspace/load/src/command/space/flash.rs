@@ -12,13 +12,11 @@ use sternpost_queue::{Append, AppendSet, Lane, Log, LogEvent};
 use super::super::recovery::envelope;
 use super::super::tool::number;
 use super::churn::{Churn, Running};
-use super::{CONTENT_OCTETS, GEOMETRY, RECORDS_OCTETS};
+use super::{CONTENT_OCTETS, RECORDS_OCTETS};
 
 /// Between two flashes.
 const EVERY: Duration = Duration::from_millis(7);
-/// A message of 100 MiB is more than a log of 256 MiB takes beside what lives: it ends after so many octets, and the next
-/// one begins.
-const STREAM_OCTETS: u64 = 40 << 20;
+const STREAM_OCTETS: u64 = 100 << 20;
 const CHUNK_OCTETS: usize = 61_440;
 /// Three sessions with sixteen unanswered chunks each.
 const STREAMS: usize = 3;
@@ -26,7 +24,7 @@ const CHUNKS_OPEN_MAX: u32 = 48;
 /// Share of the log that lives, in percent.
 const LIVING_PERCENT: u64 = 35;
 const IDLE_FLASHES: u64 = 200;
-/// The ticket of all chunks; those of flashes are above.
+/// The ticket of all chunks, and of what ends a stream; those of flashes are above.
 const CHUNK: u64 = 1;
 
 /// What flashes have waited.
@@ -38,9 +36,12 @@ pub(super) struct FlashRow {
     pub(super) longest_ms: f64,
     /// The same on an idle log.
     pub(super) idle_p50_ms: f64,
-    /// The longest that one write took in the run.
+    /// The longest between the ends of two batches in the run.
     pub(super) longest_batch_ms: f64,
     pub(super) batch_p50_ms: f64,
+    /// Messages of 100 MiB that came as a whole.
+    pub(super) streams: u64,
+    /// What they brought, and those that did not end.
     pub(super) streamed_mib_per_s: f64,
     pub(super) moved_records: u64,
 }
@@ -70,12 +71,15 @@ struct Mixture {
     ticket_last: u64,
     flashes: Vec<Duration>,
     batches: Vec<Duration>,
+    batch_ended: Option<(u64, Instant)>,
+    streams_ended: u64,
+    chunks_came: u64,
 }
 
 /// Measures for so long.
 pub(super) fn measure(log: Log<LogDisk>, time: Duration) -> Result<FlashRow, Box<dyn Error>> {
+    let stay_max = log.status().geometry.octets() * LIVING_PERCENT / 100 / RECORDS_OCTETS;
     let mut churn = Churn::start(log);
-    let stay_max = GEOMETRY.octets() * LIVING_PERCENT / 100 / RECORDS_OCTETS;
     while (churn.stayed.len() as u64) < stay_max {
         churn.turn(stay_max, true)?;
     }
@@ -90,6 +94,9 @@ pub(super) fn measure(log: Log<LogDisk>, time: Duration) -> Result<FlashRow, Box
         ticket_last: CHUNK,
         flashes: Vec::new(),
         batches: Vec::new(),
+        batch_ended: None,
+        streams_ended: 0,
+        chunks_came: 0,
     };
     let mut idle = mixture.idle()?;
     let (before, began) = (mixture.running.log.status(), Instant::now());
@@ -97,7 +104,7 @@ pub(super) fn measure(log: Log<LogDisk>, time: Duration) -> Result<FlashRow, Box
         mixture.turn()?;
     }
     let (after, lasted) = (mixture.running.log.status(), began.elapsed());
-    let Mixture { mut flashes, mut batches, .. } = mixture;
+    let Mixture { mut flashes, mut batches, streams_ended, chunks_came, .. } = mixture;
     Ok(FlashRow {
         flashes: flashes.len() as u64,
         p50_ms: quantile_ms(&mut flashes, 50),
@@ -106,8 +113,8 @@ pub(super) fn measure(log: Log<LogDisk>, time: Duration) -> Result<FlashRow, Box
         idle_p50_ms: quantile_ms(&mut idle, 50),
         longest_batch_ms: quantile_ms(&mut batches, 100),
         batch_p50_ms: quantile_ms(&mut batches, 50),
-        streamed_mib_per_s: number((after.written_octets - before.written_octets) >> 20)
-            / lasted.as_secs_f64(),
+        streams: streams_ended,
+        streamed_mib_per_s: number((chunks_came * CHUNK_OCTETS as u64) >> 20) / lasted.as_secs_f64(),
         moved_records: after.moved_records - before.moved_records,
     })
 }
@@ -138,7 +145,6 @@ impl Mixture {
             self.flash = Some((ticket, Instant::now()));
             self.next_flash = Instant::now() + EVERY;
         }
-        let began = Instant::now();
         for event in self.running.turn()? {
             match event {
                 LogEvent::Committed { ticket: CHUNK } | LogEvent::Refused { ticket: CHUNK, .. } => {
@@ -149,20 +155,33 @@ impl Mixture {
                         self.flashes.push(since.elapsed());
                     }
                 }
+                LogEvent::Accepted { sequence, .. } => self.running.end(sequence)?,
                 _ => {}
             }
         }
-        self.batches.push(began.elapsed());
+        let (batches, now) = (self.running.log.status().batches, Instant::now());
+        match self.batch_ended {
+            Some((before, _)) if before == batches => {}
+            before => {
+                self.batches.extend(before.map(|(_, ended)| now - ended));
+                self.batch_ended = Some((batches, now));
+            }
+        }
         Ok(())
     }
 
-    /// The next chunk of the next stream, or its end. False when the log has no room for it now.
+    /// The next chunk of the next stream, or its envelope. False when the log has no room for it now.
     fn append_chunk(&mut self) -> bool {
         let Some(mut stream) = self.streams.pop_front() else { return false };
         let message = stream.message;
         let is_over = stream.octets >= STREAM_OCTETS;
         let record = if is_over {
-            Append::DiscardPartial { message }
+            Append::Envelope {
+                message,
+                envelope: envelope("sink", UnixMillis(1)),
+                content_octets: stream.octets,
+                content_sha256: [0; 32],
+            }
         } else {
             Append::Content { message, index: stream.index, octets: (&self.chunk[..]).into() }
         };
@@ -170,9 +189,11 @@ impl Mixture {
         let is_taken = self.running.log.append(self.running.now(), Lane::NonUrgent, set, CHUNK).is_ok();
         if is_taken && is_over {
             stream = Stream::new();
+            self.streams_ended += 1;
         } else if is_taken {
             stream.index += 1;
             stream.octets += CHUNK_OCTETS as u64;
+            self.chunks_came += 1;
         }
         self.streams.push_back(stream);
         self.chunks_open += u32::from(is_taken);
