@@ -109,9 +109,12 @@ impl SpaceArguments {
 
     fn fresh(&self, path: &Path, geometry: Geometry) -> Result<Log<LogDisk>, Box<dyn Error>> {
         let backend = if self.io_uring { DiskBackend::IoUring } else { DiskBackend::Dsync };
-        let is_zeroed = path.metadata().is_ok_and(|file| file.len() >= geometry.octets());
+        let is_large_enough = path.metadata().is_ok_and(|file| file.len() >= geometry.octets());
+        if !is_large_enough && path.exists() {
+            fs::remove_file(path)?;
+        }
         let mut disk = open_log_disk(path, backend, geometry.octets())?;
-        if !is_zeroed {
+        if !is_large_enough {
             disk.zero(&mut |_, _| true)?;
         }
         let disk = Log::create(disk, geometry, random())?;
