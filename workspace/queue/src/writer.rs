@@ -1,8 +1,9 @@
 //! Writing: which sets go into the next batch, when it starts, and what follows from its end. How a set gets in is in
 //! `staging`.
 //!
-//! One batch is written while the next one is filled, which takes what comes at once as long as it has room. A batch that fails
-//! takes the half-filled one along, because that one may build upon it.
+//! One batch is written while the next one is filled, which takes what comes at once as long as it has room. When the write has
+//! ended, the next one starts first, and only then is told what the ended one has changed: the disk does not wait for that. A
+//! batch that fails takes the half-filled one along, because that one may build upon it.
 
 use sternpost_message::UnixMillis;
 
@@ -61,19 +62,22 @@ impl<D: Disk> Log<D> {
                 return;
             };
             match self.part.take() {
-                Some(part) => self.finish_part(&part, result),
+                Some(part) => {
+                    self.finish_part(&part, result);
+                    self.buffers.push(buffer);
+                }
                 None => {
                     let result = result.and_then(|()| self.read_back(&buffer));
-                    if let (Ok(()), Some(flight)) = (&result, &self.flight) {
-                        flight.remember(buffer.as_slice(), &mut self.shelf.recent);
-                    }
-                    self.finish(now, result);
+                    self.finish(now, buffer, result);
                 }
             }
-            self.buffers.push(buffer);
         }
         self.sweep(now);
-        self.begin(now);
+        if self.flight.is_some() {
+            self.stage(now);
+        } else {
+            self.begin(now);
+        }
     }
 
     /// Looks whether the first write of a segment stands where it should. Recovery finds all others by that one; if a device
@@ -99,15 +103,9 @@ impl<D: Disk> Log<D> {
             }
             return;
         }
-        self.advance_start();
-        self.moves = self.share_of_moves();
+        self.make_way();
         self.stage(now);
-        let delay_ms_max = self.parameters.outcome_delay_ms_max;
-        let is_due = |set: &StagedSet| set.lazy_since.is_none_or(|since| since.plus_ms(delay_ms_max) <= now);
-        let sets_are_due = self
-            .filling
-            .as_ref()
-            .is_some_and(|batch| batch.sets.iter().any(is_due) || batch.room() < self.batch_octets_max / 2);
+        let sets_are_due = self.sets_are_due(now);
         // Parts of an index and batches take turns: neither waits for more than one of the other.
         if self.part_is_next(sets_are_due) && self.start_part() {
             return;
@@ -118,6 +116,27 @@ impl<D: Disk> Log<D> {
         } else {
             self.refuse_what_has_no_room();
         }
+    }
+
+    /// Whether something in the batch that is being filled waits for no other.
+    fn sets_are_due(&self, now: UnixMillis) -> bool {
+        let delay_ms_max = self.parameters.outcome_delay_ms_max;
+        let is_due = |set: &StagedSet| set.lazy_since.is_none_or(|since| since.plus_ms(delay_ms_max) <= now);
+        self.filling
+            .as_ref()
+            .is_some_and(|batch| batch.sets.iter().any(is_due) || batch.room() < self.batch_octets_max / 2)
+    }
+
+    /// Whether the batch that is being filled can go as it is. Moves need to know what the one before has changed.
+    fn can_go_on(&self, now: UnixMillis) -> bool {
+        let sets_are_due = self.sets_are_due(now);
+        sets_are_due && self.moves.is_none() && self.probe_at.is_none() && !self.part_is_next(sets_are_due)
+    }
+
+    /// The start passes what is dead, and survivors move if they should.
+    fn make_way(&mut self) {
+        self.advance_start();
+        self.moves = self.share_of_moves();
     }
 
     fn part_is_next(&self, sets_are_due: bool) -> bool {
@@ -281,7 +300,14 @@ impl<D: Disk> Log<D> {
 
     /// Starts the write of the batch that is being filled.
     fn start(&mut self, now: UnixMillis) {
-        let Some(mut batch) = self.filling.take() else { return };
+        if let Err(error) = self.start_write(now) {
+            self.not_started(&error, now);
+        }
+    }
+
+    /// The same. An error leaves a flight that nobody will end.
+    fn start_write(&mut self, now: UnixMillis) -> Result<(), DiskError> {
+        let Some(mut batch) = self.filling.take() else { return Ok(()) };
         self.part_was_last = false;
         let berth = batch.berth;
         if berth.opens {
@@ -305,33 +331,46 @@ impl<D: Disk> Log<D> {
         let octets = buffer.len() as u64;
         let opened_behind = berth.opens.then_some(self.last);
         self.flight = Some(Flight { batch, name, start_use, octets, disk_offset, gathered, opened_behind });
-        if let Err(error) = self.shelf.disk.start_write(disk_offset, buffer) {
-            self.finish(now, Err(error));
-        }
+        self.shelf.disk.start_write(disk_offset, buffer)
     }
 
-    /// Draws the conclusions from the end of a write.
-    fn finish(&mut self, now: UnixMillis, result: Result<(), DiskError>) {
+    /// Draws the conclusions from the end of a write, and starts the next one if it is ready.
+    fn finish(&mut self, now: UnixMillis, buffer: AlignedBuffer, result: Result<(), DiskError>) {
         let Some(flight) = self.flight.take() else { return };
-        match result {
-            Ok(()) => self.publish(flight, now),
-            Err(error) => self.give_up(flight, &error, now),
+        if let Err(error) = result {
+            self.buffers.push(buffer);
+            return self.give_up(flight, &error, now);
+        }
+        self.go_behind(&flight);
+        let started = if self.can_go_on(now) { self.start_write(now) } else { Ok(()) };
+        flight.remember(buffer.as_slice(), &mut self.shelf.recent);
+        self.buffers.push(buffer);
+        self.publish(flight, now);
+        if let Err(error) = started {
+            self.not_started(&error, now);
+        } else if self.flight.is_some() {
+            self.make_way();
         }
     }
 
-    fn publish(&mut self, flight: Flight, now: UnixMillis) {
-        let Flight { batch, name, start_use, octets, gathered, opened_behind, .. } = flight;
-        self.last = name;
-        self.space.fill(gathered.segment, gathered.end);
-        self.seals.batch(gathered, opened_behind);
-        self.space.release(start_use);
+    /// The batch is durable: the next one follows it.
+    fn go_behind(&mut self, flight: &Flight) {
+        self.last = flight.name;
+        self.space.fill(flight.gathered.segment, flight.gathered.end);
+        self.space.release(flight.start_use);
         self.counts.batches += 1;
-        self.counts.written_octets += octets;
-        self.counts.moved_records += u64::from(batch.moved);
+        self.counts.written_octets += flight.octets;
+        self.counts.moved_records += u64::from(flight.batch.moved);
         self.failures_in_row = 0;
         if self.probe_at.take().is_some() {
             self.events.push_back(LogEvent::Alarm(Alarm::Reopened));
         }
+    }
+
+    /// Tells what a durable batch has changed.
+    fn publish(&mut self, flight: Flight, now: UnixMillis) {
+        let Flight { batch, gathered, opened_behind, .. } = flight;
+        self.seals.batch(gathered, opened_behind);
         for effect in batch.effects {
             self.index.apply(effect, now, &mut Some(&mut self.events));
         }
@@ -341,6 +380,12 @@ impl<D: Disk> Log<D> {
         if self.full && self.has_room_for(Need { octets: self.batch_octets_max / 4, entry_octets: 0 }) {
             self.full = false;
             self.events.push_back(LogEvent::Alarm(Alarm::Resumed));
+        }
+    }
+
+    fn not_started(&mut self, error: &DiskError, now: UnixMillis) {
+        if let Some(flight) = self.flight.take() {
+            self.give_up(flight, error, now);
         }
     }
 
