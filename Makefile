@@ -4,7 +4,7 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo demo-host test hw-test crash-campaign check bench bench-queue bench-recovery bench-space bench-peer fuzz check-buildroot release-image image run clean
+.PHONY: all demo demo-host test hw-test crash-campaign check bench bench-queue bench-recovery bench-space bench-peer soak fuzz check-buildroot release-image image run clean
 
 all: check test                 ## what a change must pass
 
@@ -37,6 +37,9 @@ bench-recovery:                 ## the start of a switch on a million living mes
 
 bench-space:                    ## write amplification by the share that lives, and a flash among streams: target/bench-space
 	$(BUILD) && $(LOAD) bench-space
+
+soak:                           ## SECONDS (3600) at full load while one message in a hundred waits: target/soak
+	$(BUILD) && $(LOAD) soak --seconds $(or $(SECONDS),3600)
 
 bench-peer:                     ## the same beside Postfix, as root: target/bench/peer.json
 	.ci/packages && $(BUILD) && $(LOAD) bench-peer

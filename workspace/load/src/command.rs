@@ -6,6 +6,7 @@ mod peer;
 mod queue_bench;
 mod recovery;
 mod sink;
+mod soak;
 mod source;
 mod space;
 mod store_client;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     BenchRecovery(recovery::RecoveryArguments),
     /// Measures what it costs to keep survivors, and what a flash waits for meanwhile.
     BenchSpace(space::SpaceArguments),
+    /// Runs the switch at full load for an hour while some of the mail waits.
+    Soak(soak::SoakArguments),
     /// Shows the switch at work while its processes are killed and its routes change.
     Demo(demo::DemoArguments),
     /// Appends to a store or reads from it: what `bench-queue` starts.
@@ -56,6 +59,7 @@ impl Command {
             Self::BenchPeer(arguments) => arguments.run(),
             Self::BenchRecovery(arguments) => arguments.run(),
             Self::BenchSpace(arguments) => arguments.run(),
+            Self::Soak(arguments) => arguments.run(),
             Self::Demo(arguments) => arguments.run(),
             Self::StoreClient(arguments) => arguments.run(),
         }

@@ -177,6 +177,12 @@ pub struct StoreStatus {
     pub messages: Option<u64>,
     /// Writes that failed since the store has started.
     pub write_errors: Option<u64>,
+    /// What of the log lives.
+    pub living_octets: u64,
+    /// Its size.
+    pub log_octets: u64,
+    /// Segments that hold nothing.
+    pub segments_free: u64,
 }
 
 impl Switch {
