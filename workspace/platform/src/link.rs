@@ -290,15 +290,26 @@ impl Link {
         &self,
         mut take: impl FnMut(&[u8], Option<OwnedFd>) -> Result<(), DatagramError>,
     ) -> LinkEnd {
+        self.read_in_turns(|datagram, attached| take(datagram, attached).map(|()| false), async || {}).await
+    }
+
+    /// The same; where `take` says so, `between` has to come to its end before the next datagram is read.
+    pub async fn read_in_turns(
+        &self,
+        mut take: impl FnMut(&[u8], Option<OwnedFd>) -> Result<bool, DatagramError>,
+        mut between: impl AsyncFnMut(),
+    ) -> LinkEnd {
         let mut buffer = vec![0; DATAGRAM_OCTETS_MAX];
         loop {
             match self.receive(&mut buffer).await {
-                Ok(received) => {
-                    if let Err(error) = take(&buffer[..received.octets], received.attached) {
+                Ok(received) => match take(&buffer[..received.octets], received.attached) {
+                    Ok(false) => {}
+                    Ok(true) => between().await,
+                    Err(error) => {
                         self.close();
                         return LinkEnd::Nonsense(error);
                     }
-                }
+                },
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return LinkEnd::Closed,
                 Err(error) => return LinkEnd::Failed(error),
             }

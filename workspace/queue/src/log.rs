@@ -235,14 +235,24 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    /// Whether half of the content without envelope waits that may: the time to hold back who sends it. It ends by itself.
+    #[must_use]
+    pub fn content_is_saturated(&self) -> bool {
+        self.lanes.content_octets() * 2 >= self.waiting_content_octets_max()
+    }
+
+    fn waiting_content_octets_max(&self) -> u64 {
+        self.parameters.waiting_content_octets_max.max(self.set_octets_max() as u64)
+    }
+
     /// Whether `octets` of content may come in without their envelope, so that a client that is faster than the disk fills
     /// neither the log nor the memory.
     fn has_room_for_partial(&self, octets: u64) -> bool {
         let waiting = self.lanes.content_octets() + octets;
-        let waiting_max = self.parameters.waiting_content_octets_max.max(self.set_octets_max() as u64);
         let total = u128::from(self.shelf.geometry.octets());
         let partial_max = total * u128::from(self.parameters.partial_share_max_percent) / 100;
-        waiting <= waiting_max && u128::from(self.partial_octets() + octets) <= partial_max
+        waiting <= self.waiting_content_octets_max()
+            && u128::from(self.partial_octets() + octets) <= partial_max
     }
 
     /// Octets of content without envelope that count in its share of the log: what is durable, what is in the two batches under
@@ -282,6 +292,12 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub const fn is_writing(&self) -> bool {
         self.flight.is_some() || self.part.is_some()
+    }
+
+    /// Batches that became durable since the log was opened.
+    #[must_use]
+    pub const fn batches_count(&self) -> u64 {
+        self.counts.batches
     }
 
     /// The living messages from `sequence` on, ascending. A message of whose content a part is lost is not among them.

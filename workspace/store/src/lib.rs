@@ -133,6 +133,8 @@ struct Shared {
     clock: Clock,
     appended: Notify,
     subscribed: Notify,
+    /// The log takes content again that waits for its envelope.
+    drained: Notify,
 }
 
 async fn drive(options: Options) -> Result<(), StoreError> {
@@ -147,6 +149,7 @@ async fn drive(options: Options) -> Result<(), StoreError> {
         clock,
         appended: Notify::new(),
         subscribed: Notify::new(),
+        drained: Notify::new(),
     });
     let listener = Listener::new(options.listening).map_err(StoreError::Listen)?;
     spawn_local(accept(Rc::clone(&shared), listener));
@@ -160,6 +163,9 @@ async fn drive_log(shared: &Shared, readiness: OwnedFd) -> Result<(), StoreError
         let wait = {
             let mut service = shared.service.borrow_mut();
             service.drive(shared.clock.now());
+            if !service.is_saturated() {
+                shared.drained.notify_waiters();
+            }
             let now = shared.clock.now();
             service.wake_at(now).map_or(NOTHING_DUE_MS, |at| at.since_ms(now))
         };
@@ -190,15 +196,24 @@ async fn accept(shared: Rc<Shared>, listener: Listener) {
 }
 
 async fn serve(shared: Rc<Shared>, id: ClientId, link: Rc<Link>) {
-    let end = link
-        .read_until_end(|datagram, _| {
-            if shared.service.borrow_mut().datagram(shared.clock.now(), id, datagram)? {
-                shared.subscribed.notify_one();
-            }
-            shared.appended.notify_one();
-            Ok(())
-        })
-        .await;
+    let take = |datagram: &[u8], _| {
+        let (mut service, now) = (shared.service.borrow_mut(), shared.clock.now());
+        if service.datagram(now, id, datagram)? {
+            shared.subscribed.notify_one();
+        }
+        shared.appended.notify_one();
+        // The disk does not wait until all sockets are empty, nor do those who wait for its answers.
+        Ok(service.take_end_of_write(now) || service.is_saturated())
+    };
+    let between = async || {
+        // The flushers send the answers.
+        tokio::task::yield_now().await;
+        // Content that comes faster than the disk takes it stays in the sockets.
+        while shared.service.borrow().is_saturated() {
+            shared.drained.notified().await;
+        }
+    };
+    let end = link.read_in_turns(take, between).await;
     if !matches!(end, LinkEnd::Closed) {
         tracing::error!(error = &end as &dyn std::error::Error, "a client's link has ended");
     }

@@ -292,6 +292,27 @@ impl<D: Disk, L: Wire> Service<D, L> {
         self.answer_marks();
     }
 
+    /// Whether so much content waits for the disk that more of it would be refused soon: those who send it should wait.
+    pub fn is_saturated(&self) -> bool {
+        self.log.content_is_saturated()
+    }
+
+    /// Between two datagrams: if the log's write has ended, lets the log go on and answers. True when there was one.
+    pub fn take_end_of_write(&mut self, now: UnixMillis) -> bool {
+        let before = self.log.batches_count();
+        if self.log.is_writing() {
+            self.log.drive(now);
+        }
+        if self.log.batches_count() == before {
+            return false;
+        }
+        while let Some(event) = self.log.poll() {
+            self.event(event);
+        }
+        self.acknowledge(now);
+        true
+    }
+
     /// When [`Self::drive`] must be called at the latest.
     #[must_use]
     pub fn wake_at(&self, now: UnixMillis) -> Option<UnixMillis> {
