@@ -1,7 +1,7 @@
 //! A link: one `SOCK_SEQPACKET` socket to another process of the switch, driven by tokio on one thread.
 //!
-//! Frames are pushed from anywhere and sent by the link's own flusher task, once per turn of the event loop: what a
-//! turn produced travels in one datagram. Not here: what frames mean (`sternpost-link` and the roles).
+//! Frames are pushed from anywhere and sent by the link's own flusher task, whose turn comes behind the tasks that were ready with
+//! the one that pushed: what these produce travels in one datagram. Not here: what frames mean (`sternpost-link` and the roles).
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -18,6 +18,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 use sternpost_link::{DATAGRAM_OCTETS_MAX, DatagramError, FrameError, Outbox};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
@@ -74,9 +75,9 @@ fn seqpacket() -> io::Result<OwnedFd> {
     )?)
 }
 
-fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+fn watch(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and `AsyncFd` owns it.
-    Ok(unsafe { AsyncFd::register(socket) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(socket, interest) }?)
 }
 
 /// A descriptor that becomes readable when something has happened elsewhere, and that somebody else reads.
@@ -87,7 +88,7 @@ impl Readiness {
     /// # Errors
     /// When the descriptor cannot be watched.
     pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
-        watch(descriptor).map(Self)
+        watch(descriptor, Interest::READABLE).map(Self)
     }
 
     /// Waits until it has become readable again since the last call.
@@ -111,7 +112,7 @@ impl Listener {
     /// When the descriptor cannot be watched.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Self(watch(socket)?))
+        Ok(Self(watch(socket, Interest::READABLE)?))
     }
 
     /// Waits for the next connection.
@@ -189,7 +190,7 @@ impl Link {
     pub fn new(socket: OwnedFd) -> io::Result<Rc<Self>> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         let link = Rc::new(Self {
-            socket: watch(socket)?,
+            socket: watch(socket, Interest::READABLE)?,
             out: RefCell::default(),
             wake: Notify::new(),
             closed: Cell::new(false),
@@ -329,7 +330,7 @@ impl Link {
         while !self.closed.get() && !self.out.borrow().outbox.is_empty() {
             self.wake.notify_one();
             tokio::task::yield_now().await;
-            if !self.out.borrow().outbox.is_empty() && self.socket.writable().await.is_err() {
+            if !self.out.borrow().outbox.is_empty() && self.writable().await.is_err() {
                 return;
             }
         }
@@ -341,8 +342,6 @@ impl Link {
             if strong.closed.get() {
                 return;
             }
-            // Everything that this turn of the event loop still produces joins the same datagram.
-            tokio::task::yield_now().await;
             match strong.flush().await {
                 Ok(()) => {}
                 // The other end has gone, and its last words may still lie in the socket: the reader finds the end.
@@ -362,16 +361,18 @@ impl Link {
     async fn flush(&self) -> io::Result<()> {
         loop {
             match self.flush_now() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut guard = self.socket.writable().await?;
-                    match self.flush_now() {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                        other => return other,
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
                 other => return other,
             }
         }
+    }
+
+    /// Waits until the socket takes something. Only then is it watched for that: else each datagram that the other end reads
+    /// would wake this one.
+    async fn writable(&self) -> io::Result<()> {
+        let socket = watch(self.socket.get_ref().try_clone()?, Interest::WRITABLE)?;
+        socket.writable().await?.retain_ready();
+        Ok(())
     }
 
     fn flush_now(&self) -> io::Result<()> {

@@ -170,10 +170,8 @@ async fn drive_log(shared: &Shared, readiness: OwnedFd) -> Result<(), StoreError
             service.wake_at(now).map_or(NOTHING_DUE_MS, |at| at.since_ms(now))
         };
         tokio::select! {
-            () = shared.appended.notified() => {
-                // What the rest of this turn of the event loop appends goes into the same batch.
-                tokio::task::yield_now().await;
-            }
+            // Everything that the event loop has found in the sockets is appended before this task has its turn.
+            () = shared.appended.notified() => {}
             ready = readiness.changed() => ready.map_err(StoreError::Watch)?,
             () = tokio::time::sleep(Duration::from_millis(wait)) => {}
         }
