@@ -262,10 +262,11 @@ impl Recovered {
             });
             // A use of which no write succeeded is not followed: both follow the same batch.
             let followed = header.map(|header| header.follows).filter(|follows| follows.crc == crc);
-            // Another one that names it came behind it, and was refused.
+            // Another one that names it came behind it in its use, and was refused. A first one of its use did not.
             let refused = || {
                 let mut all = found.batches.iter().chain(&found.trailing);
-                let refused = all.find(|batch| batch.header.predecessor_crc == crc)?;
+                let refused =
+                    all.find(|batch| batch.header.offset > PAGE && batch.header.predecessor_crc == crc)?;
                 let sequence = refused.header.sequence.saturating_sub(1);
                 Some(Follows { use_number, sequence, crc })
             };

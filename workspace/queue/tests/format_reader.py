@@ -969,7 +969,7 @@ class Log:
             if header and header.follows_crc == first.predecessor_crc:
                 return header.follows_use, header.follows_sequence
             for item in segment.found(number, header):
-                if isinstance(item, Batch) and item.predecessor_crc == first.predecessor_crc:
+                if isinstance(item, Batch) and item.page > 1 and item.predecessor_crc == first.predecessor_crc:
                     return number, item.sequence - 1
         return None
 

@@ -245,3 +245,23 @@ fn a_segment_that_a_failed_write_has_ended_counts_as_filled_after_a_restart_too(
     assert_eq!(log.space.filled_octets(0), GEOMETRY.segment_octets);
     assert!(log.space.filled_octets(1) < GEOMETRY.segment_octets);
 }
+
+#[test]
+fn of_failed_writes_that_have_opened_segments_none_is_taken_for_damage() {
+    let (mut log, _) = open(create());
+    put(&mut log, Lane::Normal, message(1, 5_000, 1), 1);
+    log.disk_mut().failures = 3;
+    put(&mut log, Lane::Normal, message(2, 5_000, 1), 2);
+    put(&mut log, Lane::Normal, message(3, 5_000, 1), 3);
+    // The log is closed now, and its probe fails too.
+    settle(&mut log, NOW.plus_ms(2_000));
+    assert_eq!(log.status().write_errors, 3);
+    let mut octets = log.into_disk().octets;
+    // Of both headers nothing has arrived, and all of the batches.
+    for segment in [1, 2] {
+        octets[front(segment)..front(segment) + PAGE_OCTETS].fill(0);
+    }
+    for (found, report) in recover_both(&octets) {
+        assert_eq!((found, damage(&report)), (vec![id(1)], vec![]), "{report:?}");
+    }
+}
