@@ -12,6 +12,9 @@ pub(crate) struct MemoryDisk {
     /// What is not read.
     #[cfg(test)]
     pub(crate) bad: Vec<std::ops::Range<usize>>,
+    /// What the next reading gives wrong, and only that one.
+    #[cfg(test)]
+    pub(crate) slips: Vec<usize>,
 }
 
 impl MemoryDisk {
@@ -23,6 +26,8 @@ impl MemoryDisk {
             failures: 0,
             #[cfg(test)]
             bad: Vec::new(),
+            #[cfg(test)]
+            slips: Vec::new(),
         }
     }
 
@@ -50,7 +55,11 @@ impl Disk for MemoryDisk {
         if self.bad.iter().any(|bad| bad.start < range.end && range.start < bad.end) {
             return Err(DiskError::Device { action: "read", offset, reason: "on demand".to_owned() });
         }
-        into.copy_from_slice(&self.octets[range]);
+        into.copy_from_slice(&self.octets[range.start..range.end]);
+        #[cfg(test)]
+        for at in self.slips.extract_if(.., |at| range.contains(at)) {
+            into[at - range.start] ^= 1;
+        }
         Ok(())
     }
 

@@ -84,21 +84,29 @@ impl<D: Disk> Shelf<D> {
         if place.is_missing() {
             return Err(ReadError::Missing(sequence));
         }
-        let is_recent = self.recent.get(place).is_some();
-        if !is_recent {
+        if self.recent.get(place).is_none() {
             self.load(sequence, place)?;
+            if !self.is_as_written(place, kinds) {
+                // The disk, or the way to it, may have erred once; what is damaged is so the second time too.
+                self.load(sequence, place)?;
+                if !self.is_as_written(place, kinds) {
+                    return Err(damaged(sequence, place));
+                }
+            }
         }
         let octets = self.recent.get(place).unwrap_or_else(|| self.window.get(place));
+        body_of(octets, kinds).map(|(_, body)| body).ok_or_else(|| damaged(sequence, place))
+    }
+
+    /// Whether the window holds a record of one of `kinds` with its CRC. If not, it is read again by who asks for it next.
+    fn is_as_written(&self, place: Place, kinds: &[Kind]) -> bool {
         let salt = Salt::of_use(&self.secret, place.segment(), self.uses[place.segment() as usize]);
-        let is_checked = is_recent || self.window.checked.get() == place;
-        let body = body_of(octets, kinds)
-            .filter(|(header, body)| is_checked || header.body_crc.get() == salt.crc(body))
-            .map(|(_, body)| body);
-        if !is_recent {
-            self.window.checked.set(if body.is_some() { place } else { Place::default() });
-            self.window.is_damaged.set(body.is_none());
-        }
-        body.ok_or_else(|| damaged(sequence, place))
+        let is_good = self.window.checked.get() == place
+            || body_of(self.window.get(place), kinds)
+                .is_some_and(|(header, body)| header.body_crc.get() == salt.crc(body));
+        self.window.checked.set(if is_good { place } else { Place::default() });
+        self.window.is_damaged.set(!is_good);
+        is_good
     }
 
     /// Makes sure that the window holds a record.

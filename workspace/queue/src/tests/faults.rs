@@ -115,6 +115,23 @@ fn a_damaged_diagnostic_costs_its_words_and_never_the_message() {
 }
 
 #[test]
+fn what_the_disk_gives_wrong_once_is_not_lost() {
+    let mut log = with_one_message();
+    let envelope = octets_of(log.index.get(FIRST).unwrap().place);
+    let (envelope, words, chunk) = (envelope.end - 1, words(&log, 1).end - 1, chunk(&log, 2).end - 1);
+    log.disk_mut().slips = vec![chunk];
+    assert_eq!(read(&mut log, FIRST), content(1, 70_000));
+    log.disk_mut().slips = vec![envelope];
+    assert!(log.message(FIRST).is_ok());
+    log.disk_mut().slips = vec![envelope, words, chunk];
+    assert_eq!(churn(&mut log, NOW.plus_ms(500)), []);
+    assert_eq!(log.disk().slips, []);
+    assert!(log.status().moved_records > 0);
+    assert_eq!(read(&mut log, FIRST), content(1, 70_000));
+    assert_eq!(last_words(&mut log)[1], Some(diagnostic("busy")));
+}
+
+#[test]
 fn what_the_disk_does_not_read_for_a_while_is_moved_when_it_does() {
     let mut log = with_one_message();
     let now = NOW.plus_ms(500);
