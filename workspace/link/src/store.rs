@@ -258,6 +258,8 @@ impl ToStore<'_> {
     pub fn is_business_of(&self, role: Role) -> bool {
         match self {
             Self::Hello(_) => false,
+            // The room that is kept for outcomes, and for the reports that follow from them, is not for what strangers send.
+            Self::Append { lane: Lane::Outcome, .. } if role == Role::SmtpServer => false,
             Self::Append { records, .. } => records.iter().all(|record| record.is_business_of(role)),
             Self::Fetch { .. } | Self::Release { .. } | Self::Cancel { .. } => role.is_channel(),
             Self::Subscribe | Self::Mark { .. } | Self::Deliverable { .. } => role == Role::Qmgr,
@@ -624,5 +626,28 @@ impl Origin {
             Self::SelfTest => "self test",
             Self::Operator => "operator",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_of_strangers_does_not_travel_in_the_lane_of_outcomes() {
+        let message = MessageId([1; 16]);
+        let records =
+            [Append::Content { message, index: 0, octets: b"x" }, Append::DiscardPartial { message }];
+        for record in records {
+            let append =
+                |lane| ToStore::Append { lane, number: 1, records: vec![record.clone()].into(), peer: None };
+            for lane in [Lane::Urgent, Lane::Normal, Lane::NonUrgent] {
+                assert!(append(lane).is_business_of(Role::SmtpServer), "{lane:?}");
+            }
+            assert!(!append(Lane::Outcome).is_business_of(Role::SmtpServer));
+        }
+        let records = vec![Append::Content { message, index: 0, octets: b"x" }];
+        let report = ToStore::Append { lane: Lane::Outcome, number: 1, records: records.into(), peer: None };
+        assert!(report.is_business_of(Role::Housekeeper) && !report.is_business_of(Role::Channel));
     }
 }
