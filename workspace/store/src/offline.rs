@@ -5,11 +5,15 @@
 
 use crate::{StoreError, translate};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use sternpost_link::store::{Append, Lane, Refusal, Standing};
-use sternpost_message::MessageId;
+use sternpost_message::{MessageId, UnixMillis};
 use sternpost_platform::clock::Clock;
 use sternpost_platform::disk::{DiskBackend, LogDisk, open_log_disk};
 use sternpost_queue::{Log, LogEvent, Parameters};
+
+/// How long an answer is waited for while nothing is written: longer than a place that the disk does not read is asked again.
+const ANSWER_MAX_MS: u64 = 30_000;
 
 /// The number of a set, and what became of it.
 pub type Answer = (u64, Result<(), Refusal>);
@@ -18,6 +22,8 @@ pub type Answer = (u64, Result<(), Refusal>);
 pub struct OfflineLog {
     log: Log<LogDisk>,
     clock: Clock,
+    /// Sets without an answer.
+    sets_open: usize,
     /// Messages of whose content a part was not found.
     isolated: Vec<MessageId>,
     path: PathBuf,
@@ -41,7 +47,7 @@ impl OfflineLog {
         }
         let (log, report) = Log::open(disk, Parameters::default(), clock.now()).map_err(recover)?;
         let isolated = report.damaged_messages.iter().map(|(_, id)| *id).collect();
-        Ok(Self { log, clock, isolated, path: path.to_owned() })
+        Ok(Self { log, clock, sets_open: 0, isolated, path: path.to_owned() })
     }
 
     /// Where a message stands.
@@ -63,16 +69,19 @@ impl OfflineLog {
     pub fn append(&mut self, lane: Lane, records: Vec<Append<'_>>, number: u64) -> Result<(), Refusal> {
         let set = translate::set(records);
         let appended = self.log.append(self.clock.now(), translate::lane(lane), set, number);
-        appended.map_err(|error| translate::refusal(&error))
+        appended.map_err(|error| translate::refusal(&error))?;
+        self.sets_open += 1;
+        Ok(())
     }
 
-    /// Writes what waits, and waits for it. Gives the number of each set that was answered, with the refusal of one that was
-    /// refused.
+    /// Writes what waits, and waits for it; also, for a while, for what the log puts off. Gives the number of each set that was
+    /// answered, with the refusal of one that was refused.
     ///
     /// # Errors
     /// `Watch` when the end of a write cannot be waited for.
     pub fn settle(&mut self) -> Result<Vec<Answer>, StoreError> {
         let mut answers = Vec::new();
+        let until = self.clock.now().plus_ms(ANSWER_MAX_MS);
         loop {
             self.log.drive(self.clock.now());
             let mut is_quiet = true;
@@ -90,7 +99,12 @@ impl OfflineLog {
             if self.log.is_writing() {
                 self.log.disk().wait().map_err(StoreError::Watch)?;
             } else if is_quiet {
-                return Ok(answers);
+                let is_waited_for = |at: &UnixMillis| answers.len() < self.sets_open && *at <= until;
+                let Some(later) = self.log.wake_at().filter(is_waited_for) else {
+                    self.sets_open -= answers.len();
+                    return Ok(answers);
+                };
+                std::thread::sleep(Duration::from_millis(later.since_ms(self.clock.now())));
             }
         }
     }
@@ -105,6 +119,10 @@ impl OfflineLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sternpost_message::{
+        BodyType, Diagnostic, EnhancedStatus, Envelope, Mailbox, Outcome, Precedence, Recipient,
+        RecipientRange, ReversePath, Route, RouteIndex,
+    };
     use sternpost_queue::{Geometry, HEAD_OCTETS};
 
     #[test]
@@ -127,5 +145,51 @@ mod tests {
         log.append(Lane::Normal, vec![content], 7).unwrap();
         assert_eq!(log.settle().unwrap(), [(7, Ok(()))]);
         assert_eq!(log.standing(message), Standing::Partial);
+    }
+
+    #[test]
+    fn what_the_log_puts_off_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let geometry = Geometry { segment_octets: 1 << 20, segments: 8 };
+        std::fs::write(&path, vec![0; usize::try_from(geometry.octets()).unwrap()]).unwrap();
+        let disk = open_log_disk(&path, DiskBackend::Dsync, 0).unwrap();
+        drop(Log::create(disk, geometry, [7; 16]).unwrap());
+        let mut log = OfflineLog::take(&path).unwrap();
+        let message = MessageId([1; 16]);
+        let content = Append::Content { message, index: 0, octets: b"octets" };
+        log.append(Lane::Normal, vec![content, envelope(message)], 1).unwrap();
+        assert_eq!(log.settle().unwrap(), [(1, Ok(()))]);
+        let Standing::Living(sequence) = log.standing(message) else { panic!() };
+        let diagnostic = Diagnostic::own(EnhancedStatus::new(2, 0, 0), "done");
+        let everybody = RecipientRange { first: 0, count: 1 };
+        let outcomes = vec![(everybody, Outcome::Delivered(diagnostic))];
+        log.append(Lane::Outcome, vec![Append::Outcome { message: sequence, outcomes }], 2).unwrap();
+        assert_eq!(log.settle().unwrap(), [(2, Ok(()))]);
+        assert_eq!(log.standing(message), Standing::Dead);
+    }
+
+    fn envelope(message: MessageId) -> Append<'static> {
+        let recipient = Recipient {
+            address: Mailbox::parse("a@b.example").unwrap(),
+            route: RouteIndex(0),
+            notify: None,
+            original_recipient: None,
+        };
+        let envelope = Envelope {
+            sender: ReversePath::Null,
+            recipients: vec![recipient],
+            routes: vec![Route { channel: "smtp".into(), peer: "hub".into() }],
+            accepted_at: UnixMillis(0),
+            precedence: Precedence::Routine,
+            mt_priority: None,
+            body: BodyType::SevenBit,
+            smtputf8: false,
+            ret: None,
+            envelope_id: None,
+            source: "in".into(),
+            client: "127.0.0.1".into(),
+        };
+        Append::Envelope { message, envelope: Box::new(envelope), content_octets: 6, content_sha256: [0; 32] }
     }
 }
