@@ -26,7 +26,22 @@ pub(crate) fn print(text: &str) {
 
 /// Prints a value as JSON.
 pub(crate) fn print_json(value: &Value) {
-    print(&format!("{value:#}"));
+    print(&json(value));
+}
+
+/// A value as indented JSON. It is read at terminals too: control characters that may stand in a JSON text as they are (U+007F to
+/// U+009F) are escaped like the others.
+pub(crate) fn json(value: &Value) -> String {
+    let text = format!("{value:#}");
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\n' {
+            let _ = write!(out, "\\u{:04x}", u32::from(character));
+        } else {
+            out.push(character);
+        }
+    }
+    out
 }
 
 /// Rows below a header, in columns as wide as their widest cell. Control characters are shown as `\u{…}`: what came
@@ -128,6 +143,10 @@ mod tests {
     fn what_came_from_outside_does_not_drive_the_terminal() {
         assert_eq!(table(&["A"], &[vec!["\u{1b}[2J".into()]]), "A\n\\u{1b}[2J\n");
         assert_eq!(indented(&json!({"a": "x\ny"})), "a: x\\u{a}y\n");
+        let value = json!({"a\u{9b}2J": "\u{1b}[2J\u{7f}\u{9b}2J\n\u{e9}"});
+        let text = json(&value);
+        assert_eq!(text, "{\n  \"a\\u009b2J\": \"\\u001b[2J\\u007f\\u009b2J\\n\u{e9}\"\n}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 
     #[test]

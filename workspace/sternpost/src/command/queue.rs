@@ -271,7 +271,7 @@ fn print_detail(id: MessageId, detail: Option<&MessageDetail>, json: bool) -> Co
         return Ok(exit_code(false));
     };
     let value = detail_json(detail);
-    output::print(&if json { format!("{value:#}") } else { detail_text(&value) });
+    output::print(&if json { output::json(&value) } else { detail_text(&value) });
     Ok(exit_code(true))
 }
 

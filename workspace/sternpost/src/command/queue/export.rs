@@ -96,7 +96,7 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
             done.isolated_left_out
         );
     }
-    output::print(&if arguments.json { format!("{:#}", done.value()) } else { done.words(&arguments.to) });
+    output::print(&if arguments.json { output::json(&done.value()) } else { done.words(&arguments.to) });
     Ok(exit_code(done.failed.is_empty() && done.isolated_left_out == 0))
 }
 
@@ -226,7 +226,7 @@ impl Work<'_> {
             (self.place(name.id, "damaged.eml")?, self.place(name.id, "damaged.json")?)
         };
         let mut json = Writing::beside(&json_place).map_err(write_error(&json_place))?;
-        json.write_all(format!("{value:#}\n").as_bytes()).map_err(write_error(&json_place))?;
+        json.write_all(format!("{}\n", output::json(&value)).as_bytes()).map_err(write_error(&json_place))?;
         self.unsynced.extend([content.close_for(content_place), json.close_for(json_place)]);
         Ok((is_whole, remains.octets))
     }

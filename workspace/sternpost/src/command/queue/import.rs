@@ -133,9 +133,9 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
     let (wanted, failed) = gather(&arguments.from);
     let work = ask::on_loop(import(arguments, wanted, failed))?;
     for (path, why) in &work.failed {
-        eprintln!("error: {}: {}", path.display(), output::printable(why));
+        eprintln!("error: {}", output::printable(&format!("{}: {why}", path.display())));
     }
-    output::print(&if arguments.json { format!("{:#}", work.value()) } else { work.words() });
+    output::print(&if arguments.json { output::json(&work.value()) } else { work.words() });
     Ok(exit_code(work.failed.is_empty()))
 }
 

@@ -19,7 +19,7 @@ const UNREADABLE: u8 = 2;
 pub(super) fn verify(path: &Path, json: bool) -> CommandResult {
     match look(path) {
         Ok((value, is_good)) => {
-            output::print(&if json { format!("{value:#}") } else { text(path, &value, is_good) });
+            output::print(&if json { output::json(&value) } else { text(path, &value, is_good) });
             Ok(exit_code(is_good))
         }
         Err(error) => {
