@@ -516,6 +516,28 @@ fn damage_that_is_found_while_the_switch_runs_isolates_its_message_until_it_can_
 }
 
 #[test]
+fn what_is_found_damaged_by_an_export_is_exported_once() {
+    let switch = Switch::start(&site(nobody()));
+    let mut client = Client::greet(switch.address());
+    accept(&mut client, &["b@smtp.test"], &lines("damaged", 20_000));
+    accept(&mut client, &["b@smtp.test"], &lines("damaged too", 20_000));
+    accept(&mut client, &["b@smtp.test"], &lines("whole", LONGER_THAN_A_WINDOW));
+    let ids = ids(&switch);
+    let old = switch.kill("store");
+    wait_for("new store", || new_store(&switch, old));
+    for subject in ["damaged", "damaged too"] {
+        flip(&switch.log_path(), place(&switch.log_path(), subject, 300));
+    }
+    read_elsewhere(&switch, &ids[2]);
+    assert_eq!(switch.status()["store"]["isolated"], 0);
+    let folder = switch::new_home();
+    let exported = switch.ask(&["queue", "export", "--damaged", "--to", path(folder.path())]);
+    assert_eq!((&exported["exported"], &exported["damaged"]), (&ids[2..].into(), &ids[..2].into()));
+    assert_eq!(switch.status()["store"]["isolated"], 2);
+    assert_eq!(files(folder.path()).len(), 6);
+}
+
+#[test]
 fn a_message_whose_envelope_is_damaged_is_exported_without_it_and_discarded() {
     let switch = Switch::start(&site(nobody()));
     let content = lines("damaged", 20_000);

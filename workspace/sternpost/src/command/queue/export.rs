@@ -11,7 +11,7 @@ use crate::command::{CommandError, CommandResult, exit_code};
 use crate::output;
 use crate::place::{self, Writing, Written};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt;
@@ -125,7 +125,9 @@ async fn export(arguments: &Arguments) -> Result<Done, CommandError> {
         }
         let isolated = source.isolated().await?;
         if arguments.damaged {
-            for name in isolated {
+            // What was found damaged while it was exported with the living is there already.
+            let known: HashSet<_> = work.done.exported.iter().chain(&work.done.damaged).copied().collect();
+            for name in isolated.into_iter().filter(|name| !known.contains(&name.id)) {
                 work.export(&mut source, name).await?;
             }
         } else {
