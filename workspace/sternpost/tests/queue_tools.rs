@@ -654,6 +654,27 @@ fn a_partial_message_whose_sender_the_store_does_not_know_is_killed_as_others_ar
 }
 
 #[test]
+fn an_import_takes_nothing_over_from_a_partial_message_of_its_id() {
+    let switch = Switch::start(&site(nobody()));
+    accept(&mut Client::greet(switch.address()), &["b@smtp.test"], &lines("exported", 100_000));
+    let folder = switch::new_home();
+    let exported = ids(&switch).remove(0);
+    ends(&switch.command(&["queue", "export", "--to", path(folder.path())]), 0);
+    let client = in_the_middle(&switch, 200_000);
+    let id = id(&partial(&switch));
+    let file = |name: &str, ending: &str| folder.path().join(format!("{name}.{ending}"));
+    let content = fs::read(file(&exported, "eml")).expect("a file");
+    let words = fs::read_to_string(file(&exported, "json")).expect("a file");
+    fs::write(file(&id, "eml"), &content).expect("a file can be written");
+    fs::write(file(&id, "json"), words.replace(&exported, &id)).expect("a file can be written");
+    ends(&switch.command(&["queue", "import", path(&file(&id, "json"))]), 0);
+    let again = switch::new_home();
+    ends(&switch.command(&["queue", "export", "--to", path(again.path()), &id]), 0);
+    assert!(fs::read(again.path().join(format!("{id}.eml"))).expect("a file") == content);
+    drop(client);
+}
+
+#[test]
 fn content_of_which_nothing_more_comes_is_swept_after_the_time_that_the_bootstrap_says() {
     let smtp = sink();
     let home = switch::new_home();

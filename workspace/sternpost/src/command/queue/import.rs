@@ -170,6 +170,9 @@ async fn import(
     }
     work.uploads.settle(0).await.map_err(upload::unwrapped)?;
     work.take_answers().await?;
+    for (_, (path, ..)) in std::mem::take(&mut work.open) {
+        work.failed.push((path, "the log has not answered; run the command again".to_owned()));
+    }
     work.meter.clear();
     Ok(work)
 }
@@ -260,8 +263,12 @@ impl Work<'_> {
         let known = match standing {
             Standing::Living(_) | Standing::Isolated(_) => Some(Fate::Living),
             Standing::Dead => Some(Fate::Dead),
-            // What an import that was broken off has left is gone on with.
-            Standing::Partial | Standing::Unknown => None,
+            // A chunk that is there stays as it is: what is left of another attempt must not become a part of this message.
+            Standing::Partial => {
+                self.uploads.take_back(id).await.map_err(upload_error)?;
+                None
+            }
+            Standing::Unknown => None,
         };
         if let Some(fate) = known {
             self.fates.push((old, None, fate));
