@@ -225,9 +225,14 @@ impl<D: Disk, L: Wire> Service<D, L> {
             self.orders.insert(ticket, order);
         }
         let content = operators::only_content(&records);
+        let message = match records.first() {
+            Some(Append::Content { message, .. }) => Some(*message),
+            _ => None,
+        };
         let set = translate::set(records.into_owned());
         let appended = self.log.append(now, translate::lane(lane), set, ticket);
         if let (Err(AppendError::Full), Some(octets)) = (&appended, content) {
+            message.into_iter().for_each(|message| self.uploads.no_room(message));
             self.partials_refused(octets);
         }
         appended.map_err(|error| translate::refusal(&error))

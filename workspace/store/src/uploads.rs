@@ -21,7 +21,8 @@ const LOOK_AGAIN_MS: u64 = 250;
 struct Upload {
     /// None where an operator has discarded it before the store has heard of its sender.
     sender: Option<Sender>,
-    is_discarded: bool,
+    /// What else comes of it is refused so: an operator has discarded it, or the log had no room for a part of it.
+    refusal: Option<Refusal>,
     /// When it was last heard of.
     last_at: UnixMillis,
 }
@@ -66,7 +67,8 @@ impl Uploads {
         }
     }
 
-    /// A client appends. Notes who sends content without envelope, and refuses what an operator has discarded meanwhile.
+    /// A client appends. Notes who sends content without envelope, and refuses what an operator has discarded meanwhile or what
+    /// lacks a part that was refused.
     pub(crate) fn append<D: Disk>(
         &mut self,
         client: ClientId,
@@ -81,7 +83,7 @@ impl Uploads {
             self.make_room(log);
             let peer = peer.chars().take(PEER_CHARACTERS_MAX).collect::<String>().into_boxed_str();
             let sender = Some(Sender { client, lane, peer });
-            self.by_message.insert(*message, Upload { sender, is_discarded: false, last_at: now });
+            self.by_message.insert(*message, Upload { sender, refusal: None, last_at: now });
         }
         if self.by_message.is_empty() {
             return Ok(());
@@ -113,7 +115,7 @@ impl Uploads {
         let partials = usize::try_from(log.status().partials).unwrap_or(usize::MAX);
         if self.by_message.len() >= partials.saturating_mul(2).saturating_add(UPLOADS_SPARE) {
             let known: rustc_hash::FxHashSet<_> = log.partials().map(|partial| partial.message).collect();
-            let is_refused = |upload: &Upload| upload.is_discarded && upload.sender.is_some();
+            let is_refused = |upload: &Upload| upload.refusal.is_some() && upload.sender.is_some();
             self.by_message.retain(|message, upload| is_refused(upload) || known.contains(message));
         }
     }
@@ -121,8 +123,8 @@ impl Uploads {
     /// More of a message has come, of which some is there: unless that is so no longer.
     fn goes_on<D: Disk>(&mut self, message: MessageId, log: &Log<D>, now: UnixMillis) -> Result<(), Refusal> {
         let Some(upload) = self.by_message.get_mut(&message) else { return Ok(()) };
-        if upload.is_discarded {
-            return Err(Refusal::Discarded);
+        if let Some(refusal) = &upload.refusal {
+            return Err(refusal.clone());
         }
         let pause_ms = now.since_ms(upload.last_at);
         if pause_ms >= self.timeout_ms && !log.partials().any(|partial| partial.message == message) {
@@ -137,15 +139,22 @@ impl Uploads {
     /// An operator discards a partial message: what else comes of it is refused. Gives the lane in which it comes, behind
     /// which its end must go.
     pub(crate) fn discard(&mut self, message: MessageId, now: UnixMillis) -> Option<Lane> {
-        let unknown = Upload { sender: None, is_discarded: false, last_at: now };
+        let unknown = Upload { sender: None, refusal: None, last_at: now };
         let upload = self.by_message.entry(message).or_insert(unknown);
-        upload.is_discarded = true;
+        upload.refusal = Some(Refusal::Discarded);
         upload.sender.as_ref().map(|sender| sender.lane)
+    }
+
+    /// The log has no room for this part of a message: those behind it are missed by nobody.
+    pub(crate) fn no_room(&mut self, message: MessageId) {
+        if let Some(upload) = self.by_message.get_mut(&message) {
+            upload.refusal.get_or_insert(Refusal::Full);
+        }
     }
 
     /// The client's link has ended: nothing more comes of what was discarded.
     pub(crate) fn lost(&mut self, client: ClientId) {
-        self.by_message.retain(|_, upload| !upload.is_discarded || !upload.is_sent_by(client));
+        self.by_message.retain(|_, upload| upload.refusal.is_none() || !upload.is_sent_by(client));
     }
 
     pub(crate) fn peer(&self, message: MessageId) -> Option<&str> {
@@ -206,14 +215,35 @@ mod tests {
     use sternpost_platform::disk::{DiskBackend, open_log_disk};
     use sternpost_queue::Geometry;
 
-    #[test]
-    fn what_was_discarded_stays_so_for_its_sender_and_may_be_begun_anew_by_another() {
-        let file = tempfile::NamedTempFile::new().unwrap();
+    fn log(file: &tempfile::NamedTempFile) -> Log<sternpost_platform::disk::LogDisk> {
         let geometry = Geometry { segment_octets: 1 << 20, segments: 8 };
         file.as_file().set_len(geometry.octets() + sternpost_queue::HEAD_OCTETS).unwrap();
         let disk = open_log_disk(file.path(), DiskBackend::Dsync, 0).unwrap();
         let disk = Log::create(disk, geometry, [7; 16]).unwrap();
-        let (log, _) = Log::open(disk, Parameters::default(), UnixMillis(0)).unwrap();
+        Log::open(disk, Parameters::default(), UnixMillis(0)).unwrap().0
+    }
+
+    #[test]
+    fn a_message_of_which_a_part_was_refused_is_refused_for_the_same_reason() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (log, now) = (log(&file), UnixMillis(1_000));
+        let mut uploads = Uploads::new(&Parameters::default());
+        let take = |uploads: &mut Uploads, index| {
+            let content = [Append::Content { message: MessageId([1; 16]), index, octets: b"x" }];
+            uploads.append(ClientId(1), Lane::Normal, &content, Some("192.0.2.1:4711"), (&log, now))
+        };
+        assert_eq!(take(&mut uploads, 0), Ok(()));
+        uploads.no_room(MessageId([1; 16]));
+        assert_eq!(take(&mut uploads, 1), Err(Refusal::Full));
+        let end = [Append::DiscardPartial { message: MessageId([1; 16]) }];
+        assert_eq!(uploads.append(ClientId(1), Lane::Normal, &end, None, (&log, now)), Ok(()));
+        assert!(uploads.by_message.is_empty());
+    }
+
+    #[test]
+    fn what_was_discarded_stays_so_for_its_sender_and_may_be_begun_anew_by_another() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log = log(&file);
         let mut uploads = Uploads::new(&Parameters::default());
         let (sender, another, now) = (ClientId(1), ClientId(2), UnixMillis(1_000));
         let take = |uploads: &mut Uploads, client, id: u8, index| {
