@@ -1,34 +1,44 @@
-//! A whole life of a log from one seed: mail, outcomes, large content, restarts, cut power, failed writes, reclaim.
+//! A whole life of a log from one seed: mail, outcomes, large content, restarts, cut power, every fault of the disk, reclaim.
 //!
-//! Beside the log runs a model of what was promised. Whatever the disk does, the log has to keep the promises:
-//! mail that was acknowledged is there once and unchanged, what is durably dead stays dead, what is durably terminal
-//! stays terminal, nothing that was never appended appears, and opening twice finds the same.
+//! Beside the log runs a model of what was promised. Whatever the disk does, the log has to keep the promises: they stand in
+//! `invariants`. Here one process drives the log itself; the whole switch around it lives in [`switch`](crate::switch).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::ops::Range;
 
 use sternpost_message::{
-    Diagnostic, EnhancedStatus, ErrorScope, MessageId, MessageSequence, Outcome, RecipientRange,
-    RecipientState, UnixMillis,
+    Diagnostic, EnhancedStatus, ErrorScope, MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis,
 };
 use sternpost_queue::{
-    Append, AppendError, AppendSet, Geometry, Lane, Log, LogEvent, MessageFacts, Parameters, PartialFacts,
-    SEGMENT_OCTETS_MIN, inspect,
+    Alarm, Append, AppendError, AppendSet, Geometry, Lane, Log, LogEvent, OpenError, Parameters,
+    RecoveryReport, SEGMENT_OCTETS_MIN,
 };
 
-use crate::disk::FaultyDisk;
-use crate::model::{Message, Model, envelope};
+use crate::disk::{Closed, FaultCounts, FaultyDisk, Habits, Medium, WriteFault};
+use crate::format;
+use crate::invariants;
+use crate::ledger::Ledger;
+use crate::model::{Message, Model, ReportOf, envelope};
+use crate::opening;
 use crate::random::Random;
+use crate::trace::{Trace, Tracing};
+use crate::wear;
 
 /// How a history differs from the ordinary one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// The disk acknowledges writes that it has not made durable.
-    pub lying_disk: bool,
+    /// The disk is not as good as it should be: what the tests of the test are about.
+    pub habits: Habits,
+    /// Which lines are wanted of what happens.
+    pub tracing: Tracing,
 }
 
 /// What happened, to show that a history was worth its while.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
+    /// Histories.
+    pub histories: u64,
     /// Messages acknowledged.
     pub acknowledged: u64,
     /// Messages that died.
@@ -37,6 +47,8 @@ pub struct Summary {
     pub power_cuts: u64,
     /// Times that it was cut with a write under way.
     pub cuts_in_flight: u64,
+    /// Times that the process was killed.
+    pub kills: u64,
     /// Times that the log was opened.
     pub opened: u64,
     /// Torn last batches that recovery dropped.
@@ -45,17 +57,80 @@ pub struct Summary {
     pub segments_by_index: u64,
     /// Records that reclaim moved.
     pub moved: u64,
-    /// Writes that failed.
+    /// Sets that a failed write took along.
     pub failed_writes: u64,
     /// Appends refused because the log was full.
     pub full: u64,
+    /// Messages that a damage may have concerned.
+    pub hit: u64,
+    /// What the disk did.
+    pub faults: FaultCounts,
+}
+
+impl Summary {
+    /// Crashes: losses of power and deaths of the process.
+    #[must_use]
+    pub const fn crashes(&self) -> u64 {
+        self.power_cuts + self.kills
+    }
+
+    /// Both.
+    pub const fn add(&mut self, other: &Self) {
+        self.histories += other.histories;
+        self.acknowledged += other.acknowledged;
+        self.dead += other.dead;
+        self.power_cuts += other.power_cuts;
+        self.cuts_in_flight += other.cuts_in_flight;
+        self.kills += other.kills;
+        self.opened += other.opened;
+        self.torn += other.torn;
+        self.segments_by_index += other.segments_by_index;
+        self.moved += other.moved;
+        self.failed_writes += other.failed_writes;
+        self.full += other.full;
+        self.hit += other.hit;
+        self.faults.add(&other.faults);
+    }
+
+    /// What is to happen often, by name.
+    #[must_use]
+    pub fn classes(&self) -> Vec<(&'static str, u64)> {
+        let own = [
+            ("power cuts", self.power_cuts),
+            ("power cuts in a write", self.cuts_in_flight),
+            ("kills", self.kills),
+            ("torn tails", self.torn),
+            ("segments recovered by their index", self.segments_by_index),
+            ("records moved", self.moved),
+            ("sets refused with a failed write", self.failed_writes),
+            ("sets refused by a full log", self.full),
+        ];
+        own.into_iter().chain(self.faults.classes()).collect()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let classes: Vec<_> = self.classes().iter().map(|(name, count)| format!("{count} {name}")).collect();
+        write!(
+            f,
+            "{} histories: {} crashes, {} openings, {} messages acknowledged, {} died; {}; {} messages that a damage may have concerned",
+            self.histories,
+            self.crashes(),
+            self.opened,
+            self.acknowledged,
+            self.dead,
+            classes.join(", "),
+            self.hit
+        )
+    }
 }
 
 /// What a ticket stands for.
 enum Ticket {
     Content(MessageId),
-    Message(MessageId),
-    Outcome,
+    Message(MessageId, Option<(MessageId, Vec<(RecipientRange, Outcome)>)>),
+    Outcome(MessageId, Vec<(RecipientRange, Outcome)>),
     Discard(MessageId),
 }
 
@@ -68,6 +143,8 @@ struct Upload {
 
 struct Driver {
     random: Random,
+    medium: Medium,
+    ledger: Ledger,
     log: Option<Log<FaultyDisk>>,
     now: UnixMillis,
     model: Model,
@@ -76,10 +153,19 @@ struct Driver {
     next_ticket: u64,
     next_id: u64,
     summary: Summary,
-    octets: usize,
+    trace: Trace,
+    /// The disk damages what it has made durable.
+    is_harmful: bool,
 }
 
 const CHUNK: usize = 16_000;
+
+fn parameters() -> Parameters {
+    Parameters { recent_content_octets_max: 100_000, ..Parameters::default() }
+}
+
+/// Openings that find a sector unreadable, a second apart, until the store does without it.
+const OPENINGS_MAX: u32 = 8;
 
 /// Lives through the history of `seed`.
 ///
@@ -91,42 +177,60 @@ pub fn history(seed: u64, options: Options) -> Result<Summary, String> {
     let segments = u32::try_from(8 + random.below(5)).map_err(|error| error.to_string())?;
     let geometry = Geometry { segment_octets, segments };
     let octets = usize::try_from(geometry.octets()).map_err(|error| error.to_string())?;
-    let mut disk =
-        Log::create(FaultyDisk::new(octets, random.next()), geometry, [random.next().to_le_bytes()[0]; 16])
-            .map_err(|error| error.to_string())?;
-    if options.lying_disk {
-        disk.lie();
-    }
+    let medium = Medium::new(octets, random.next());
+    let disk = medium.open().map_err(|closed| format!("a new disk is {closed:?}"))?;
+    let disk = Log::create(disk, geometry, [random.next().to_le_bytes()[0]; 16])
+        .map_err(|error| error.to_string())?;
+    drop(disk);
+    medium.set_habits(options.habits);
+    let is_harmful = random.chance(50);
     let mut driver = Driver {
         random,
+        medium,
+        ledger: Ledger::default(),
         log: None,
         now: UnixMillis(1_000_000),
-        model: Model::default(),
+        model: Model { alarmed: Some(BTreeSet::new()), ..Model::default() },
         tickets: HashMap::new(),
         uploads: Vec::new(),
         next_ticket: 1,
         next_id: 1,
         summary: Summary::default(),
-        octets,
+        trace: Trace::new(options.tracing),
+        is_harmful,
     };
-    driver.open(disk)?;
-    for _ in 0..driver.random.below(500) + 300 {
-        driver.step()?;
+    match driver.live() {
+        Ok(()) => Ok(driver.summary),
+        Err(why) => {
+            let lines: Vec<String> = driver.trace.into_lines().collect();
+            Err(if lines.is_empty() { why } else { format!("{}\n{why}", lines.join("\n")) })
+        }
     }
-    driver.cut_power()?;
-    driver.settle()?;
-    driver.check_all_content()?;
-    driver.summary.moved += driver.log().status().moved_records;
-    Ok(driver.summary)
 }
 
 impl Driver {
+    fn live(&mut self) -> Result<(), String> {
+        self.open()?;
+        for _ in 0..self.random.below(500) + 300 {
+            self.step()?;
+        }
+        self.medium.heal();
+        self.cut_power()?;
+        self.settle()?;
+        self.check_all_content()?;
+        self.summary.moved += self.log().status().moved_records;
+        self.summary.histories = 1;
+        self.summary.faults = self.medium.counts();
+        self.summary.hit = self.model.messages.values().filter(|message| message.is_hit).count() as u64;
+        Ok(())
+    }
+
     fn log(&mut self) -> &mut Log<FaultyDisk> {
         self.log.as_mut().expect("a log is open between two restarts")
     }
 
     fn step(&mut self) -> Result<(), String> {
-        self.now = self.now.plus_ms(self.random.below(30));
+        self.pass(self.random.clone().below(30));
         match self.random.below(1000) {
             0..300 => self.append_message(),
             300..340 => self.begin_upload(),
@@ -135,17 +239,91 @@ impl Driver {
             740..760 => self.append_report(),
             760..770 => self.repeat_message(),
             770..780 => self.discard_partial(),
-            780..960 => self.drive()?,
-            960..970 => self.read_one()?,
-            970..976 => {
-                let writes = u32::from(self.random.chance(30)) + 1;
-                self.log().disk_mut().fail(writes);
-            }
+            780..950 => self.drive()?,
+            950..960 => self.read_one()?,
+            960..976 => self.trouble()?,
             976..986 => self.cut_power()?,
             986..990 => self.end_process()?,
             _ => self.settle()?,
         }
         Ok(())
+    }
+
+    /// Time goes on, for the device too.
+    fn pass(&mut self, ms: u64) {
+        self.now = self.now.plus_ms(ms);
+        self.medium.advance(self.now);
+        self.take_landed();
+    }
+
+    fn take_landed(&mut self) {
+        let (landed, harmed) = self.medium.take_landed();
+        for write in &landed {
+            let spoken = self.ledger.wrote(write);
+            self.trace.note(self.now, || {
+                let (offset, octets) = (write.offset, write.octets.len());
+                let headers: Vec<_> = format::read_write(&write.octets)
+                    .batches
+                    .iter()
+                    .map(|batch| (batch.use_number, batch.sequence, batch.start_use))
+                    .collect();
+                format!(
+                    "landed {octets} at {offset}, certain: {}, (use, sequence, start) {headers:?}: {}",
+                    write.is_certain,
+                    format::speech(&spoken)
+                )
+            });
+        }
+        for place in harmed {
+            self.harm(&place);
+        }
+    }
+
+    // What goes wrong.
+
+    fn trouble(&mut self) -> Result<(), String> {
+        let trouble = self.random.below(if self.is_harmful { 16 } else { 11 });
+        self.trace.note(self.now, || format!("trouble {trouble}"));
+        match trouble {
+            0..3 => {
+                let fault = [WriteFault::Torn, WriteFault::Sync, WriteFault::Full][self.random.place(3)];
+                for _ in 0..=u64::from(self.random.chance(30)) {
+                    self.medium.arm(fault);
+                }
+            }
+            3..5 => self.medium.arm(WriteFault::Sync),
+            5 => self.medium.arm(WriteFault::Stall(1000 + self.random.below(60_000))),
+            6 => self.medium.fail_for_ever(true),
+            7..10 => self.medium.fail_for_ever(false),
+            10 => drop(wear::fail_reads(&mut self.random, &self.ledger, &self.medium, false)),
+            11..13 => self.medium.arm(WriteFault::Misdirected),
+            13 => {
+                let place = wear::rot(&mut self.random, &self.ledger, &self.medium);
+                self.harm_if(place);
+            }
+            14 => {
+                let place = wear::rot_superblock(&mut self.random, &self.medium);
+                self.harm_if(place);
+            }
+            _ => {
+                let place = wear::fail_reads(&mut self.random, &self.ledger, &self.medium, true);
+                self.harm_if(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// A place was damaged, or none.
+    fn harm_if(&mut self, place: Option<Range<u64>>) {
+        if let Some(place) = place {
+            self.harm(&place);
+        }
+    }
+
+    fn harm(&mut self, place: &Range<u64>) {
+        let hit = self.ledger.harm(place);
+        self.trace.note(self.now, || format!("harm at {place:?}: {hit:?}"));
+        self.model.hit(hit.messages, hit.is_tail);
     }
 
     // What is appended.
@@ -161,10 +339,10 @@ impl Driver {
     /// Content: noise, or a true copy of what stands on the disk, batches and all.
     fn content(&mut self, octets: usize) -> Vec<u8> {
         if self.random.chance(30) {
-            let pages = self.octets / 4096 - octets.div_ceil(4096) - 1;
+            let pages = self.medium.octets() / 4096 - octets.div_ceil(4096) - 1;
             let offset = self.random.place(pages) * 4096;
             let shift = if self.random.chance(50) { 0 } else { self.random.place(4096) };
-            return self.log().disk().octets_at(offset + shift, octets).to_vec();
+            return self.medium.octets_at(offset + shift, octets);
         }
         self.random.octets(octets)
     }
@@ -173,7 +351,8 @@ impl Driver {
         let id = self.new_id();
         let content = self.content(octets);
         let recipients = if self.random.chance(10) { 1 + self.random.place(40) } else { 1 };
-        self.model.messages.insert(id, Message::new(content, recipients));
+        let envelope = envelope(recipients, self.now);
+        self.model.messages.insert(id, Message::new(content, envelope));
         id
     }
 
@@ -184,10 +363,10 @@ impl Driver {
             .collect()
     }
 
-    fn envelope(&self, id: MessageId, message: &Message) -> Append<'static> {
+    fn envelope(id: MessageId, message: &Message) -> Append<'static> {
         Append::Envelope {
             message: id,
-            envelope: envelope(message.states.len(), self.now),
+            envelope: message.envelope.clone(),
             content_octets: message.content.len() as u64,
             content_sha256: message.sha256,
         }
@@ -218,9 +397,9 @@ impl Driver {
         let id = self.new_message(octets);
         let message = &self.model.messages[&id];
         let mut records = Self::chunks(message, id);
-        records.push(self.envelope(id, message));
+        records.push(Self::envelope(id, message));
         let lane = self.lane();
-        if self.append(lane, records, Ticket::Message(id)) {
+        if self.append(lane, records, Ticket::Message(id, None)) {
             self.model.appended(id);
         }
     }
@@ -242,12 +421,12 @@ impl Driver {
         let Upload { id, lane, next } = self.uploads[at];
         let message = &self.model.messages[&id];
         let chunks = Self::chunks(message, id);
-        let envelope = self.envelope(id, message);
+        let envelope = Self::envelope(id, message);
         let is_last = next + 1 >= chunks.len();
         let mut records: Vec<Append<'static>> = chunks.into_iter().skip(next).take(1).collect();
         let ticket = if is_last {
             records.push(envelope);
-            Ticket::Message(id)
+            Ticket::Message(id, None)
         } else {
             Ticket::Content(id)
         };
@@ -268,13 +447,13 @@ impl Driver {
         let Some(id) = self.model.any_accepted(&mut self.random) else { return };
         let message = &self.model.messages[&id];
         let mut records = Self::chunks(message, id);
-        records.push(self.envelope(id, message));
-        self.append(Lane::Normal, records, Ticket::Message(id));
+        records.push(Self::envelope(id, message));
+        self.append(Lane::Normal, records, Ticket::Message(id, None));
     }
 
     fn append_outcome(&mut self) -> Result<(), String> {
         let Some((id, sequence)) = self.model.any_living(&mut self.random) else { return self.drive() };
-        let recipients = self.model.messages[&id].states.len();
+        let recipients = self.model.messages[&id].recorded.len();
         let first = self.random.place(recipients);
         let count = 1 + self.random.place(recipients - first);
         let outcome = self.outcome();
@@ -284,8 +463,8 @@ impl Driver {
         };
         let outcomes = vec![(range, outcome)];
         let records = vec![Append::Outcome { message: sequence, outcomes: outcomes.clone() }];
-        if self.append(Lane::Outcome, records, Ticket::Outcome) {
-            self.model.in_doubt(id, outcomes);
+        if self.append(Lane::Outcome, records, Ticket::Outcome(id, outcomes.clone())) {
+            self.model.in_doubt(id, &outcomes);
         }
         Ok(())
     }
@@ -309,14 +488,15 @@ impl Driver {
         let report = self.new_message(500);
         let message = &self.model.messages[&report];
         let mut records = Self::chunks(message, report);
-        records.push(self.envelope(report, message));
+        records.push(Self::envelope(report, message));
         let outcome = Outcome::Reported { report: Some(report), why: String::new() };
-        let outcomes = vec![(RecipientRange { first: recipient, count: 1 }, outcome)];
+        let first = u32::try_from(recipient).expect("an envelope has few recipients");
+        let outcomes = vec![(RecipientRange { first, count: 1 }, outcome)];
         records.push(Append::Outcome { message: sequence, outcomes: outcomes.clone() });
-        if self.append(Lane::Outcome, records, Ticket::Message(report)) {
+        if self.append(Lane::Outcome, records, Ticket::Message(report, Some((id, outcomes.clone())))) {
             self.model.appended(report);
-            self.model.reports(id, report, recipient);
-            self.model.in_doubt(id, outcomes);
+            self.model.reports(report, vec![ReportOf { message: id, recipient, is_delay: false }]);
+            self.model.in_doubt(id, &outcomes);
         }
     }
 
@@ -324,8 +504,8 @@ impl Driver {
         // A chunk that still waits in another lane would begin the partial message anew.
         let mut busy: Vec<MessageId> = self.uploads.iter().map(|upload| upload.id).collect();
         busy.extend(self.tickets.values().filter_map(|ticket| match ticket {
-            Ticket::Content(id) | Ticket::Message(id) => Some(*id),
-            Ticket::Outcome | Ticket::Discard(_) => None,
+            Ticket::Content(id) | Ticket::Message(id, _) => Some(*id),
+            Ticket::Outcome(..) | Ticket::Discard(_) => None,
         }));
         let partial = self.log().partials().map(|partial| partial.message).find(|id| !busy.contains(id));
         if let Some(message) = partial {
@@ -338,13 +518,15 @@ impl Driver {
     fn drive(&mut self) -> Result<(), String> {
         let now = self.now;
         self.log().drive(now);
+        self.take_landed();
         self.take_events()
     }
 
     /// Drives until all is answered.
     fn settle(&mut self) -> Result<(), String> {
         for _ in 0..2000 {
-            self.now = self.now.plus_ms(100);
+            let until = self.medium.wake_at().map_or(100, |at| at.since_ms(self.now).max(100));
+            self.pass(until);
             self.drive()?;
             if self.tickets.is_empty() && !self.log().is_writing() {
                 return Ok(());
@@ -364,6 +546,7 @@ impl Driver {
                 }
                 LogEvent::Committed { ticket } => self.committed(ticket)?,
                 LogEvent::Refused { ticket, error } => self.refused(ticket, &error)?,
+                LogEvent::Alarm(Alarm::Unreadable { message, .. }) => self.alarm(message)?,
                 LogEvent::Alarm(_) => {}
             }
         }
@@ -373,11 +556,18 @@ impl Driver {
     fn committed(&mut self, ticket: u64) -> Result<(), String> {
         self.model.refusals_are_final();
         match self.tickets.remove(&ticket).ok_or_else(|| format!("ticket {ticket} is answered twice"))? {
-            Ticket::Message(id) => {
+            Ticket::Message(id, of) => {
                 self.summary.acknowledged += 1;
+                if let Some((of, outcomes)) = of {
+                    self.model.no_longer_in_doubt(of, &outcomes);
+                }
                 self.model.acknowledged(id)
             }
-            Ticket::Outcome | Ticket::Content(_) => Ok(()),
+            Ticket::Outcome(id, outcomes) => {
+                self.model.no_longer_in_doubt(id, &outcomes);
+                Ok(())
+            }
+            Ticket::Content(_) => Ok(()),
             Ticket::Discard(id) => {
                 let is_there = self.log().partials().any(|partial| partial.message == id);
                 if is_there { Err(format!("{id} was discarded and is there")) } else { Ok(()) }
@@ -389,10 +579,9 @@ impl Driver {
         let ticket =
             self.tickets.remove(&ticket).ok_or_else(|| format!("ticket {ticket} is answered twice"))?;
         match ticket {
-            Ticket::Message(id) => self.model.refused(id),
-            Ticket::Content(_) => {}
+            Ticket::Message(id, _) => self.model.refused(id),
             // A refused outcome may still be found on the disk after a restart; until then nothing came of it.
-            Ticket::Outcome | Ticket::Discard(_) => {}
+            Ticket::Content(_) | Ticket::Outcome(..) | Ticket::Discard(_) => {}
         }
         if matches!(error, AppendError::Disk(_)) {
             self.summary.failed_writes += 1;
@@ -400,138 +589,113 @@ impl Driver {
         Ok(())
     }
 
+    /// The log itself has found that something of a message is lost.
+    fn alarm(&mut self, id: MessageId) -> Result<(), String> {
+        self.model.alarmed.get_or_insert_default().insert(id);
+        let message = self.model.get(id)?;
+        if message.is_hit { Ok(()) } else { Err(format!("{id} is said to be lost and was not hit")) }
+    }
+
     fn read_one(&mut self) -> Result<(), String> {
         let Some((id, sequence)) = self.model.any_living(&mut self.random) else { return Ok(()) };
         let message = self.model.messages[&id].clone();
-        self.check_content(sequence, &message)
+        self.check_content(id, sequence, &message)
     }
 
-    fn check_content(&mut self, sequence: MessageSequence, message: &Message) -> Result<(), String> {
-        let mut octets = vec![0; message.content.len() + 1];
-        let mut done = 0;
-        loop {
-            let piece = (1 + self.random.place(20_000)).min(octets.len() - done);
-            let target = &mut octets[done..done + piece];
-            let log = self.log.as_mut().expect("a log is open between two restarts");
-            let read = log.read_content(sequence, done as u64, target);
-            match read.map_err(|error| format!("content of {sequence}: {error}"))? {
-                0 => break,
-                count => done += count,
-            }
+    fn check_content(
+        &mut self,
+        id: MessageId,
+        sequence: MessageSequence,
+        message: &Message,
+    ) -> Result<(), String> {
+        let log = self.log.as_mut().expect("a log is open between two restarts");
+        if message.is_hit && log.find(id) != Some(sequence) {
+            return Ok(());
         }
-        if octets[..done] == message.content[..] {
-            Ok(())
-        } else {
-            Err(format!("content of {sequence} is not what came in"))
-        }
+        opening::invariant_content_is_what_came_in(log, &mut self.random, sequence, message)
     }
 
     fn check_all_content(&mut self) -> Result<(), String> {
         for (id, sequence) in self.model.living() {
             let message = self.model.messages[&id].clone();
-            self.check_content(sequence, &message)?;
+            self.check_content(id, sequence, &message)?;
         }
         Ok(())
     }
 
+    // Ends and beginnings.
+
     fn cut_power(&mut self) -> Result<(), String> {
         self.summary.power_cuts += 1;
         self.summary.cuts_in_flight += u64::from(self.log().is_writing());
-        self.summary.moved += self.log().status().moved_records;
-        let mut disk = self.log.take().expect("a log is open between two restarts").into_disk();
-        disk.cut_power();
-        self.open(disk)
+        self.trace.note(self.now, || "the power is cut");
+        self.end();
+        self.medium.cut_power();
+        self.take_landed();
+        self.open()
     }
 
     fn end_process(&mut self) -> Result<(), String> {
+        self.summary.kills += 1;
+        self.trace.note(self.now, || "the process is killed");
+        self.end();
+        self.open()
+    }
+
+    fn end(&mut self) {
         self.summary.moved += self.log().status().moved_records;
-        let mut disk = self.log.take().expect("a log is open between two restarts").into_disk();
-        disk.end_process();
-        self.open(disk)
+        self.log = None;
+        self.tickets.clear();
+        self.uploads.clear();
+    }
+
+    /// The device, once the last write of the last process has ended and it syncs.
+    fn device(&mut self) -> FaultyDisk {
+        loop {
+            match self.medium.open() {
+                Ok(disk) => return disk,
+                Err(Closed::Locked) => {
+                    let until = self.medium.wake_at().map_or(1, |at| at.since_ms(self.now));
+                    self.pass(until);
+                }
+                // Somebody has put the cable right.
+                Err(Closed::Sync) => self.medium.fail_for_ever(false),
+            }
+        }
+    }
+
+    /// Opens the log as the store does: a disk that does not read is tried again, and at last done without.
+    fn open_log(&mut self) -> Result<(Log<FaultyDisk>, RecoveryReport), String> {
+        let mut parameters = parameters();
+        for opening in 1.. {
+            parameters.isolates_unreadable = opening >= OPENINGS_MAX;
+            let disk = self.device();
+            match Log::open(disk, parameters, self.now) {
+                Err(OpenError::Disk(_)) if opening < OPENINGS_MAX => self.pass(1000),
+                opened => return opened.map_err(|error| error.to_string()),
+            }
+        }
+        Err("there are enough numbers".to_owned())
     }
 
     /// Opens the log and compares what it finds with what was promised.
-    fn open(&mut self, disk: FaultyDisk) -> Result<(), String> {
+    fn open(&mut self) -> Result<(), String> {
         self.summary.opened += 1;
-        self.tickets.clear();
-        self.uploads.clear();
-        let mut disk = disk;
-        let read_only = inspect(ByReference(&mut disk), &mut |_| {}).map_err(|error| error.to_string())?;
-        let seen: Vec<MessageFacts> = read_only.messages().collect();
-        let seen_partials = by_name(read_only.partials());
-        let parameters = Parameters { recent_content_octets_max: 100_000, ..Parameters::default() };
-        let (log, report) = Log::open(disk, parameters, self.now).map_err(|error| error.to_string())?;
+        let (mut log, report) = self.open_log()?;
         self.summary.torn += u64::from(report.torn_tail.is_some());
-        if !report.damage.is_empty() || !report.damaged_messages.is_empty() {
-            return Err(format!("recovery found damage where none was done: {report:?}"));
-        }
-        let found: Vec<MessageFacts> = log.messages_from(MessageSequence(0)).collect();
-        // One has read every batch, the other one the indexes.
-        if found != seen || by_name(log.partials()) != seen_partials {
-            return Err("two recoveries of one disk found different mail".to_owned());
-        }
-        self.summary.segments_by_index += report.segments_by_index;
+        self.trace.note(self.now, || format!("opened: {report:?}"));
+        let found = opening::found(&mut log, report)?;
         self.log = Some(log);
-        let mut details = BTreeMap::new();
-        for facts in found {
-            let detail =
-                self.log().message(facts.sequence).map_err(|error| format!("{}: {error}", facts.id))?;
-            let detail = detail.ok_or_else(|| format!("{} lives and is not there", facts.id))?;
-            details.insert(facts.id, detail);
+        self.summary.segments_by_index += found.report.segments_by_index;
+        invariants::after_opening(&self.model, &found)?;
+        opening::invariant_indexes_say_what_records_say(&self.medium, &self.model, &found)?;
+        if self.random.chance(25) {
+            opening::invariant_recovery_is_idempotent(&self.medium, &found, parameters(), self.now)?;
         }
-        let partials: Vec<MessageId> = self.log().partials().map(|partial| partial.message).collect();
-        self.model.recovered(&details, &partials)?;
+        self.model.adopt(&found, &BTreeSet::new());
         if self.random.chance(25) {
             self.check_all_content()?;
         }
         Ok(())
     }
-}
-
-fn by_name(partials: impl Iterator<Item = PartialFacts>) -> BTreeMap<MessageId, PartialFacts> {
-    partials.map(|partial| (partial.message, partial)).collect()
-}
-
-/// Lends a disk to an inspection.
-struct ByReference<'a>(&'a mut FaultyDisk);
-
-impl sternpost_queue::Disk for ByReference<'_> {
-    fn octets(&self) -> u64 {
-        self.0.octets()
-    }
-
-    fn block_octets(&self) -> u32 {
-        self.0.block_octets()
-    }
-
-    fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), sternpost_queue::DiskError> {
-        self.0.read(offset, into)
-    }
-
-    fn start_write(
-        &mut self,
-        _: u64,
-        _: sternpost_queue::AlignedBuffer,
-    ) -> Result<(), sternpost_queue::DiskError> {
-        panic!("an inspection wrote")
-    }
-
-    fn finish_write(
-        &mut self,
-    ) -> Option<(sternpost_queue::AlignedBuffer, Result<(), sternpost_queue::DiskError>)> {
-        panic!("an inspection wrote")
-    }
-
-    fn write_now(
-        &mut self,
-        _: u64,
-        _: &sternpost_queue::AlignedBuffer,
-    ) -> Result<(), sternpost_queue::DiskError> {
-        panic!("an inspection wrote")
-    }
-}
-
-/// Whether nothing remains to be done.
-pub(crate) fn is_over(states: &[RecipientState]) -> bool {
-    states.iter().all(|state| state.is_terminal())
 }

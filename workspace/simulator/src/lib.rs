@@ -4,6 +4,14 @@
 #![forbid(unsafe_code)]
 
 pub mod disk;
+pub mod format;
 pub mod history;
+mod invariants;
+pub mod ledger;
 mod model;
+mod opening;
 pub mod random;
+pub mod search;
+pub mod switch;
+pub mod trace;
+mod wear;

@@ -41,7 +41,12 @@ const CRATES: &[(&str, u8, &[&str])] = &[
             "channels",
         ],
     ),
-    ("simulator", 6, &["message", "queue"]),
+    // Drives the machines of the store, of QMGR and of the channels with a disk, links and a clock of its own.
+    (
+        "simulator",
+        6,
+        &["message", "config", "link", "scheduler", "queue", "platform", "store", "qmgr", "channels"],
+    ),
     // The demonstration starts a configuration directory; the bench makes logs, and appends and reads as the channels do.
     ("load", 6, &["message", "config", "link", "queue", "platform", "directory", "channels"]),
     // Boots the image between the directory, the sources and the sinks that the others have. The crash campaign recovers what

@@ -112,6 +112,12 @@ impl<D: Disk, L: Wire> Service<D, L> {
         &mut self.log
     }
 
+    /// Whether a living message is kept apart, because a part of it is lost.
+    #[must_use]
+    pub fn is_isolated(&self, message: MessageSequence) -> bool {
+        self.isolated.contains(message)
+    }
+
     /// Somebody has connected.
     ///
     /// # Panics

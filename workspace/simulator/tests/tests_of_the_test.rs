@@ -1,0 +1,75 @@
+//! A switch, a disk or a recovery that is wrong on purpose must be caught: otherwise the histories prove nothing.
+
+use sternpost_simulator::disk::Habits;
+use sternpost_simulator::search::safely;
+use sternpost_simulator::switch::Mistake;
+use sternpost_simulator::{history, switch};
+
+/// The seeds of `seeds` whose history of the log breaks a promise.
+fn caught_in_the_log(habits: Habits, seeds: u64) -> Vec<String> {
+    let options = history::Options { habits, ..history::Options::default() };
+    (0..seeds).filter_map(|seed| safely(|| history::history(seed, options)).err()).collect()
+}
+
+/// The seeds of `seeds` whose history of the switch breaks a promise.
+fn caught_in_the_switch(habits: Habits, mistake: Option<Mistake>, seeds: u64) -> Vec<String> {
+    let options = switch::Options { habits, mistake, ..switch::Options::default() };
+    (0..seeds).filter_map(|seed| safely(|| switch::history(seed, options)).err()).collect()
+}
+
+fn assert_caught(broken: &[String], at_least: usize, words: &[&str]) {
+    assert!(broken.len() >= at_least, "only {} histories noticed: {broken:#?}", broken.len());
+    let is_about = |why: &String| words.iter().any(|word| why.contains(word));
+    let told = broken.iter().filter(|why| is_about(why)).count();
+    assert!(2 * told >= broken.len(), "few of these speak of {words:?}: {broken:#?}");
+}
+
+#[test]
+fn a_writer_whose_sync_is_removed_is_caught() {
+    let habits = Habits { lies: true, ..Habits::default() };
+    assert_caught(&caught_in_the_log(habits, 20), 15, &["gone", "durably", "damage", "dead"]);
+    assert_caught(&caught_in_the_switch(habits, None, 20), 12, &["gone", "durably", "damage", "dead"]);
+}
+
+#[test]
+fn a_store_that_acknowledges_what_a_failed_sync_covered_is_caught() {
+    let habits = Habits { hides_failed_syncs: true, ..Habits::default() };
+    assert_caught(&caught_in_the_log(habits, 40), 10, &["gone", "durably", "damage", "dead"]);
+    assert_caught(
+        &caught_in_the_switch(habits, None, 90),
+        10,
+        &["acknowledged and is not durable", "damage"],
+    );
+}
+
+#[test]
+fn a_store_that_does_not_wait_for_the_last_write_of_the_one_before_is_caught() {
+    let habits = Habits { knows_no_lock: true, ..Habits::default() };
+    let words = ["gone", "damage", "durably", "dead", "Void", "different mail"];
+    assert_caught(&caught_in_the_log(habits, 300), 5, &words);
+}
+
+#[test]
+fn a_recovery_that_takes_stale_batches_for_fresh_ones_is_caught() {
+    let habits = Habits { revives: true, ..Habits::default() };
+    let words = ["number", "Void", "dead", "durably", "gone", "not what was appended", "possible", "damage"];
+    assert_caught(&caught_in_the_log(habits, 40), 20, &words);
+}
+
+#[test]
+fn a_qmgr_that_forgets_an_mlist_is_caught() {
+    let broken = caught_in_the_switch(Habits::default(), Some(Mistake::ForgottenMlist), 20);
+    assert_caught(&broken, 12, &["not in the tree"]);
+}
+
+#[test]
+fn a_channel_that_repeats_a_recipient_who_is_done_with_is_caught() {
+    let broken = caught_in_the_switch(Habits::default(), Some(Mistake::RepeatedRecipient), 20);
+    assert_caught(&broken, 15, &["is attempted"]);
+}
+
+#[test]
+fn a_housekeeper_that_tears_the_report_from_what_it_reports_is_caught() {
+    let broken = caught_in_the_switch(Habits::default(), Some(Mistake::TornReport), 150);
+    assert_caught(&broken, 5, &["reported twice", "does not know it"]);
+}
