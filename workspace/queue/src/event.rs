@@ -82,11 +82,28 @@ pub enum Alarm {
     #[error("the log has room again")]
     Resumed,
     /// A part of a message could not be read while it was moved, and is given up: content (the message is not handed out
-    /// any more), the envelope (the message is gone), or no more than the words of its last outcomes.
+    /// any more), or no more than the words of its last outcomes.
     #[error("a part of message {message} cannot be read: {reason}")]
     Unreadable {
         /// Its name.
         message: MessageId,
+        /// Why.
+        reason: String,
+    },
+    /// An envelope could not be read while it was moved, and is given up. The message is not handed out any more; what is
+    /// left of its content stays until it is discarded.
+    #[error(
+        "the envelope of message {message} is lost ({reason}): its sender and its recipients are not known any more; \
+         {octets_left} of the {octets} octets of its content are kept apart under its id, \
+         sternpost queue export --damaged saves them and sternpost queue discard ends them"
+    )]
+    EnvelopeLost {
+        /// Its name.
+        message: MessageId,
+        /// Of its content, as far as its records have not been found damaged.
+        octets_left: u64,
+        /// Of its content when it was accepted.
+        octets: u64,
         /// Why.
         reason: String,
     },
@@ -207,6 +224,9 @@ pub enum ReadError {
     /// A part of it was lost.
     #[error("a part of message {0} is lost")]
     Missing(MessageSequence),
+    /// Its envelope was lost, and is not there any more. What is left of its content can be read.
+    #[error("the envelope of message {0} is lost")]
+    EnvelopeLost(MessageSequence),
     /// The disk did not read.
     #[error("the log cannot be read")]
     Disk(#[from] crate::DiskError),

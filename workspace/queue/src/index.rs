@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use sternpost_message::{
-    Envelope, MessageId, MessageSequence, Outcome, OutcomeKind, Precedence, RecipientRange, UnixMillis,
+    Envelope, MessageId, MessageSequence, Outcome, OutcomeKind, Precedence, RecipientRange, Route, UnixMillis,
 };
 
 use crate::LogEvent;
@@ -306,6 +306,7 @@ impl Index {
         if let Some(living) = self.living.get_mut(sequence.0) {
             let old = std::mem::replace(&mut living.place, place);
             living.runs = runs;
+            living.miss_chunks(chunks);
             let is_dead = living.runs.is_dead();
             self.account(old, place);
             if is_dead {
@@ -473,9 +474,20 @@ impl Index {
         self.account(old.unwrap_or_default(), Place::default());
     }
 
-    /// An envelope cannot be read back: nothing is left that could be switched.
-    pub(crate) fn lose_message(&mut self, sequence: MessageSequence) {
-        self.bury(sequence);
+    /// An envelope cannot be read back: its message is damaged from now on.
+    pub(crate) fn lose_envelope(&mut self, sequence: MessageSequence) {
+        if let Some(living) = self.living.get_mut(sequence.0) {
+            living.damaged = true;
+        }
+    }
+
+    /// The routes that a message names, in the order of its envelope.
+    pub(crate) fn routes_of(&self, living: &Living) -> Vec<Route> {
+        living
+            .routes()
+            .iter()
+            .filter_map(|id| self.routes.get(*id).map(|route| Route::clone(route)))
+            .collect()
     }
 
     /// Whoever has a record in `segment`, in the order of the first one. Linear in what lives: 5 ms for a million

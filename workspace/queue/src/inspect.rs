@@ -20,7 +20,7 @@ use crate::index::Index;
 use crate::place::Place;
 use crate::reader::Shelf;
 use crate::recovery::{Damage, DamagedPart, OpenError, Reading, RecoveryReport, recover};
-use crate::{AlignedBuffer, Disk};
+use crate::{AlignedBuffer, Disk, stand_in};
 
 use crate::format::{PAGE_OCTETS, Salt};
 use findings::Findings;
@@ -153,10 +153,11 @@ impl<D: Disk> Inspection<D> {
     /// `ReadError` when its records cannot be read back.
     pub fn message(&mut self, sequence: MessageSequence) -> Result<Option<MessageDetail>, ReadError> {
         let stray = self.findings.as_ref().and_then(|findings| findings.get(sequence));
-        match stray {
-            Some(stray) => Ok(Some(stray.clone())),
-            None => self.shelf.detail(&self.index, sequence),
-        }
+        let detail = match stray {
+            Some(stray) => Some(stray.clone()),
+            None => self.shelf.detail(&self.index, sequence)?,
+        };
+        stand_in::refuse(detail)
     }
 
     /// Copies content of a living message from `offset` on; gives how many octets.

@@ -38,6 +38,7 @@ mod seal;
 mod set;
 mod source;
 mod staging;
+mod stand_in;
 #[cfg(test)]
 mod tests;
 mod unread;

@@ -86,6 +86,18 @@ impl Living {
         }
     }
 
+    /// A moved record tells of so many chunks. Those that the message never had are missed: `stand_in`.
+    pub(crate) fn miss_chunks(&mut self, chunks: u32) {
+        if self.chunks().len() >= chunks as usize {
+            return;
+        }
+        let (content_octets, mut places) = (self.content_octets(), self.chunks().to_vec());
+        places.resize(chunks as usize, Place::default());
+        let (chunks, routes) = (places.into_boxed_slice(), self.routes().into());
+        self.shape = Shape::Wide(Box::new(Wide { content_octets, chunks, routes }));
+        self.damaged = true;
+    }
+
     /// Puts a chunk elsewhere, or nowhere; gives its old place. None when the message has no such chunk.
     pub(crate) fn set_chunk(&mut self, index: u32, place: Place) -> Option<Place> {
         if let Shape::Plain { route, chunk } = self.shape {

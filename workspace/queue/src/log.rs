@@ -18,7 +18,7 @@ use crate::recovery::{Head, OpenError, Reading, Recovered, RecoveryReport, recov
 use crate::seal::Seals;
 use crate::set::WaitingSet;
 use crate::writer::{Flight, Part};
-use crate::{AlignedBuffer, Disk, DiskError, Progress};
+use crate::{AlignedBuffer, Disk, DiskError, Progress, stand_in};
 
 /// Why no log was made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -316,7 +316,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `ReadError` when its records cannot be read back.
     pub fn message(&mut self, sequence: MessageSequence) -> Result<Option<MessageDetail>, ReadError> {
-        self.shelf.detail(&self.index, sequence)
+        self.shelf.detail(&self.index, sequence).and_then(stand_in::refuse)
     }
 
     /// The living message of this id.

@@ -9,14 +9,14 @@ use std::collections::VecDeque;
 use sternpost_message::{MessageId, MessageSequence, RecipientRange, UnixMillis};
 
 use crate::batch::{Need, content_need, message_need, to_u32};
-use crate::event::{Alarm, LogEvent, ReadError};
+use crate::event::{Alarm, LogEvent, MessageDetail, ReadError};
 use crate::format::{CONTENT_OVERHEAD_OCTETS, Geometry, Kind, MessageHead, RecipientRecord};
 use crate::index::Resident;
 use crate::living::Living;
 use crate::pace::{Sealed, Share};
 use crate::place::Place;
 use crate::runs::{Last, Runs};
-use crate::{Disk, Log};
+use crate::{Disk, Log, stand_in};
 
 /// How much of a segment is read at once for those who move out of it.
 const READ_AHEAD_OCTETS: u32 = 512 << 10;
@@ -226,7 +226,11 @@ impl<D: Disk> Log<D> {
 
     /// A part of the message is lost. Reclaim goes on in the next turn, even if it moved nothing in this one.
     fn give_up_part(&mut self, message: MessageId, reason: String) {
-        self.events.push_back(LogEvent::Alarm(Alarm::Unreadable { message, reason }));
+        self.alarm(Alarm::Unreadable { message, reason });
+    }
+
+    fn alarm(&mut self, alarm: Alarm) {
+        self.events.push_back(LogEvent::Alarm(alarm));
         self.rest_until(self.shelf.unread.now());
     }
 
@@ -365,13 +369,42 @@ impl<D: Disk> Log<D> {
                 }
                 return true;
             }
-            Err(error) => {
-                self.give_up_part(id, error.to_string());
-                self.index.lose_message(sequence);
-                return true;
-            }
+            Err(error) => return self.replace_envelope(sequence, &error, floor),
         };
         let words_are_lost = lost_words(living, &detail.states);
+        let moved = self.stage_moved(&detail, chunks, floor);
+        if moved && words_are_lost {
+            let reason = "the words of its last outcomes are lost; its recipients' states are not".to_owned();
+            self.give_up_part(id, reason);
+        }
+        moved
+    }
+
+    /// Puts what stands for a lost envelope into the batch. False when the batch is full.
+    fn replace_envelope(&mut self, sequence: MessageSequence, error: &ReadError, floor: usize) -> bool {
+        let Some(living) = self.index.get(sequence) else { return true };
+        let (message, octets) = (living.id, living.content_octets());
+        let octets_left = stand_in::octets_left(living);
+        // One that there is not: whoever opens the log misses it.
+        let chunks = to_u32(living.chunks().len()).saturating_add(1);
+        let mut detail = stand_in::detail(sequence, living, self.index.routes_of(living));
+        let Ok(encoded) = postcard::to_stdvec(&(&*detail.envelope, pack(&detail.states))) else {
+            return false;
+        };
+        if !self.empty_berth().takes(message_need(&detail.envelope, encoded.len())) {
+            detail = stand_in::shortened(detail);
+        }
+        let moved = self.stage_moved(&detail, chunks, floor);
+        if moved {
+            self.index.lose_envelope(sequence);
+            let reason = error.to_string();
+            self.alarm(Alarm::EnvelopeLost { message, octets_left, octets, reason });
+        }
+        moved
+    }
+
+    /// Puts a moved record into the batch. False when the batch is full.
+    fn stage_moved(&mut self, detail: &MessageDetail, chunks: u32, floor: usize) -> bool {
         let Ok(envelope) = postcard::to_stdvec(detail.envelope.as_ref()) else { return false };
         let mut states = pack(&detail.states);
         let need = |states: &[u8]| message_need(&detail.envelope, envelope.len() + states.len());
@@ -387,7 +420,7 @@ impl<D: Disk> Log<D> {
         }
         let head = MessageHead {
             message: detail.id.0,
-            sequence: sequence.0.into(),
+            sequence: detail.sequence.0.into(),
             content_octets: detail.content_octets.into(),
             chunks: chunks.into(),
             envelope_octets: to_u32(envelope.len()).into(),
@@ -397,16 +430,11 @@ impl<D: Disk> Log<D> {
         };
         let runs = Runs::restored(&detail.envelope, &states);
         let envelope = (&detail.envelope, &*envelope);
-        let moved = self.filling.as_mut().is_some_and(|batch| {
+        self.filling.as_mut().is_some_and(|batch| {
             let added = batch.add_message(Kind::Moved, &head, envelope, (runs, &encoded), Vec::new()).is_ok();
             batch.moved += u32::from(added);
             added
-        });
-        if moved && words_are_lost {
-            let reason = "the words of its last outcomes are lost; its recipients' states are not".to_owned();
-            self.give_up_part(id, reason);
-        }
-        moved
+        })
     }
 }
 

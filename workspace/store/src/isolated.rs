@@ -33,11 +33,6 @@ impl Isolated {
         self.0.remove(&message).is_some()
     }
 
-    /// Forgets those that are gone without a word of their end.
-    pub(crate) fn forget(&mut self, is_gone: impl Fn(MessageSequence) -> bool) {
-        self.0.retain(|message, _| !is_gone(*message));
-    }
-
     pub(crate) fn contains(&self, message: MessageSequence) -> bool {
         // Nearly always nothing is isolated, and this is asked for each message of a snapshot.
         !self.0.is_empty() && self.0.contains_key(&message)
@@ -55,5 +50,5 @@ impl Isolated {
 
 /// Whether an error says that a part of a message is lost, and not that it cannot be read just now.
 pub(crate) const fn is_loss(error: &ReadError) -> bool {
-    matches!(error, ReadError::Damaged { .. } | ReadError::Missing(_))
+    matches!(error, ReadError::Damaged { .. } | ReadError::Missing(_) | ReadError::EnvelopeLost(_))
 }

@@ -184,12 +184,66 @@ fn a_chunk_that_the_disk_never_reads_costs_its_message_and_not_the_log() {
 }
 
 #[test]
-fn an_envelope_that_the_disk_never_reads_costs_its_message_and_not_the_log() {
+fn an_envelope_that_the_disk_never_reads_costs_no_content_and_not_the_log() {
     let mut log = with_one_message();
     log.disk_mut().bad = vec![octets_of(log.index.get(FIRST).unwrap().place)];
     churn_until_reclaim_rests(&mut log, NOW.plus_ms(500));
-    let (turns, _) = turns_until_an_alarm(&mut log);
+    let (turns, alarms) = turns_until_an_alarm(&mut log);
     assert_eq!(turns + 1, FAILED_READS_MAX);
+    let [Alarm::EnvelopeLost { message, octets_left, octets, .. }] = alarms[..] else { panic!("{alarms:?}") };
+    assert_eq!((message, octets_left, octets), (id(1), 70_000, 70_000));
     assert_eq!(churn(&mut log, NOW.plus_ms(60_000)), []);
-    assert_eq!((log.message(FIRST), log.status().living_octets), (Ok(None), 0));
+    assert!(log.is_damaged(FIRST));
+    assert_eq!(log.message(FIRST), Err(ReadError::EnvelopeLost(FIRST)));
+}
+
+#[test]
+fn a_message_without_envelope_is_kept_apart_through_moves_and_restarts_until_it_is_discarded() {
+    let mut log = with_one_message();
+    let at = octets_of(log.index.get(FIRST).unwrap().place).end - 1;
+    log.disk_mut().octets[at] ^= 1;
+    assert!(matches!(churn(&mut log, NOW.plus_ms(500))[..], [Alarm::EnvelopeLost { .. }]));
+    for round in 1..=3 {
+        let (reopened, report) = open(log.into_disk());
+        log = reopened;
+        assert_eq!((report.damage, report.damaged_messages), (vec![], vec![(FIRST, id(1))]), "{round}");
+        assert_eq!(log.messages_from(MessageSequence(0)).count(), 0);
+        let facts = log.facts(FIRST).unwrap();
+        assert_eq!(
+            (facts.accepted_at, &facts.failed[..]),
+            (NOW, &[RecipientRange { first: 0, count: 1 }][..])
+        );
+        assert_eq!(log.message(FIRST), Err(ReadError::EnvelopeLost(FIRST)));
+        let chunks = (0..4).flat_map(|chunk| log.read_chunk(FIRST, chunk).unwrap().unwrap().to_vec());
+        assert_eq!(chunks.collect::<Vec<u8>>(), content(1, 70_000));
+        assert_eq!(churn(&mut log, NOW.plus_ms(60_000)), []);
+    }
+    let mut inspection = inspect(MemoryDisk::new(log.disk().octets.clone()), &mut |_| {}).unwrap();
+    let isolated = inspection.verify(&mut |_| {}).unwrap().isolated;
+    assert_eq!(isolated, [IsolatedFacts { sequence: FIRST, id: id(1), why: Isolation::Envelope }]);
+    put(&mut log, Lane::Outcome, outcome(FIRST, 0, 3, discarded()), 7);
+    assert_eq!(log.status().living_octets, 0);
+}
+
+#[test]
+fn a_stand_in_that_the_index_of_the_old_segment_knows_nothing_of_isolates_its_message() {
+    let mut log = with_one_message();
+    let at = octets_of(log.index.get(FIRST).unwrap().place).end - 1;
+    log.disk_mut().octets[at] ^= 1;
+    while pass_one(&mut log, NOW.plus_ms(500)).is_empty() {}
+    // The old segment is not written again yet.
+    let (mut log, report) = open(log.into_disk());
+    assert_eq!(report.damaged_messages, [(FIRST, id(1))]);
+    assert_eq!(log.message(FIRST), Err(ReadError::EnvelopeLost(FIRST)));
+}
+
+#[test]
+fn the_address_of_a_stand_in_is_one() {
+    let log = with_one_message();
+    let living = log.index.get(FIRST).unwrap();
+    let detail = stand_in::detail(FIRST, living, log.index.routes_of(living));
+    assert_eq!(detail.envelope.routes, envelope(3, NOW).routes);
+    assert_eq!((detail.states.len(), detail.envelope.recipients.len()), (3, 3));
+    let short = stand_in::shortened(detail);
+    assert_eq!((short.states.len(), short.envelope.recipients.len()), (1, 1));
 }

@@ -183,16 +183,12 @@ impl<D: Disk, L: Wire> Service<D, L> {
         self.tell(message, || StreamFrame::Isolated { message });
     }
 
-    /// An alarm of the log may speak of a living message that has lost a part, or of one that is lost with its envelope.
+    /// An alarm of the log may speak of a living message that has lost a part.
     pub(super) fn heard(&mut self, alarm: &queue::Alarm) {
-        let queue::Alarm::Unreadable { message, .. } = alarm else { return };
-        match self.log.find(*message) {
-            Some(sequence) if self.log.is_damaged(sequence) => self.isolate(sequence, &alarm.to_string()),
-            Some(_) => {}
-            None => {
-                let log = &self.log;
-                self.isolated.forget(|sequence| log.facts(sequence).is_none());
-            }
+        use queue::Alarm::{EnvelopeLost, Unreadable};
+        let (Unreadable { message, .. } | EnvelopeLost { message, .. }) = alarm else { return };
+        if let Some(sequence) = self.log.find(*message).filter(|sequence| self.log.is_damaged(*sequence)) {
+            self.isolate(sequence, &alarm.to_string());
         }
     }
 
@@ -207,7 +203,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
         self.uploads = uploads::Uploads::new(parameters);
         self.damaged_places_count = report.damage.len() as u64;
         for (sequence, _) in &report.damaged_messages {
-            self.isolate(*sequence, "a part of its content was not found when the log was opened");
+            self.isolate(*sequence, "a part of it was not found when the log was opened");
         }
     }
 
