@@ -208,8 +208,9 @@ impl Campaign {
         self.check(history.write_errors_count == failures as u64, "the store has counted them");
         let goes_on = |&index: &usize| {
             let segment = history.batches[index].segment();
-            let next = history.batches.get(index + 1);
-            // An index that is not written is missed by nobody.
+            // An index that is not written is missed by nobody; others may be written before the next batch.
+            let next = (index + 1..history.batches.len()).find(|next| !history.is_of_an_index(*next));
+            let next = next.map(|next| &history.batches[next]);
             history.is_of_an_index(index)
                 || next.is_some_and(|next| next.opens_segment() && next.segment() != segment)
         };
