@@ -546,7 +546,9 @@ impl Driver {
                 }
                 LogEvent::Committed { ticket } => self.committed(ticket)?,
                 LogEvent::Refused { ticket, error } => self.refused(ticket, &error)?,
-                LogEvent::Alarm(Alarm::Unreadable { message, .. }) => self.alarm(message)?,
+                LogEvent::Alarm(Alarm::Unreadable { message, .. } | Alarm::EnvelopeLost { message, .. }) => {
+                    self.alarm(message)?
+                }
                 LogEvent::Alarm(_) => {}
             }
         }
