@@ -3,6 +3,8 @@
 //! time, and the simulator does the same with faulty ones.
 
 mod operators;
+#[cfg(test)]
+mod tests;
 
 use crate::client::{CLIENTS_MAX, Client, ClientId, Window, of_ticket, ticket};
 use crate::device::Manner;

@@ -21,8 +21,10 @@ const LOOK_AGAIN_MS: u64 = 250;
 struct Upload {
     /// None where an operator has discarded it before the store has heard of its sender.
     sender: Option<Sender>,
-    /// What else comes of it is refused so: an operator has discarded it, or the log had no room for a part of it.
+    /// What else comes of it is refused so: its sender was told that it is discarded, or the log had no room for a part of it.
     refusal: Option<Refusal>,
+    /// An operator has discarded it, and the log has not refused that.
+    is_discarded: bool,
     /// When it was last heard of.
     last_at: UnixMillis,
 }
@@ -50,6 +52,10 @@ pub(crate) struct Uploads {
 impl Upload {
     fn is_sent_by(&self, client: ClientId) -> bool {
         self.sender.as_ref().is_some_and(|sender| sender.client == client)
+    }
+
+    fn is_refused(&self) -> bool {
+        self.is_discarded || self.refusal.is_some()
     }
 
     fn peer(&self) -> Option<&str> {
@@ -83,7 +89,8 @@ impl Uploads {
             self.make_room(log);
             let peer = peer.chars().take(PEER_CHARACTERS_MAX).collect::<String>().into_boxed_str();
             let sender = Some(Sender { client, lane, peer });
-            self.by_message.insert(*message, Upload { sender, refusal: None, last_at: now });
+            self.by_message
+                .insert(*message, Upload { sender, refusal: None, is_discarded: false, last_at: now });
         }
         if self.by_message.is_empty() {
             return Ok(());
@@ -115,7 +122,7 @@ impl Uploads {
         let partials = usize::try_from(log.status().partials).unwrap_or(usize::MAX);
         if self.by_message.len() >= partials.saturating_mul(2).saturating_add(UPLOADS_SPARE) {
             let known: rustc_hash::FxHashSet<_> = log.partials().map(|partial| partial.message).collect();
-            let is_refused = |upload: &Upload| upload.refusal.is_some() && upload.sender.is_some();
+            let is_refused = |upload: &Upload| upload.is_refused() && upload.sender.is_some();
             self.by_message.retain(|message, upload| is_refused(upload) || known.contains(message));
         }
     }
@@ -123,6 +130,9 @@ impl Uploads {
     /// More of a message has come, of which some is there: unless that is so no longer.
     fn goes_on<D: Disk>(&mut self, message: MessageId, log: &Log<D>, now: UnixMillis) -> Result<(), Refusal> {
         let Some(upload) = self.by_message.get_mut(&message) else { return Ok(()) };
+        if upload.is_discarded {
+            upload.refusal = Some(Refusal::Discarded);
+        }
         if let Some(refusal) = &upload.refusal {
             return Err(refusal.clone());
         }
@@ -139,10 +149,20 @@ impl Uploads {
     /// An operator discards a partial message: what else comes of it is refused. Gives the lane in which it comes, behind
     /// which its end must go.
     pub(crate) fn discard(&mut self, message: MessageId, now: UnixMillis) -> Option<Lane> {
-        let unknown = Upload { sender: None, refusal: None, last_at: now };
+        let unknown = Upload { sender: None, refusal: None, is_discarded: false, last_at: now };
         let upload = self.by_message.entry(message).or_insert(unknown);
-        upload.refusal = Some(Refusal::Discarded);
+        upload.is_discarded = true;
         upload.sender.as_ref().map(|sender| sender.lane)
+    }
+
+    /// The log has refused what an operator has ordered, or the message was complete before: it goes on as if nobody had said
+    /// anything, unless its sender has heard of it.
+    pub(crate) fn undo_discard(&mut self, message: MessageId) {
+        let Some(upload) = self.by_message.get_mut(&message) else { return };
+        upload.is_discarded = false;
+        if upload.sender.is_none() && upload.refusal.is_none() {
+            self.by_message.remove(&message);
+        }
     }
 
     /// The log has no room for this part of a message: those behind it are missed by nobody.
@@ -154,7 +174,7 @@ impl Uploads {
 
     /// The client's link has ended: nothing more comes of what was discarded.
     pub(crate) fn lost(&mut self, client: ClientId) {
-        self.by_message.retain(|_, upload| upload.refusal.is_none() || !upload.is_sent_by(client));
+        self.by_message.retain(|_, upload| !upload.is_refused() || !upload.is_sent_by(client));
     }
 
     pub(crate) fn peer(&self, message: MessageId) -> Option<&str> {

@@ -28,18 +28,33 @@ pub(super) struct Order {
     why: String,
     uid: u32,
     pid: u32,
+    /// It ends a message that is not complete.
+    is_of_a_partial: bool,
 }
 
 impl Order {
     fn new(client: &Client<impl Wire>, event: &'static str, message: MessageId, why: &str) -> Self {
         let uid = client.link.peer().map_or(u32::MAX, |peer| peer.uid);
-        Self { event, message, why: why.to_owned(), uid, pid: client.pid() }
+        Self { event, message, why: why.to_owned(), uid, pid: client.pid(), is_of_a_partial: false }
     }
 
     /// It is durable.
     fn tell(&self) {
-        let Self { event, message, why, uid, pid } = self;
+        let Self { event, message, why, uid, pid, .. } = self;
         tracing::warn!(event, id = %message, why, uid, pid, "an operator has changed what is in the queue");
+    }
+
+    /// It is durable, and has changed nothing.
+    fn tell_late(&self) {
+        let Self { message, why, uid, pid, .. } = self;
+        tracing::warn!(
+            event = "message.not_discarded",
+            id = %message,
+            why,
+            uid,
+            pid,
+            "an operator's order to discard a message came too late: its sender had sent all of it, and it was accepted"
+        );
     }
 }
 
@@ -224,7 +239,8 @@ impl<D: Disk, L: Wire> Service<D, L> {
     /// Ends an isolated or a partial message.
     fn discard(&mut self, id: ClientId, number: u64, message: MessageId, why: &str) {
         let now = self.now;
-        let (lane, record) = match self.standing(message) {
+        let standing = self.standing(message);
+        let (lane, record) = match standing {
             Standing::Isolated(sequence) => {
                 let outcomes = vec![(EVERYBODY, Outcome::Discarded { why: why.to_owned() })];
                 (Lane::Outcome, queue::Append::Outcome { message: sequence, outcomes })
@@ -243,12 +259,13 @@ impl<D: Disk, L: Wire> Service<D, L> {
         };
         let Some(client) = self.clients.get_mut(&id) else { return };
         client.open_sets += 1;
-        let order = Order::new(client, "message.discarded", message, why);
+        let is_of_a_partial = standing == Standing::Partial;
+        let order = Order { is_of_a_partial, ..Order::new(client, "message.discarded", message, why) };
         let ticket = ticket(id, Lane::Outcome, number);
         let set = AppendSet { records: vec![record] };
-        match self.log.append(now, translate::lane(lane), set, ticket) {
-            Ok(()) => drop(self.orders.insert(ticket, order)),
-            Err(error) => self.refused(id, Lane::Outcome, number, translate::refusal(&error)),
+        self.orders.insert(ticket, order);
+        if let Err(error) = self.log.append(now, translate::lane(lane), set, ticket) {
+            self.refused(id, Lane::Outcome, number, translate::refusal(&error));
         }
     }
 
@@ -300,8 +317,22 @@ impl<D: Disk, L: Wire> Service<D, L> {
         if self.orders.is_empty() {
             return;
         }
-        if let Some(order) = self.orders.remove(&ticket).filter(|_| is_durable) {
-            order.tell();
+        let Some(order) = self.orders.remove(&ticket) else { return };
+        let standing = self.standing(order.message);
+        // What an order has ended is forgotten; what was accepted before it is known, living or dead.
+        let was_accepted = !matches!(standing, Standing::Partial | Standing::Unknown);
+        match is_durable {
+            true if order.is_of_a_partial && was_accepted => order.tell_late(),
+            true => return order.tell(),
+            false => {}
+        }
+        let is_ordered_again = || {
+            let mut others = self.orders.values();
+            others.any(|other| other.is_of_a_partial && other.message == order.message)
+        };
+        // One that was refused behind another one that has ended the message undoes nothing.
+        if order.is_of_a_partial && standing != Standing::Unknown && !is_ordered_again() {
+            self.uploads.undo_discard(order.message);
         }
     }
 

@@ -1,0 +1,302 @@
+//! What becomes of an operator's order that the log refuses, or that comes too late.
+
+use super::*;
+use std::cell::{Cell, RefCell};
+use std::fmt::Debug;
+use std::io;
+use std::sync::{Arc, Mutex};
+use sternpost_link::FrameError;
+use sternpost_link::store::Origin;
+use sternpost_message::{
+    BodyType, Envelope, Mailbox, MessageId, Precedence, Recipient, ReversePath, Route, RouteIndex,
+};
+use sternpost_platform::disk::DiskBackend;
+use sternpost_platform::door::Users;
+use sternpost_platform::link::Peer;
+use sternpost_queue::{AlignedBuffer, DiskError, Geometry, HEAD_OCTETS};
+
+const MESSAGE: MessageId = MessageId([1; 16]);
+
+/// What the disk does with writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writes {
+    Succeed,
+    Fail,
+    Last,
+}
+
+/// A disk in memory.
+struct TestDisk {
+    octets: Vec<u8>,
+    under_way: Option<AlignedBuffer>,
+    writes: Rc<Cell<Writes>>,
+}
+
+impl Disk for TestDisk {
+    fn octets(&self) -> u64 {
+        self.octets.len() as u64
+    }
+
+    fn block_octets(&self) -> u32 {
+        512
+    }
+
+    fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        let at = usize::try_from(offset).unwrap();
+        into.copy_from_slice(&self.octets[at..at + into.len()]);
+        Ok(())
+    }
+
+    fn start_write(&mut self, offset: u64, buffer: AlignedBuffer) -> Result<(), DiskError> {
+        if self.writes.get() != Writes::Fail {
+            self.write_now(offset, &buffer)?;
+        }
+        self.under_way = Some(buffer);
+        Ok(())
+    }
+
+    fn finish_write(&mut self) -> Option<(AlignedBuffer, Result<(), DiskError>)> {
+        let failed = || DiskError::Device { action: "write", offset: 0, reason: "on demand".to_owned() };
+        match self.writes.get() {
+            Writes::Succeed => self.under_way.take().map(|buffer| (buffer, Ok(()))),
+            Writes::Fail => self.under_way.take().map(|buffer| (buffer, Err(failed()))),
+            Writes::Last => None,
+        }
+    }
+
+    fn write_now(&mut self, offset: u64, buffer: &AlignedBuffer) -> Result<(), DiskError> {
+        let at = usize::try_from(offset).unwrap();
+        self.octets[at..at + buffer.len()].copy_from_slice(buffer.as_slice());
+        Ok(())
+    }
+}
+
+/// A link that remembers what was sent, as it is said.
+#[derive(Debug, Default)]
+struct TestLink(RefCell<Vec<String>>);
+
+#[derive(Debug)]
+struct NoCells;
+
+impl Cells for NoCells {
+    fn new(_: u16, _: usize) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    fn fill<R>(&mut self, _: u16, _: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+        None
+    }
+}
+
+impl Wire for TestLink {
+    type Cells = NoCells;
+
+    fn push<F: serde::Serialize>(&self, frame: &F) -> Result<(), FrameError> {
+        let octets = postcard::to_stdvec(frame).unwrap();
+        let frame: FromStore = postcard::from_bytes(&octets).unwrap();
+        self.0.borrow_mut().push(format!("{frame:?}"));
+        Ok(())
+    }
+
+    fn push_sealed<F: serde::Serialize>(&self, frame: &F, _: &[u8]) -> Result<(), WireError> {
+        Ok(self.push(frame)?)
+    }
+
+    fn push_cells<F: serde::Serialize>(&self, frame: &F, _: &NoCells) -> Result<(), WireError> {
+        Ok(self.push(frame)?)
+    }
+
+    fn peer(&self) -> io::Result<Peer> {
+        Ok(Peer { uid: 0, pid: 7 })
+    }
+
+    fn unsent_octets(&self) -> usize {
+        0
+    }
+
+    fn close(&self) {}
+}
+
+/// The names of the events that were told.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl tracing::field::Visit for Told {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
+        if field.name() == "event" {
+            self.0.lock().unwrap().push(format!("{value:?}").trim_matches('"').to_owned());
+        }
+    }
+}
+
+impl tracing::Subscriber for Told {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// A store with a sender, of whose message one chunk is durable, and an operator.
+struct Store {
+    service: Service<TestDisk, TestLink>,
+    writes: Rc<Cell<Writes>>,
+    now: UnixMillis,
+    sender: (ClientId, Rc<TestLink>),
+    operator: (ClientId, Rc<TestLink>),
+}
+
+impl Store {
+    fn new() -> Self {
+        let geometry = Geometry { segment_octets: 1 << 20, segments: 8 };
+        let octets = vec![0; usize::try_from(geometry.octets() + HEAD_OCTETS).unwrap()];
+        let writes = Rc::new(Cell::new(Writes::Succeed));
+        let disk = TestDisk { octets, under_way: None, writes: Rc::clone(&writes) };
+        let disk = Log::create(disk, geometry, [7; 16]).unwrap();
+        let now = UnixMillis(1_000_000);
+        let log = Log::open(disk, Parameters::default(), now).unwrap().0;
+        let manner = Manner {
+            backend: DiskBackend::Dsync,
+            backend_from: Origin::Default,
+            batch_octets_max: 1 << 20,
+            batch_from: Origin::Default,
+        };
+        let mut service = Service::new(log, 1, manner, Door::new(Users::Same(0)));
+        let mut connect = |role| {
+            let link = Rc::new(TestLink::default());
+            let id = service.connected(Rc::clone(&link));
+            let hello = Hello {
+                version: PROTOCOL_VERSION,
+                role,
+                pid: 7,
+                process: 0,
+                channel: String::new(),
+                capacity: 0,
+            };
+            service.frame(now, id, ToStore::Hello(hello));
+            (id, link)
+        };
+        let (sender, operator) = (connect(Role::SmtpServer), connect(Role::Operator));
+        let mut store = Self { service, writes, now, sender, operator };
+        store.send(1, Append::Content { message: MESSAGE, index: 0, octets: b"octets" });
+        store.settle();
+        assert!(store.heard_by_sender().contains("Committed"));
+        store
+    }
+
+    fn send(&mut self, number: u64, record: Append<'_>) {
+        let records = vec![record].into();
+        let set = ToStore::Append { lane: Lane::Normal, number, records, peer: Some("192.0.2.1:4711") };
+        self.service.frame(self.now, self.sender.0, set);
+    }
+
+    fn discard(&mut self, number: u64) {
+        let frame = ToStore::Discard { number, message: MESSAGE, why: "fills the queue" };
+        self.service.frame(self.now, self.operator.0, frame);
+    }
+
+    /// Drives for five seconds, in which a closed log opens again if it can.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            self.now = self.now.plus_ms(50);
+            self.service.drive(self.now);
+        }
+    }
+
+    fn heard_by_sender(&self) -> String {
+        self.sender.1.0.take().concat()
+    }
+
+    fn heard_by_operator(&self) -> String {
+        self.operator.1.0.take().concat()
+    }
+}
+
+fn envelope() -> Append<'static> {
+    let recipient = Recipient {
+        address: Mailbox::parse("a@b.example").unwrap(),
+        route: RouteIndex(0),
+        notify: None,
+        original_recipient: None,
+    };
+    let envelope = Envelope {
+        sender: ReversePath::Null,
+        recipients: vec![recipient],
+        routes: vec![Route { channel: "smtp".into(), peer: "hub".into() }],
+        accepted_at: UnixMillis(0),
+        precedence: Precedence::Routine,
+        mt_priority: None,
+        body: BodyType::SevenBit,
+        smtputf8: false,
+        ret: None,
+        envelope_id: None,
+        source: "in".into(),
+        client: "127.0.0.1".into(),
+    };
+    let (envelope, content_sha256) = (Box::new(envelope), [0; 32]);
+    Append::Envelope { message: MESSAGE, envelope, content_octets: 6, content_sha256 }
+}
+
+#[test]
+fn a_message_whose_discard_the_log_has_refused_comes_in_as_if_nobody_had_said_anything() {
+    let mut store = Store::new();
+    store.heard_by_operator();
+    store.writes.set(Writes::Fail);
+    // The first two are refused by the disk, the third one by a log that is closed.
+    for number in 1..=3 {
+        store.discard(number);
+        store.service.drive(store.now);
+        store.service.drive(store.now);
+        assert!(store.heard_by_operator().contains("Refused"), "{number}");
+    }
+    assert_eq!(store.service.log().status().write_errors, 2);
+    store.writes.set(Writes::Succeed);
+    store.settle();
+    store.send(2, envelope());
+    store.settle();
+    let heard = store.heard_by_sender();
+    assert!(heard.contains("Committed") && !heard.contains("Refused"), "{heard}");
+    assert!(store.service.log().find(MESSAGE).is_some());
+}
+
+#[test]
+fn an_order_that_came_behind_the_end_of_the_message_is_told_as_such() {
+    let told = Told::default();
+    let mut store = Store::new();
+    store.writes.set(Writes::Last);
+    store.send(2, envelope());
+    store.service.drive(store.now);
+    store.service.drive(store.now.plus_ms(50));
+    assert!(store.service.log().is_writing());
+    store.discard(1);
+    store.writes.set(Writes::Succeed);
+    tracing::subscriber::with_default(told.clone(), || store.settle());
+    assert!(store.heard_by_operator().contains("Committed"));
+    assert!(store.service.log().find(MESSAGE).is_some());
+    assert_eq!(*told.0.lock().unwrap(), ["message.not_discarded"]);
+}
+
+#[test]
+fn an_order_that_has_ended_a_message_is_told_and_its_sender_hears_of_it() {
+    let told = Told::default();
+    let mut store = Store::new();
+    store.discard(1);
+    tracing::subscriber::with_default(told.clone(), || store.settle());
+    assert_eq!(*told.0.lock().unwrap(), ["message.discarded"]);
+    store.send(2, envelope());
+    assert!(store.heard_by_sender().contains("Discarded"));
+}
