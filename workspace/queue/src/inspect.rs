@@ -4,9 +4,9 @@
 //! [`Inspection::verify`] at the content of every message.
 
 mod findings;
+mod sums;
 mod walk;
 
-use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use crate::{AlignedBuffer, Disk, stand_in};
 use crate::format::{PAGE_OCTETS, Salt};
 use findings::Findings;
 pub use findings::{DamagedPlace, DamagedRecord, RecordCounts, RecordKind};
+use sums::Sums;
 use walk::{Segment, Sight};
 
 /// How far a long reading is.
@@ -227,7 +228,7 @@ impl<D: Disk> Inspection<D> {
             findings.read_octets += buffer.len() as u64;
             let salt = Salt::of_use(&self.shelf.secret, number, use_number);
             let octets = buffer.as_slice();
-            let segment = Segment { octets, salt, number, use_number, limit, in_vain: Cell::new(0) };
+            let segment = Segment { octets, salt, number, use_number, limit, sums: Sums::new(octets) };
             segment.walk(&self.damage_in(number), &mut |sight| match sight {
                 Sight::Batch(header) => findings.batch(header.written_at_ms),
                 Sight::Record(record) => {

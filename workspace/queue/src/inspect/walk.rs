@@ -5,7 +5,6 @@
 //! records; where they are not, whole records are looked for. Which of it is damage and which is a tail that nobody was
 //! promised, recovery has decided.
 
-use std::cell::Cell;
 use std::ops::Range;
 
 use crate::format::{
@@ -13,9 +12,7 @@ use crate::format::{
 };
 use crate::scan::{Body, judge};
 
-/// What is compared in vain with CRCs while the next whole record of a segment is looked for: a second's work. Content that is
-/// made to look like records could else keep the search busy for hours.
-const IN_VAIN_OCTETS_MAX: u64 = 4 << 30;
+use super::sums::Sums;
 
 /// A segment in memory, and what makes it readable.
 pub(super) struct Segment<'a> {
@@ -25,7 +22,7 @@ pub(super) struct Segment<'a> {
     pub(super) use_number: u64,
     /// Batches with a higher sequence were refused, and count for nothing.
     pub(super) limit: Option<u64>,
-    pub(super) in_vain: Cell<u64>,
+    pub(super) sums: Sums<'a>,
 }
 
 /// What a stretch of octets is, or was.
@@ -145,7 +142,7 @@ impl<'a> Segment<'a> {
             if rest.iter().all(|octet| *octet == 0) {
                 return;
             }
-            let (what, body, taken) = self.damaged_record(rest, holds);
+            let (what, body, taken) = self.damaged_record(offset, rest, holds);
             let octets = crate::batch::to_u32(taken);
             see(Sight::Record(Record { offset, octets, what, body, is_whole: false, holds }));
             offset += crate::batch::to_u32(taken.next_multiple_of(RECORD_ALIGNMENT));
@@ -165,7 +162,6 @@ impl<'a> Segment<'a> {
             return None;
         }
         if header.body_crc.get() != self.salt.crc(body) {
-            self.in_vain.set(self.in_vain.get() + body.len() as u64);
             return None;
         }
         Some((Kind::from_number(number).map_or(What::Unknown, What::Record), body, taken))
@@ -173,7 +169,7 @@ impl<'a> Segment<'a> {
 
     /// What can be told of a record that is damaged, and how many octets it takes: as many as its header says if the header
     /// `holds`, or if a record begins behind them or nothing is left there; else up to the next one that is whole.
-    fn damaged_record(&self, octets: &'a [u8], holds: bool) -> (What, &'a [u8], usize) {
+    fn damaged_record(&self, offset: u32, octets: &'a [u8], holds: bool) -> (What, &'a [u8], usize) {
         if let Some((header, body, taken)) = split_record(octets) {
             let rest = &octets[taken..];
             let ends_here =
@@ -184,10 +180,11 @@ impl<'a> Segment<'a> {
                 _ => {}
             }
         }
-        let mut starts = (RECORD_ALIGNMENT..octets.len())
-            .step_by(RECORD_ALIGNMENT)
-            .take_while(|_| self.in_vain.get() <= IN_VAIN_OCTETS_MAX);
-        let next = starts.find(|at| self.whole_record(&octets[*at..]).is_some());
+        let is_whole = |at: &usize| {
+            let here = &octets[*at..];
+            self.sums.may_be_whole(self.salt, offset as usize + at, here) && self.whole_record(here).is_some()
+        };
+        let next = (RECORD_ALIGNMENT..octets.len()).step_by(RECORD_ALIGNMENT).find(is_whole);
         (What::Unknown, &[], next.unwrap_or(octets.len()))
     }
 }

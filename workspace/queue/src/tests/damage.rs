@@ -266,6 +266,33 @@ fn a_message_of_a_damaged_batch_that_is_over_is_no_stray() {
 }
 
 #[test]
+fn content_that_looks_like_records_hides_none_of_what_stands_behind_it_in_a_damaged_batch() {
+    let geometry = Geometry { segment_octets: 1 << 20, segments: 8 };
+    let octets = usize::try_from(geometry.octets()).unwrap();
+    let disk = Log::create(MemoryDisk::new(vec![0; octets]), geometry, [7; 16]).unwrap();
+    let (mut log, _) = open(disk);
+    // At each eight octets: an envelope of 700,000 octets.
+    let looks_like_records = [2_u32.to_le_bytes(), 700_000_u32.to_le_bytes()].concat().repeat(8_192);
+    let hider = Append::Content { message: id(1), index: 0, octets: looks_like_records.into() };
+    log.append(NOW, Lane::Normal, AppendSet { records: vec![hider] }, 1).unwrap();
+    log.append(NOW, Lane::Normal, message(2, 800_000, 1), 2).unwrap();
+    settle(&mut log, NOW);
+    put(&mut log, Lane::Normal, message(3, 1_000, 1), 3);
+    let hider = log.index.partial(id(1)).unwrap().chunks[&0];
+    let envelope = log.index.get(log.find(id(2)).unwrap()).unwrap().place;
+    assert_eq!(hider.segment(), envelope.segment());
+    let mut disk = log.into_disk();
+    let start = usize::try_from(geometry.offset_of(hider.segment(), hider.offset())).unwrap();
+    // Its header and that of its batch.
+    disk.octets[start - 100] ^= 1;
+    disk.octets[start + 4] ^= 1;
+    let mut inspection = inspected(disk);
+    inspection.search(&mut |_| {}).unwrap();
+    let found: Vec<u8> = read(&mut inspection, 2).into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(found, content(2, 800_000));
+}
+
+#[test]
 fn a_torn_tail_is_nobodys_message() {
     let log = with_three();
     let chunk = log.index.get(MessageSequence(3)).unwrap().chunks()[0];
