@@ -37,8 +37,8 @@ pub struct Holding {
 #[derive(Debug)]
 struct Held {
     recipients: Vec<RecipientRange>,
-    /// The work is done; its outcomes are on their way to the log.
-    is_finished: bool,
+    /// How many of its assignments are in work. None: the outcomes are on their way to the log.
+    in_work: u32,
     /// How often it was assigned and not released. QMGR may hear from the store that the outcomes are durable, and assign what
     /// they leave open, before this process hears the same.
     count: u32,
@@ -62,8 +62,10 @@ impl Holding {
             }
             FromQmgr::Welcome(_) if self.has_view => self.attach(&mut steps),
             FromQmgr::Assign(assignment) => {
-                let count = self.held.get(&assignment.mlist).map_or(0, |held| held.count) + 1;
-                let held = Held { recipients: assignment.recipients.clone(), is_finished: false, count };
+                let (in_work, count) =
+                    self.held.get(&assignment.mlist).map_or((0, 0), |held| (held.in_work, held.count));
+                let recipients = assignment.recipients.clone();
+                let held = Held { recipients, in_work: in_work + 1, count: count + 1 };
                 self.held.insert(assignment.mlist, held);
                 if self.is_draining {
                     steps.extend(self.give_back(assignment.mlist, "the process is stopping"));
@@ -100,7 +102,7 @@ impl Holding {
         }
         self.tell_held(steps);
         steps.push(Step::Tell(ToQmgr::Attached));
-        let finished = self.held.iter().filter(|(_, held)| held.is_finished);
+        let finished = self.held.iter().filter(|(_, held)| held.in_work == 0);
         steps.extend(finished.map(|(mlist, _)| Step::Tell(ToQmgr::Finished { mlist: *mlist })));
         self.is_attached = true;
     }
@@ -126,7 +128,7 @@ impl Holding {
     #[must_use]
     pub fn finished(&mut self, mlist: MlistId) -> Option<Step> {
         if let Some(held) = self.held.get_mut(&mlist) {
-            held.is_finished = true;
+            held.in_work = held.in_work.saturating_sub(1);
         }
         self.tell(ToQmgr::Finished { mlist })
     }
@@ -141,10 +143,18 @@ impl Holding {
         }
     }
 
-    /// An Mlist goes back untouched.
+    /// An Mlist goes back untouched. Nothing is said of it while another assignment of the same Mlist is in work: QMGR would take
+    /// that one for given back as well. Its end is the end of both.
     #[must_use]
     pub fn give_back(&mut self, mlist: MlistId, why: &str) -> Option<Step> {
+        let in_work = self.held.get_mut(&mlist).map_or(0, |held| {
+            held.in_work = held.in_work.saturating_sub(1);
+            held.in_work
+        });
         self.release(mlist);
+        if in_work > 0 {
+            return None;
+        }
         self.tell(ToQmgr::Unassigned { mlist, why: why.to_owned() })
     }
 
@@ -232,6 +242,20 @@ mod tests {
         assert_eq!(holding.take(FromQmgr::Recount { token: 3 }), [held, counted.clone()]);
         holding.release(MLIST);
         assert_eq!(holding.take(FromQmgr::Recount { token: 3 }), [counted]);
+    }
+
+    #[test]
+    fn an_assignment_that_goes_back_takes_none_along_that_is_in_work() {
+        let mut holding = attached();
+        holding.take(assign());
+        holding.take(assign());
+        assert_eq!(holding.give_back(MLIST, "no room"), None);
+        assert_eq!(holding.finished(MLIST), Some(Step::Tell(ToQmgr::Finished { mlist: MLIST })));
+        // One whose outcomes are on their way is not in work: the next one goes back by itself.
+        holding.take(assign());
+        assert!(matches!(holding.give_back(MLIST, "no room"), Some(Step::Tell(ToQmgr::Unassigned { .. }))));
+        holding.release(MLIST);
+        assert_eq!(holding.take(FromQmgr::Recount { token: 1 }), [Step::Tell(ToQmgr::Counted { token: 1 })]);
     }
 
     #[test]
