@@ -253,7 +253,7 @@ impl Model {
         }
     }
 
-    /// The log says that these outcomes have changed these recipients.
+    /// The log says that these outcomes have changed these recipients. It may have lost those before with a damage.
     pub(crate) fn changed(
         &mut self,
         sequence: MessageSequence,
@@ -269,7 +269,7 @@ impl Model {
             for recipient in range.first..range.end() {
                 let at = usize::try_from(recipient).map_err(|error| error.to_string())?;
                 let recorded = message.recorded.get(at).ok_or_else(|| format!("{sequence} has no {at}"))?;
-                if recorded.state.is_terminal() {
+                if recorded.state.is_terminal() && !message.is_hit {
                     return Err(format!("recipient {at} of {sequence} was terminal and changed"));
                 }
             }
