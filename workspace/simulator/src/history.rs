@@ -547,7 +547,7 @@ impl Driver {
                 LogEvent::Committed { ticket } => self.committed(ticket)?,
                 LogEvent::Refused { ticket, error } => self.refused(ticket, &error)?,
                 LogEvent::Alarm(Alarm::Unreadable { message, .. } | Alarm::EnvelopeLost { message, .. }) => {
-                    self.alarm(message)?
+                    self.alarm(message)?;
                 }
                 LogEvent::Alarm(_) => {}
             }
