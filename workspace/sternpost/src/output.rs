@@ -30,12 +30,12 @@ pub(crate) fn print_json(value: &Value) {
 }
 
 /// A value as indented JSON. It is read at terminals too: control characters that may stand in a JSON text as they are (U+007F to
-/// U+009F) are escaped like the others.
+/// U+009F, and those of direction) are escaped like the others.
 pub(crate) fn json(value: &Value) -> String {
     let text = format!("{value:#}");
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() && character != '\n' {
+        if drives_terminals(character) && character != '\n' {
             let _ = write!(out, "\\u{:04x}", u32::from(character));
         } else {
             out.push(character);
@@ -115,11 +115,17 @@ fn scalar_text(value: &Value) -> String {
     }
 }
 
-/// The text without control characters.
+/// Whether a terminal does something else with a character than show it. Those of direction (Unicode, UAX #9, 2.1 to 2.4) show
+/// what stands behind them in another order.
+fn drives_terminals(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text without characters that drive a terminal.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if drives_terminals(character) {
             out.extend(character.escape_unicode());
         } else {
             out.push(character);
@@ -147,6 +153,15 @@ mod tests {
         let text = json(&value);
         assert_eq!(text, "{\n  \"a\\u009b2J\": \"\\u001b[2J\\u007f\\u009b2J\\n\u{e9}\"\n}");
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn what_came_from_outside_is_read_in_the_order_in_which_it_stands() {
+        assert_eq!(printable("a\u{202e}b\u{2066}c\u{2069}"), "a\\u{202e}b\\u{2066}c\\u{2069}");
+        let value = json!({"a": "\u{202a}x\u{2069}"});
+        assert_eq!(json(&value), "{\n  \"a\": \"\\u202ax\\u2069\"\n}");
+        assert_eq!(serde_json::from_str::<Value>(&json(&value)).unwrap(), value);
+        assert_eq!(printable("\u{200f}\u{5d0}"), "\u{200f}\u{5d0}", "a letter's own direction");
     }
 
     #[test]

@@ -158,19 +158,40 @@ fn give(file: &File, owner: Owner) -> io::Result<()> {
 /// # Errors
 /// Those of the file system; `InvalidData` when it is larger or no text.
 pub(crate) fn read_text(path: &Path, octets_max: u64) -> io::Result<Option<String>> {
+    match File::open(path) {
+        Ok(file) => text_of(file, octets_max).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file that somebody else has put there, to be read: what has its name may be a pipe or a device that never ends.
+///
+/// # Errors
+/// Those of the file system; `InvalidInput` when it is no regular file.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    // Without, a pipe is not open before somebody writes to it.
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file; copy what is meant into one"))
+}
+
+/// The text of a file of at most `octets_max`.
+///
+/// # Errors
+/// Those of the file system; `InvalidData` when it is larger or no text.
+pub(crate) fn text_of(file: File, octets_max: u64) -> io::Result<String> {
     use std::io::Read as _;
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let mut octets = Vec::new();
     file.take(octets_max + 1).read_to_end(&mut octets)?;
     if octets.len() as u64 > octets_max {
         return Err(invalid(format!("it is larger than {octets_max} octets")));
     }
-    String::from_utf8(octets).map(Some).map_err(|_| invalid("it is no text in UTF-8".to_owned()))
+    String::from_utf8(octets).map_err(|_| invalid("it is no text in UTF-8".to_owned()))
 }
 
 #[cfg(test)]
@@ -233,6 +254,22 @@ mod tests {
         std::fs::remove_file(&name).unwrap();
         folder(&name, Owner { mode: 0o755, ..Owner::PUBLIC }).unwrap();
         assert_eq!(std::fs::metadata(&name).unwrap().permissions().mode() & 0o777, 0o755);
+    }
+
+    #[test]
+    fn what_never_ends_is_not_opened_as_a_file_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, place("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", place("zero")).unwrap();
+        for name in ["pipe", "zero", "."] {
+            assert_eq!(open_regular(&place(name)).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name}");
+        }
+        assert_eq!(open_regular(&place("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::write(place("f"), "text").unwrap();
+        std::os::unix::fs::symlink("f", place("name")).unwrap();
+        assert_eq!(text_of(open_regular(&place("name")).unwrap(), 4).unwrap(), "text");
     }
 
     #[test]

@@ -225,9 +225,8 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn read(json: &Path) -> Result<Exported, ImportError> {
     let failed = |source| ImportError::Read { path: json.to_owned(), source };
-    let text = place::read_text(json, JSON_OCTETS_MAX)
-        .and_then(|text| text.ok_or_else(|| io::ErrorKind::NotFound.into()))
-        .map_err(failed)?;
+    let text =
+        place::open_regular(json).and_then(|file| place::text_of(file, JSON_OCTETS_MAX)).map_err(failed)?;
     let value: Value =
         serde_json::from_str(&text).map_err(|source| ImportError::Json { path: json.to_owned(), source })?;
     exported::read(&value).map_err(|source| ImportError::Field { path: json.to_owned(), source })
@@ -357,7 +356,7 @@ impl Work<'_> {
 /// Compares a content with what was exported, and gives it from the beginning.
 fn check(eml: &Path, exported: &Exported) -> Result<File, ImportError> {
     let failed = |source| ImportError::Read { path: eml.to_owned(), source };
-    let mut file = File::open(eml).map_err(failed)?;
+    let mut file = place::open_regular(eml).map_err(failed)?;
     let found = file.metadata().map_err(failed)?.len();
     let wanted = exported.content_octets;
     if found != wanted {
