@@ -10,12 +10,11 @@ use std::rc::Rc;
 
 use sternpost_channels::holding::{Holding, Step};
 use sternpost_config::HousekeeperView;
-use sternpost_link::qmgr::{Assignment, FromQmgr, ToQmgr};
+use sternpost_link::qmgr::{Assignment, FromQmgr};
 use sternpost_link::store::{Absence, Append, FromStore, Lane, MessageDetail, Refusal, ToStore};
 use sternpost_link::{Appender, ChannelKind, Frames, Hello, PROTOCOL_VERSION};
 use sternpost_message::{
-    Diagnostic, EnhancedStatus, ErrorScope, MessageId, MlistId, Outcome, RecipientRange, RecipientState,
-    UnixMillis,
+    Diagnostic, EnhancedStatus, MessageId, Outcome, RecipientRange, RecipientState, UnixMillis,
 };
 use sternpost_platform::wire::Wire;
 
@@ -33,7 +32,7 @@ pub(crate) struct Channel {
     pub(crate) pid: u32,
     pub(crate) own: Hello,
     pub(crate) kind: ChannelKind,
-    holding: Holding,
+    pub(super) holding: Holding,
     store: Option<(u64, Rc<End>)>,
     is_welcome: bool,
     was_welcome: bool,
@@ -48,7 +47,7 @@ pub(crate) struct Channel {
     /// It does nothing until then.
     hangs_until: UnixMillis,
     /// Peers that failed when they were tried last.
-    failing: Vec<String>,
+    pub(super) failing: Vec<String>,
 }
 
 /// Which set of which job was recorded.
@@ -163,7 +162,7 @@ impl Channel {
         jobs.chain(link).map(|due| due.max(self.hangs_until)).min()
     }
 
-    fn tell(&self, step: Option<Step>) {
+    pub(super) fn tell(&self, step: Option<Step>) {
         if let (Some(Step::Tell(frame)), Some((_, link))) = (step, &self.qmgr) {
             link.push(&frame).expect("what a channel says fits a datagram");
         }
@@ -249,7 +248,7 @@ impl Job {
     }
 
     /// The assigned recipients that still wait, by what the store says of them.
-    fn pending(&self, detail: &MessageDetail, repeats: bool) -> Vec<u32> {
+    pub(super) fn pending(&self, detail: &MessageDetail, repeats: bool) -> Vec<u32> {
         let assigned = self.assignment.recipients.iter().flat_map(|range| range.first..range.end());
         let is_pending = |index: &u32| {
             let record = usize::try_from(*index).ok().and_then(|at| detail.recipients.get(at));
@@ -259,7 +258,7 @@ impl Job {
     }
 }
 
-fn own(class: u8, text: &str) -> Diagnostic {
+pub(super) fn own(class: u8, text: &str) -> Diagnostic {
     Diagnostic::own(EnhancedStatus::new(class, 3, 0), text)
 }
 
@@ -569,119 +568,6 @@ impl World {
         }
     }
 
-    fn transfer_begins(&mut self, channel: &mut Channel, number: u32) -> Kept {
-        let now = self.now();
-        let repeats = self.mistake == Some(Mistake::RepeatedRecipient) && self.random.chance(30);
-        let Some(job) = channel.jobs.get_mut(&number) else { return Ok(()) };
-        if let Some((is_gone, why)) = job.failed.clone() {
-            // Dead: the word of its end is on its way to QMGR. Else it is tried again later.
-            let outcomes = if is_gone {
-                Vec::new()
-            } else {
-                let outcome = Outcome::Deferred { scope: ErrorScope::Message, diagnostic: own(4, &why) };
-                job.assignment.recipients.iter().map(|range| (*range, outcome.clone())).collect()
-            };
-            return self.transfer_is_done(channel, number, &outcomes);
-        }
-        let Some(detail) = job.detail.take() else { return Ok(()) };
-        let message = &self.model.messages[&detail.id];
-        if job.content[..] != message.content[..] {
-            return Err(format!("{} is handed out with other content than came in", detail.id));
-        }
-        if detail.envelope != message.envelope {
-            return Err(format!("{} is handed out with another envelope than came in", detail.id));
-        }
-        let recipients = job.pending(&detail, repeats);
-        let (id, mlist) = (detail.id, job.assignment.mlist);
-        job.detail = Some(detail);
-        if recipients.is_empty() {
-            return self.transfer_is_done(channel, number, &[]);
-        }
-        let until = now.plus_ms(1 + self.random.below(150));
-        self.note(|| format!("{mlist}: a transfer of {id} to {recipients:?} begins"));
-        for recipient in &recipients {
-            let recipient = usize::try_from(*recipient).map_err(|error| error.to_string())?;
-            self.invariant_no_recipient_that_is_done_with_is_attempted(id, recipient)?;
-        }
-        if let Some(job) = channel.jobs.get_mut(&number) {
-            job.stage = Stage::Transferring { until, recipients };
-        }
-        Ok(())
-    }
-
-    fn transfer_ends(&mut self, channel: &mut Channel, number: u32, recipients: &[u32]) -> Kept {
-        let Some(job) = channel.jobs.get(&number) else { return Ok(()) };
-        let peer = job.assignment.peer.clone();
-        let Some(id) = job.detail.as_ref().map(|detail| detail.id) else { return Ok(()) };
-        let answers = self.peers.answers(&peer, self.now());
-        let was_failing = channel.failing.contains(&peer);
-        let mut outcomes: Vec<(RecipientRange, Outcome)> = Vec::new();
-        for recipient in recipients {
-            let outcome = if answers {
-                self.peers.outcome(&mut self.random, &channel.own.channel)
-            } else {
-                Outcome::Deferred { scope: ErrorScope::Peer, diagnostic: own(4, "the peer does not answer") }
-            };
-            if matches!(outcome, Outcome::Delivered(_) | Outcome::Transferred(_)) {
-                let at = usize::try_from(*recipient).map_err(|error| error.to_string())?;
-                self.hand_over(id, at);
-            }
-            match outcomes.last_mut() {
-                Some((range, last)) if range.end() == *recipient && *last == outcome => range.count += 1,
-                _ => outcomes.push((RecipientRange { first: *recipient, count: 1 }, outcome)),
-            }
-        }
-        if !answers {
-            let frame = ToQmgr::PeerFailed { peer: peer.clone(), why: "it does not answer".to_owned() };
-            channel.tell(channel.holding.tell(frame));
-            channel.failing.push(peer);
-        } else if was_failing {
-            channel.failing.retain(|failing| *failing != peer);
-            channel.tell(channel.holding.tell(ToQmgr::PeerWorked { peer }));
-        }
-        self.transfer_is_done(channel, number, &outcomes)
-    }
-
-    fn hand_over(&mut self, id: MessageId, recipient: usize) {
-        self.summary.handed_over += 1;
-        self.summary.handed_over_again += u64::from(self.peers.takes(id, recipient));
-    }
-
-    /// Transfers to recipients that are done with: a mistake.
-    fn transfers_once_more(&mut self, mlist: MlistId, outcomes: &[(RecipientRange, Outcome)]) -> Kept {
-        let Some(id) = self.model.sequences.get(&mlist.message).copied() else { return Ok(()) };
-        for recipient in outcomes.iter().flat_map(|(range, _)| range.first..range.end()) {
-            let at = usize::try_from(recipient).map_err(|error| error.to_string())?;
-            self.invariant_no_recipient_that_is_done_with_is_attempted(id, at)?;
-            self.hand_over(id, at);
-        }
-        Ok(())
-    }
-
-    /// The slot is free at once; the Mlist is held until what became of its recipients is durable.
-    fn transfer_is_done(
-        &mut self,
-        channel: &mut Channel,
-        number: u32,
-        outcomes: &[(RecipientRange, Outcome)],
-    ) -> Kept {
-        let Some(job) = channel.jobs.get_mut(&number) else { return Ok(()) };
-        let mlist = job.assignment.mlist;
-        let per_set = 1 + self.random.place(40);
-        let sets: Vec<Vec<_>> = outcomes.chunks(per_set).map(<[_]>::to_vec).collect();
-        job.stage = Stage::Recording { open: sets.len(), again: Vec::new() };
-        let step = channel.holding.finished(mlist);
-        channel.tell(step);
-        if sets.is_empty() {
-            channel.jobs.remove(&number);
-            channel.holding.release(mlist);
-        }
-        for set in sets {
-            record(channel, number, mlist.message, set)?;
-        }
-        Ok(())
-    }
-
     pub(crate) fn kill_channel(&mut self, process: u64, status: &str) {
         if self.channels.remove(&process).is_some() {
             self.note(|| format!("channel {process} ends: {status}"));
@@ -691,7 +577,7 @@ impl World {
     }
 }
 
-fn record(
+pub(super) fn record(
     channel: &mut Channel,
     job: u32,
     message: sternpost_message::MessageSequence,

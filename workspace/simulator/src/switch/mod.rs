@@ -19,6 +19,7 @@ mod store;
 mod submitter;
 mod summary;
 mod supervisor;
+mod transfer;
 mod tree;
 mod trouble;
 mod truth;
