@@ -2,8 +2,8 @@
 //! between, each cut recovered and compared with what had been acknowledged.
 //!
 //! [`history`] records a run, [`cuts`] chooses where to cut it, [`judge`] recovers an image and compares it with the [`marks`] that it
-//! carries, [`revival`] starts the switch on some of the images. The binary `crash-campaign` says in which order
-//! (`make crash-campaign`).
+//! carries, [`revival`] starts the switch on some of the images, [`place`] gives a run its folder. The binary `crash-campaign` says
+//! in which order (`make crash-campaign`).
 //!
 //! The log is known here by the public interface of the queue crate alone, never by its octets.
 
@@ -11,6 +11,7 @@ pub mod cuts;
 pub mod history;
 pub mod judge;
 pub mod marks;
+pub mod place;
 pub mod revival;
 
 use std::ops::Range;

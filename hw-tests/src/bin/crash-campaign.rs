@@ -18,7 +18,7 @@ use std::time::Instant;
 use sternpost_hw_tests::campaign::history::{History, Plan};
 use sternpost_hw_tests::campaign::judge::{Fault, Judge, Seen, marks_of};
 use sternpost_hw_tests::campaign::revival::revive;
-use sternpost_hw_tests::campaign::{self, cuts};
+use sternpost_hw_tests::campaign::{self, cuts, place};
 use sternpost_hw_tests::campaign::{DEVICE_OCTETS, ROOM};
 use sternpost_hw_tests::logged_device::{Flushes, missing};
 use sternpost_hw_tests::power_cut::{Cache, Cut};
@@ -46,7 +46,7 @@ struct Arguments {
     /// The switch; without it the one that was built beside this program.
     #[arg(long)]
     sternpost: Option<PathBuf>,
-    /// Where the runs are recorded. What a failed one needs to be looked at stays there.
+    /// Where the runs are recorded, each in a folder that it makes anew. What a failed one needs to be looked at stays there.
     #[arg(long, default_value = "target/crash-campaign")]
     directory: PathBuf,
     /// Names the places and kinds of the cuts; another one each time, unless it is given.
@@ -252,7 +252,7 @@ impl Campaign {
         messages_count: u64,
     ) -> Result<(PathBuf, History), Box<dyn Error>> {
         let folder = self.arguments.directory.join(name);
-        sternpost_load::switch::empty(&folder)?;
+        place::make_anew(&folder)?;
         let folder = folder.canonicalize()?;
         let program = self.arguments.program()?;
         let begin = Instant::now();
