@@ -10,16 +10,20 @@ use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use sternpost_link::store::{Absence, Append, CELL_OCTETS, FromStore, Lane, MessageDetail, ToStore};
 use sternpost_link::{Appended, Appender, FrameError, Frames, Hello};
 use sternpost_message::MessageSequence;
 use sternpost_platform::link::{Link, connect};
 use sternpost_platform::memory::{self, WindowReader};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Pause before a link that has ended is made anew.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+/// Chunks of large messages without an answer, of all sessions of this process: 8 MiB. What is urgent comes behind them on the
+/// link, and waits no longer than the disk takes to write them.
+const CHUNKS_ON_THEIR_WAY_MAX: usize = 136;
 
 /// Why a message cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,12 +46,22 @@ pub struct StoreClient {
     connected: Notify,
     /// Rings when cells wait to be released.
     released: Notify,
+    /// Room for chunks of large messages.
+    chunks: Arc<Semaphore>,
+}
+
+/// Who waits for the answer to an append.
+#[derive(Debug)]
+struct Waiting {
+    answer: oneshot::Sender<Appended>,
+    /// Free again with the answer.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     link: Option<Rc<Link>>,
-    appender: Appender<oneshot::Sender<Appended>>,
+    appender: Appender<Waiting>,
     window: Option<Rc<WindowReader>>,
     /// Counts the links: a cell of an earlier one is not released on a later one.
     epoch: u64,
@@ -104,6 +118,7 @@ impl StoreClient {
             inner: RefCell::default(),
             connected: Notify::new(),
             released: Notify::new(),
+            chunks: Arc::new(Semaphore::new(CHUNKS_ON_THEIR_WAY_MAX)),
         });
         tokio::task::spawn_local(Rc::clone(&client).keep());
         tokio::task::spawn_local(Rc::clone(&client).release_cells());
@@ -127,10 +142,18 @@ impl StoreClient {
         lane: Lane,
         records: &[Append<'_>],
     ) -> Result<oneshot::Receiver<Appended>, FrameError> {
-        self.append_from(lane, records, None)
+        self.append_from(lane, records, None, None)
     }
 
-    /// The same for content that a peer sends, while its envelope is not there.
+    /// Waits for room for a chunk of a large message. Urgent ones need none.
+    pub(crate) async fn chunk_room(&self, lane: Lane) -> Option<OwnedSemaphorePermit> {
+        if matches!(lane, Lane::Outcome | Lane::Urgent) {
+            return None;
+        }
+        Arc::clone(&self.chunks).acquire_owned().await.ok()
+    }
+
+    /// As [`Self::append`], for content that a peer sends while its envelope is not there; `room` is free again with the answer.
     ///
     /// # Errors
     /// As [`Self::append`].
@@ -139,11 +162,12 @@ impl StoreClient {
         lane: Lane,
         records: &[Append<'_>],
         peer: Option<&str>,
+        room: Option<OwnedSemaphorePermit>,
     ) -> Result<oneshot::Receiver<Appended>, FrameError> {
         let (answer, answered) = oneshot::channel();
         let mut inner = self.inner.borrow_mut();
         let Inner { link, appender, .. } = &mut *inner;
-        let frame = appender.append_from(lane, records, peer, answer)?;
+        let frame = appender.append_from(lane, records, peer, Waiting { answer, _room: room })?;
         if let Some(link) = link {
             link.push_encoded(frame);
         }
@@ -204,12 +228,12 @@ impl StoreClient {
         match frame {
             FromStore::Welcome { cells_count, .. } => self.welcome(link, cells_count, attached.take()),
             FromStore::Committed { lane, number } => {
-                let answer = |answer: oneshot::Sender<Appended>| drop(answer.send(Appended::Committed));
+                let answer = |waiting: Waiting| drop(waiting.answer.send(Appended::Committed));
                 self.inner.borrow_mut().appender.committed(lane, number, answer);
             }
             FromStore::Refused { lane, number, refusal } => {
-                if let Some(answer) = self.inner.borrow_mut().appender.refused(lane, number) {
-                    drop(answer.send(Appended::Refused(refusal)));
+                if let Some(waiting) = self.inner.borrow_mut().appender.refused(lane, number) {
+                    drop(waiting.answer.send(Appended::Refused(refusal)));
                 }
             }
             FromStore::Message { request, detail } => {
@@ -412,5 +436,42 @@ impl Drop for Piece {
             inner.release.push(self.cell);
             self.client.released.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+    use sternpost_link::{PROTOCOL_VERSION, Role};
+    use sternpost_message::MessageId;
+
+    #[test]
+    fn chunks_of_all_sessions_share_their_room_and_urgent_ones_need_none() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let hello = Hello {
+                version: PROTOCOL_VERSION,
+                role: Role::SmtpServer,
+                pid: 1,
+                process: 1,
+                channel: String::new(),
+                capacity: 0,
+            };
+            let client = StoreClient::start("nobody listens here".into(), hello);
+            let record = Append::Content { message: MessageId([1; 16]), index: 0, octets: b"x" };
+            for _ in 0..CHUNKS_ON_THEIR_WAY_MAX {
+                let room = client.chunk_room(Lane::Normal).await;
+                drop(client.append_from(Lane::Normal, std::slice::from_ref(&record), None, room).unwrap());
+            }
+            let mut next = pin!(client.chunk_room(Lane::Normal));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(next.as_mut().poll(&mut context).is_pending());
+            assert!(client.chunk_room(Lane::Urgent).await.is_none());
+            // The store answers the first one.
+            client.inner.borrow_mut().appender.committed(Lane::Normal, 1, drop);
+            assert!(matches!(next.as_mut().poll(&mut context), Poll::Ready(Some(_))));
+        });
     }
 }

@@ -163,9 +163,7 @@ async fn drive_log(shared: &Shared, readiness: OwnedFd) -> Result<(), StoreError
         let wait = {
             let mut service = shared.service.borrow_mut();
             service.drive(shared.clock.now());
-            if !service.is_saturated() {
-                shared.drained.notify_waiters();
-            }
+            shared.drained.notify_waiters();
             let now = shared.clock.now();
             service.wake_at(now).map_or(NOTHING_DUE_MS, |at| at.since_ms(now))
         };
@@ -201,13 +199,13 @@ async fn serve(shared: Rc<Shared>, id: ClientId, link: Rc<Link>) {
         }
         shared.appended.notify_one();
         // The disk does not wait until all sockets are empty, nor do those who wait for its answers.
-        Ok(service.take_end_of_write(now) || service.is_saturated())
+        Ok(service.take_end_of_write(now) || service.holds_back(id))
     };
     let between = async || {
         // The flushers send the answers.
         tokio::task::yield_now().await;
         // Content that comes faster than the disk takes it stays in the sockets.
-        while shared.service.borrow().is_saturated() {
+        while shared.service.borrow().holds_back(id) {
             shared.drained.notified().await;
         }
     };

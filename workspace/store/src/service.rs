@@ -305,9 +305,12 @@ impl<D: Disk, L: Wire> Service<D, L> {
         self.answer_marks();
     }
 
-    /// Whether so much content waits for the disk that more of it would be refused soon: those who send it should wait.
-    pub fn is_saturated(&self) -> bool {
-        self.log.content_is_saturated()
+    /// Whether a client that sends content should wait, because so much of it waits for the disk that more would be refused
+    /// soon. Outcomes and QMGR's business never do.
+    #[must_use]
+    pub fn holds_back(&self, id: ClientId) -> bool {
+        let sends_content = |client: &Client<L>| client.is(Role::SmtpServer) || client.is(Role::Operator);
+        self.log.content_is_saturated() && self.clients.get(&id).is_some_and(sends_content)
     }
 
     /// Between two datagrams: if the log's write has ended, lets the log go on and answers. True when there was one.

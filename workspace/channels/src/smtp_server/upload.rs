@@ -71,8 +71,9 @@ impl Upload {
         }
         // Once refused, the rest of the content is only swallowed.
         if self.refused.is_none() {
+            let room = self.store.chunk_room(self.lane).await;
             let record = Append::Content { message: self.id, index: self.chunks_sent, octets: &self.chunk };
-            match self.store.append_from(self.lane, &[record], Some(&self.peer)) {
+            match self.store.append_from(self.lane, &[record], Some(&self.peer), room) {
                 Ok(answer) => self.in_flight.push_back(answer),
                 Err(error) => self.refused = Some(Refusal::Invalid(error.to_string())),
             }
