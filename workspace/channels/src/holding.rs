@@ -2,7 +2,7 @@
 //!
 //! An Mlist is held from its assignment until the outcome of each assigned recipient is durable. That is what a new
 //! QMGR is told when this process attaches to it, and why it never gives the Mlist to another one meanwhile.
-//! [`channel`](crate::channel) drives this with links; the simulator with faulty ones. Not here: the work itself.
+//! `channel` drives this with links; the simulator with faulty ones. Not here: the work itself.
 
 use rustc_hash::FxHashMap;
 use sternpost_link::Hello;

@@ -7,7 +7,7 @@
 //!
 //! Time is virtual: it goes on a little now and then, and to the next thing that is due when nothing else can happen.
 //! Beside everything runs the truth: what the writes that the disk has taken say ([`ledger`](crate::ledger)), what clients were
-//! told, what peers have got. What must hold stands in [`invariants`](crate::invariants) and in [`tree`].
+//! told, what peers have got. What must hold stands in `invariants` and in `tree`.
 
 mod actions;
 mod channel;
