@@ -101,6 +101,8 @@ pub(crate) struct Batch {
     entries: Vec<u8>,
     /// The sets that commit with it, in order.
     pub(crate) sets: Vec<StagedSet>,
+    /// A set of the urgent lane is in it.
+    pub(crate) is_urgent: bool,
     /// Octets of the sets in it that bring content without an envelope.
     pub(crate) partial_octets: u64,
     /// Chunks of messages whose envelope is not in the batch: index and octets.
@@ -132,6 +134,7 @@ impl Batch {
             effects: Vec::new(),
             entries: Vec::new(),
             sets: Vec::new(),
+            is_urgent: false,
             partial_octets: 0,
             chunks: FxHashMap::default(),
             accepted: FxHashSet::default(),

@@ -53,6 +53,8 @@ pub struct Log<D: Disk> {
     pub(crate) seals: Seals,
     pub(crate) part: Option<Part>,
     pub(crate) part_was_last: bool,
+    /// The batch before was urgent: it went before a part of an index, and without survivors.
+    pub(crate) has_hurried: bool,
     /// Who has still to be moved out of the oldest segment: its use, and whoever has a record in it.
     pub(crate) residents: Option<(u64, VecDeque<Resident>)>,
     pub(crate) buffers: Vec<AlignedBuffer>,
@@ -176,6 +178,7 @@ impl<D: Disk> Log<D> {
             seals: recovered.seals,
             part: None,
             part_was_last: false,
+            has_hurried: false,
             residents: None,
             buffers: (0..2).map(|_| AlignedBuffer::with_capacity(batch_octets_max)).collect(),
             events: VecDeque::new(),

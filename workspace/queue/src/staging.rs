@@ -4,7 +4,7 @@
 
 use sternpost_message::{MessageId, MessageSequence, UnixMillis};
 
-use crate::append::AppendError;
+use crate::append::{AppendError, Lane};
 use crate::batch::{Batch, StagedSet, to_u32};
 use crate::format::{Kind, MessageHead};
 use crate::living::content_octets;
@@ -50,6 +50,7 @@ impl<D: Disk> Log<D> {
         match self.check_set(&batch, set) {
             Ok(mut plan) => {
                 self.add_set(&mut batch, set, &mut plan, now);
+                batch.is_urgent |= set.lane == Lane::Urgent;
                 let lazy_since = set.lazy.then_some(set.came_at);
                 batch.partial_octets += if set.only_content { set.need.octets as u64 } else { 0 };
                 batch.sets.push(StagedSet { ticket: set.ticket, lazy_since });

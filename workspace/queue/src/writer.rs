@@ -106,11 +106,14 @@ impl<D: Disk> Log<D> {
         self.make_way();
         self.stage(now);
         let sets_are_due = self.sets_are_due(now);
+        // What is urgent waits neither for a part of an index nor for survivors, but not twice in a row: these come to their end.
+        let hurries = !self.has_hurried && self.filling.as_ref().is_some_and(|batch| batch.is_urgent);
+        self.has_hurried = hurries;
         // Parts of an index and batches take turns: neither waits for more than one of the other.
-        if self.part_is_next(sets_are_due) && self.start_part() {
+        if !hurries && self.part_is_next(sets_are_due) && self.start_part() {
             return;
         }
-        let moved = self.stage_moves();
+        let moved = !hurries && self.stage_moves();
         if sets_are_due || moved || (self.start_waits() && self.plan(Need::default())) {
             self.start(now);
         } else {

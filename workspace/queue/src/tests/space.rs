@@ -95,3 +95,29 @@ fn mail_is_not_refused_among_old_mail_that_is_strewn() {
         assert_eq!(refused, 0, "{stayed_percent} % live: {:?}", flood.log.status());
     }
 }
+
+#[test]
+fn an_urgent_message_travels_without_survivors_and_they_go_on_behind_it() {
+    let mut flood = Flood::over(40);
+    while flood.log.status().moved_records == 0 {
+        assert_eq!(flood.pass(100, |_, sequence| Some(sequence)), 0);
+    }
+    for number in 0..2 {
+        flood.log.append(NOW, Lane::Urgent, message(900_000 + number, 400, 1), 9).unwrap();
+        // Ends what is under way, and begins the batch that has it; ends that one; goes on behind it, with a part of an index first
+        // if one is due.
+        let mut moved = Vec::new();
+        let mut committed_in = None;
+        for turn in 0..4 {
+            flood.log.drive(NOW);
+            let mut events = std::iter::from_fn(|| flood.log.poll());
+            if events.any(|event| event == LogEvent::Committed { ticket: 9 }) {
+                committed_in = Some(turn);
+            }
+            while flood.log.poll().is_some() {}
+            moved.push(flood.log.status().moved_records);
+        }
+        assert_eq!(committed_in, Some(1), "{moved:?}");
+        assert!(moved[0] == moved[1] && moved[1] < moved[3], "{moved:?}");
+    }
+}
