@@ -62,3 +62,29 @@ pub trait Disk {
     /// As `start_write`, and `Device`.
     fn write_now(&mut self, offset: u64, buffer: &AlignedBuffer) -> Result<(), DiskError>;
 }
+
+impl<D: Disk> Disk for &mut D {
+    fn octets(&self) -> u64 {
+        (**self).octets()
+    }
+
+    fn block_octets(&self) -> u32 {
+        (**self).block_octets()
+    }
+
+    fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        (**self).read(offset, into)
+    }
+
+    fn start_write(&mut self, offset: u64, buffer: AlignedBuffer) -> Result<(), DiskError> {
+        (**self).start_write(offset, buffer)
+    }
+
+    fn finish_write(&mut self) -> Option<(AlignedBuffer, Result<(), DiskError>)> {
+        (**self).finish_write()
+    }
+
+    fn write_now(&mut self, offset: u64, buffer: &AlignedBuffer) -> Result<(), DiskError> {
+        (**self).write_now(offset, buffer)
+    }
+}

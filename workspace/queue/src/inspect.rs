@@ -20,6 +20,7 @@ use crate::index::Index;
 use crate::place::Place;
 use crate::reader::Shelf;
 use crate::recovery::{Damage, DamagedPart, OpenError, Reading, RecoveryReport, recover};
+use crate::source::Source;
 use crate::{AlignedBuffer, Disk, stand_in};
 
 use crate::format::{PAGE_OCTETS, Salt};
@@ -95,29 +96,36 @@ pub struct Verification {
 
 /// A log that is only read. Opens nothing, repairs nothing.
 pub struct Inspection<D> {
-    shelf: Shelf<D>,
+    shelf: Shelf<Source<D>>,
     index: Index,
     report: RecoveryReport,
     /// Made by [`Self::search`].
     findings: Option<Findings>,
 }
 
-/// Reads the whole living range of the log on `disk`, checking every CRC.
+/// Reads the whole living range of the log on `disk`, checking every CRC. Pages that the disk does not read in several attempts
+/// are damage, here and in what is read later.
 ///
 /// # Errors
 /// `OpenError` when this is no log, or the disk cannot be read.
-pub fn inspect<D: Disk>(mut disk: D, progress: &mut dyn FnMut(Progress)) -> Result<Inspection<D>, OpenError> {
-    let parameters =
-        Parameters { recent_content_octets_max: 0, isolates_unreadable: true, ..Parameters::default() };
+pub fn inspect<D: Disk>(disk: D, progress: &mut dyn FnMut(Progress)) -> Result<Inspection<D>, OpenError> {
+    let parameters = Parameters { recent_content_octets_max: 0, ..Parameters::default() };
+    let mut source = Source::new(disk, true);
     // As many ids as for opening: which of them are remembered decides what a damaged log still says of a message.
-    let recovered = recover(&mut disk, &parameters, Reading::InFull, progress)?;
+    let recovered = recover(&mut source, &parameters, Reading::InFull, progress)?;
     let superblock = recovered.superblock;
-    let mut shelf = Shelf::new(disk, superblock.geometry, superblock.secret, &parameters);
+    let mut shelf = Shelf::new(source, superblock.geometry, superblock.secret, &parameters);
     shelf.uses = recovered.uses;
     Ok(Inspection { shelf, index: recovered.index, report: recovered.report, findings: None })
 }
 
 impl<D: Disk> Inspection<D> {
+    /// The disk, for a test to let it go bad.
+    #[cfg(test)]
+    pub(crate) const fn disk_mut(&mut self) -> &mut D {
+        &mut self.shelf.disk.disk
+    }
+
     /// How the device is divided.
     pub const fn geometry(&self) -> Geometry {
         self.shelf.geometry
@@ -288,7 +296,7 @@ impl<D: Disk> Inspection<D> {
         if self.findings.is_none() {
             self.search(&mut |_| {})?;
         }
-        let mut damage = self.report.damage.clone();
+        let mut damage = Vec::new();
         let mut isolated = Vec::new();
         let sequences: Vec<_> = self.index.living_from(0).map(|(sequence, _)| sequence).collect();
         let total = sequences.len() as u64;
@@ -315,6 +323,8 @@ impl<D: Disk> Inspection<D> {
             why: Isolation::Stray,
         });
         isolated.extend(strays);
+        damage.extend(self.report.damage.iter().cloned());
+        damage.extend(self.unreadable_since());
         let segments_living = self.shelf.uses.iter().filter(|used| **used != 0).count();
         let findings = self.findings.as_ref().expect("it was searched above");
         Ok(Verification {
@@ -326,6 +336,16 @@ impl<D: Disk> Inspection<D> {
             damage: findings.places(&damage),
             isolated,
         })
+    }
+
+    /// Pages that the disk has not read since the report was made.
+    fn unreadable_since(&self) -> impl Iterator<Item = Damage> {
+        let pages = self.shelf.disk.lost().iter().map(|page| Damage {
+            offset: *page,
+            octets: PAGE_OCTETS as u64,
+            what: DamagedPart::Unreadable,
+        });
+        pages.filter(|damage| !self.report.damage.contains(damage))
     }
 
     /// What is wrong with a living message, if anything is.

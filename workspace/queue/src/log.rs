@@ -17,6 +17,7 @@ use crate::reclaim::Space;
 use crate::recovery::{Head, OpenError, Reading, Recovered, RecoveryReport, recover};
 use crate::seal::Seals;
 use crate::set::WaitingSet;
+use crate::source::Source;
 use crate::writer::{Flight, Part};
 use crate::{AlignedBuffer, Disk, DiskError, Progress, stand_in};
 
@@ -137,7 +138,10 @@ impl<D: Disk> Log<D> {
         now: UnixMillis,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Self, RecoveryReport), OpenError> {
-        let recovered = recover(&mut disk, &parameters, Reading::ByIndex, progress)?;
+        let recovered = {
+            let mut source = Source::new(&mut disk, parameters.isolates_unreadable);
+            recover(&mut source, &parameters, Reading::ByIndex, progress)?
+        };
         let superblock = recovered.superblock;
         if let Some(offset) = recovered.lost_superblock {
             let repaired = Superblock { generation: superblock.generation.saturating_add(1), ..superblock };

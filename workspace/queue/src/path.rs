@@ -65,7 +65,7 @@ impl Recovered {
     /// Reads the first two pages of all segments, and the rest of those that have lost them.
     pub(crate) fn survey<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
     ) -> Result<Survey, OpenError> {
         let Superblock { secret, geometry, .. } = self.superblock;
@@ -109,7 +109,7 @@ impl Recovered {
     /// The newest use that has a batch in a segment. The second batch of a use begins no later than a whole batch behind page 1.
     fn search<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
         segment: u32,
     ) -> Result<Option<u64>, OpenError> {
@@ -124,7 +124,7 @@ impl Recovered {
     /// The newest use, with or without header. None in an empty log.
     pub(crate) fn find_head<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
         survey: &Survey,
     ) -> Result<Option<Located>, OpenError> {
@@ -151,7 +151,7 @@ impl Recovered {
     /// The living uses, newest first: from the head backwards by what each one follows.
     pub(crate) fn path<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
         survey: &Survey,
         head: Located,
@@ -190,7 +190,7 @@ impl Recovered {
     /// The header of a use behind the head, and whether it is lost. None when no batch is left either.
     fn header_of<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
         survey: &Survey,
         use_number: u64,
@@ -211,7 +211,7 @@ impl Recovered {
     /// What a lost segment header said, as far as the first batch of its use tells.
     fn told_by<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
         survey: &Survey,
         first: &BatchHeader,
@@ -238,7 +238,7 @@ impl Recovered {
     /// refused.
     fn named_by<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
         survey: &Survey,
         first: &BatchHeader,
@@ -280,7 +280,7 @@ impl Recovered {
     /// What a use follows if nothing names it: the use before it, to its end. Those between that have left no trace are listed.
     fn presumably_before<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
         survey: &Survey,
         first: &BatchHeader,
@@ -311,7 +311,7 @@ impl Recovered {
     /// The footer of a use, if its segment is sealed and has an index.
     pub(crate) fn footer<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
         segment: u32,
         use_number: u64,

@@ -156,9 +156,9 @@ pub fn geometry(disk: &mut impl Disk) -> Result<Geometry, OpenError> {
 }
 
 /// Reads both superblocks.
-fn read_superblock<D: Disk>(source: &mut Source<'_, D>) -> Result<(Superblock, Option<u64>), OpenError> {
+fn read_superblock<D: Disk>(source: &mut Source<D>) -> Result<(Superblock, Option<u64>), OpenError> {
     let mut page = [0; PAGE_OCTETS];
-    let (octets, block) = (source.disk().octets(), source.disk().block_octets());
+    let (octets, block) = (source.octets(), source.block_octets());
     if octets < HEAD_OCTETS {
         return Err(OpenError::NoLog);
     }
@@ -189,15 +189,13 @@ fn read_superblock<D: Disk>(source: &mut Source<'_, D>) -> Result<(Superblock, O
 
 /// Reads everything that lives.
 ///
-/// If the parameters allow it, pages that the disk does not read are damage, and no reason to stop.
+/// If the source allows it, pages that the disk does not read are damage, and no reason to stop.
 pub(crate) fn recover<D: Disk>(
-    disk: &mut D,
+    disk: &mut Source<D>,
     parameters: &Parameters,
     reading: Reading,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Recovered, OpenError> {
-    let mut disk = Source::new(disk, parameters.isolates_unreadable);
-    let disk = &mut disk;
     let (superblock, lost_superblock) = read_superblock(disk)?;
     let geometry = superblock.geometry;
     let mut recovered = Recovered {
@@ -254,7 +252,7 @@ impl Recovered {
     /// What a segment holds of a use.
     pub(crate) fn scan_segment<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
         segment: u32,
         use_number: u64,
@@ -269,7 +267,7 @@ impl Recovered {
     /// Applies the index of a sealed segment. False when it has none that is whole, or that covers what it should.
     fn read_index<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
         located: &Located,
     ) -> Result<bool, OpenError> {
@@ -317,7 +315,7 @@ impl Recovered {
     /// Applies the batches of one use.
     fn replay<D: Disk>(
         &mut self,
-        disk: &mut Source<'_, D>,
+        disk: &mut Source<D>,
         buffer: &mut AlignedBuffer,
         located: &Located,
     ) -> Result<(), OpenError> {

@@ -356,3 +356,24 @@ fn a_record_that_the_disk_gives_right_again_is_read_again() {
     flip(log.disk_mut(), at(envelope) + 100);
     assert!(log.message(sequence).unwrap().is_some());
 }
+
+#[test]
+fn a_page_that_is_not_read_costs_verify_the_messages_on_it_and_a_device_that_is_away_ends_it() {
+    let log = with_three();
+    let places: Vec<_> =
+        (1..=3).map(|number| log.index.get(MessageSequence(number)).unwrap().place).collect();
+    let bad = usize::try_from(at(places[1])).unwrap();
+    let disk = log.into_disk();
+    let octets = disk.octets.len();
+    let isolated = IsolatedFacts { sequence: MessageSequence(2), id: id(2), why: Isolation::Envelope };
+    let mut inspection = inspected(disk);
+    inspection.disk_mut().bad.push(bad..bad + 1);
+    let found = inspection.verify(&mut |_| {}).unwrap();
+    assert_eq!(found.isolated, [isolated]);
+    let page = PAGE_OCTETS as u64;
+    let unread = found.damage.iter().filter(|place| place.damage.what == DamagedPart::Unreadable);
+    let unread: Vec<_> = unread.map(|place| (place.damage.offset, place.damage.octets)).collect();
+    assert_eq!(unread, [(bad as u64 / page * page, page)]);
+    inspection.disk_mut().bad.push(0..octets);
+    assert!(matches!(inspection.verify(&mut |_| {}), Err(ReadError::Disk(_))));
+}
