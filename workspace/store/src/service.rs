@@ -24,6 +24,9 @@ use sternpost_queue::{AppendError, Disk, Log, LogEvent, Parameters, ReadError};
 
 /// Unsent octets of the stream beyond which QMGR gets a new snapshot instead: the store never waits for QMGR.
 const STREAM_OCTETS_MAX: usize = 8 << 20;
+/// Unsent octets of the stream beyond which QMGR is not told that a message is gone that a channel has asked for: it will be
+/// told when the channel asks for it again.
+const HINTS_UNSENT_OCTETS_MAX: usize = 64 << 10;
 /// Messages of a snapshot that are sent in one turn.
 const SNAPSHOT_STEP: usize = 256;
 /// Deliverable Mlists up to which intake is not slowed: what fifty sessions have under way while the log writes.
@@ -275,7 +278,9 @@ impl<D: Disk, L: Wire> Service<D, L> {
             }
             Ok(None) => {
                 // Whoever wants it has been told of it by QMGR, who may not know that the log has lost it.
-                self.tell(message, || StreamFrame::Dead { message });
+                if self.stream_has_room_for_hints() {
+                    self.tell(message, || StreamFrame::Dead { message });
+                }
                 (Absence::Dead, "the message is no longer in the log".to_owned())
             }
             Err(error) if is_loss(&error) => {
@@ -388,6 +393,12 @@ impl<D: Disk, L: Wire> Service<D, L> {
             return;
         }
         client.send(&FromStore::Stream(frame()));
+    }
+
+    /// Whether QMGR's link has room for what QMGR would learn later too: nobody may fill it with questions.
+    fn stream_has_room_for_hints(&self) -> bool {
+        let qmgr = self.stream.as_ref().and_then(|stream| self.clients.get(&stream.client));
+        qmgr.is_some_and(|qmgr| qmgr.link.unsent_octets() < HINTS_UNSENT_OCTETS_MAX)
     }
 
     /// Sends what was committed. While deliverable mail waits beyond a window, acknowledgements of new mail are held a

@@ -1,4 +1,4 @@
-//! What becomes of an operator's order that the log refuses, or that comes too late.
+//! What becomes of an operator's order that the log refuses, or that comes too late, and of a channel's questions.
 
 use super::*;
 use std::cell::{Cell, RefCell};
@@ -73,7 +73,10 @@ impl Disk for TestDisk {
 
 /// A link that remembers what was sent, as it is said.
 #[derive(Debug, Default)]
-struct TestLink(RefCell<Vec<String>>);
+struct TestLink {
+    sent: RefCell<Vec<String>>,
+    unsent_octets: Cell<usize>,
+}
 
 #[derive(Debug)]
 struct NoCells;
@@ -94,7 +97,7 @@ impl Wire for TestLink {
     fn push<F: serde::Serialize>(&self, frame: &F) -> Result<(), FrameError> {
         let octets = postcard::to_stdvec(frame).unwrap();
         let frame: FromStore = postcard::from_bytes(&octets).unwrap();
-        self.0.borrow_mut().push(format!("{frame:?}"));
+        self.sent.borrow_mut().push(format!("{frame:?}"));
         Ok(())
     }
 
@@ -111,7 +114,7 @@ impl Wire for TestLink {
     }
 
     fn unsent_octets(&self) -> usize {
-        0
+        self.unsent_octets.get()
     }
 
     fn close(&self) {}
@@ -176,21 +179,8 @@ impl Store {
             batch_from: Origin::Default,
         };
         let mut service = Service::new(log, 1, manner, Door::new(Users::Same(0)));
-        let mut connect = |role| {
-            let link = Rc::new(TestLink::default());
-            let id = service.connected(Rc::clone(&link));
-            let hello = Hello {
-                version: PROTOCOL_VERSION,
-                role,
-                pid: 7,
-                process: 0,
-                channel: String::new(),
-                capacity: 0,
-            };
-            service.frame(now, id, ToStore::Hello(hello));
-            (id, link)
-        };
-        let (sender, operator) = (connect(Role::SmtpServer), connect(Role::Operator));
+        let (sender, operator) =
+            (connect(&mut service, Role::SmtpServer), connect(&mut service, Role::Operator));
         let mut store = Self { service, writes, now, sender, operator };
         store.send(1, Append::Content { message: MESSAGE, index: 0, octets: b"octets" });
         store.settle();
@@ -218,12 +208,21 @@ impl Store {
     }
 
     fn heard_by_sender(&self) -> String {
-        self.sender.1.0.take().concat()
+        self.sender.1.sent.take().concat()
     }
 
     fn heard_by_operator(&self) -> String {
-        self.operator.1.0.take().concat()
+        self.operator.1.sent.take().concat()
     }
+}
+
+fn connect(service: &mut Service<TestDisk, TestLink>, role: Role) -> (ClientId, Rc<TestLink>) {
+    let link = Rc::new(TestLink::default());
+    let id = service.connected(Rc::clone(&link));
+    let hello =
+        Hello { version: PROTOCOL_VERSION, role, pid: 7, process: 0, channel: String::new(), capacity: 0 };
+    service.frame(UnixMillis(0), id, ToStore::Hello(hello));
+    (id, link)
 }
 
 fn envelope() -> Append<'static> {
@@ -299,4 +298,27 @@ fn an_order_that_has_ended_a_message_is_told_and_its_sender_hears_of_it() {
     assert_eq!(*told.0.lock().unwrap(), ["message.discarded"]);
     store.send(2, envelope());
     assert!(store.heard_by_sender().contains("Discarded"));
+}
+
+#[test]
+fn questions_of_a_channel_about_what_is_gone_do_not_fill_the_link_of_qmgr() {
+    let mut store = Store::new();
+    let (qmgr, qmgr_link) = connect(&mut store.service, Role::Qmgr);
+    let (channel, channel_link) = connect(&mut store.service, Role::Channel);
+    assert!(store.service.frame(store.now, qmgr, ToStore::Subscribe));
+    store.service.begin_snapshot().unwrap();
+    assert!(store.service.step_snapshot());
+    for (unsent_octets, told_count) in [(0, 1), (HINTS_UNSENT_OCTETS_MAX, 0), (STREAM_OCTETS_MAX + 1, 0)] {
+        qmgr_link.unsent_octets.set(unsent_octets);
+        qmgr_link.sent.take();
+        let message = MessageSequence(77);
+        store.service.frame(
+            store.now,
+            channel,
+            ToStore::Fetch { request: 1, message, offset: 0, octets_max: 9 },
+        );
+        assert!(channel_link.sent.take().concat().contains("no longer in the log"));
+        assert_eq!(qmgr_link.sent.take().len(), told_count, "{unsent_octets} octets unsent");
+        assert!(!store.service.wants_snapshot());
+    }
 }
