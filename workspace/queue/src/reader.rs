@@ -36,10 +36,13 @@ pub(crate) struct Shelf<D> {
     pub(crate) uses: Vec<u64>,
     pub(crate) recent: RecentBatches,
     pub(crate) unread: Unread,
+    /// The last that was read by itself.
     window: Window,
+    /// The last that was read for moving. It outlasts what is read by itself meanwhile.
+    ahead: Window,
 }
 
-/// What was read from the disk last: a record is asked for in small pieces, and the next one often stands beside it.
+/// What was read from the disk: a record is asked for in small pieces, and the next one often stands beside it.
 #[derive(Default)]
 struct Window {
     segment: u32,
@@ -64,6 +67,34 @@ impl Window {
         let from = (place.offset() - self.offset) as usize;
         &self.octets[from..from + place.octets() as usize]
     }
+
+    /// Whether a record in it has its CRC. If not, it is read again by who asks for it next.
+    fn is_as_written(&self, place: Place, kinds: &[Kind], salt: Salt) -> bool {
+        let is_good = self.checked.get() == place
+            || body_of(self.get(place), kinds)
+                .is_some_and(|(header, body)| header.body_crc.get() == salt.crc(body));
+        self.checked.set(if is_good { place } else { Place::default() });
+        self.is_damaged.set(!is_good);
+        is_good
+    }
+
+    /// Reads it anew. Nothing of it may be on its way to the disk.
+    fn fill(
+        &mut self,
+        disk: &mut impl Disk,
+        geometry: Geometry,
+        (segment, offset, octets): (u32, u32, u32),
+    ) -> Result<(), DiskError> {
+        self.checked.set(Place::default());
+        self.is_damaged.set(false);
+        self.octets.resize(octets as usize, 0);
+        let read = disk.read(geometry.offset_of(segment, offset), &mut self.octets);
+        if read.is_err() {
+            self.octets.clear();
+        }
+        (self.segment, self.offset) = (segment, offset);
+        read
+    }
 }
 
 impl<D: Disk> Shelf<D> {
@@ -71,7 +102,16 @@ impl<D: Disk> Shelf<D> {
         let uses = vec![0; geometry.segments as usize];
         let recent = RecentBatches::new(parameters.recent_content_octets_max);
         let unread = Unread::new(parameters.probe_interval_ms);
-        Self { disk, geometry, secret, uses, recent, unread, window: Window::default() }
+        Self {
+            disk,
+            geometry,
+            secret,
+            uses,
+            recent,
+            unread,
+            window: Window::default(),
+            ahead: Window::default(),
+        }
     }
 
     /// The body of a whole record of one of `kinds`, whose CRC is right.
@@ -94,28 +134,30 @@ impl<D: Disk> Shelf<D> {
                 }
             }
         }
-        let octets = self.recent.get(place).unwrap_or_else(|| self.window.get(place));
-        body_of(octets, kinds).map(|(_, body)| body).ok_or_else(|| damaged(sequence, place))
+        let octets = self.recent.get(place).or_else(|| Some(self.window_of(place)?.get(place)));
+        octets
+            .and_then(|octets| body_of(octets, kinds))
+            .map(|(_, body)| body)
+            .ok_or_else(|| damaged(sequence, place))
     }
 
-    /// Whether the window holds a record of one of `kinds` with its CRC. If not, it is read again by who asks for it next.
+    fn window_of(&self, place: Place) -> Option<&Window> {
+        [&self.ahead, &self.window].into_iter().find(|window| window.holds(place))
+    }
+
+    /// Whether a window holds a record of one of `kinds` with its CRC.
     fn is_as_written(&self, place: Place, kinds: &[Kind]) -> bool {
         let salt = Salt::of_use(&self.secret, place.segment(), self.uses[place.segment() as usize]);
-        let is_good = self.window.checked.get() == place
-            || body_of(self.window.get(place), kinds)
-                .is_some_and(|(header, body)| header.body_crc.get() == salt.crc(body));
-        self.window.checked.set(if is_good { place } else { Place::default() });
-        self.window.is_damaged.set(!is_good);
-        is_good
+        self.window_of(place).is_some_and(|window| window.is_as_written(place, kinds, salt))
     }
 
-    /// Makes sure that the window holds a record.
+    /// Makes sure that a window holds a record.
     fn load(&mut self, sequence: MessageSequence, place: Place) -> Result<(), ReadError> {
-        if self.window.holds(place) {
+        if self.window_of(place).is_some() {
             return Ok(());
         }
-        let (segment, offset) = (place.segment(), place.offset());
-        if let Err(error) = self.read_ahead(segment, offset, place.octets()) {
+        let range = (place.segment(), place.offset(), place.octets());
+        if let Err(error) = self.window.fill(&mut self.disk, self.geometry, range) {
             return Err(if self.unread.failed(place) { damaged(sequence, place) } else { error.into() });
         }
         self.unread.succeeded(place);
@@ -124,21 +166,12 @@ impl<D: Disk> Shelf<D> {
 
     /// Whether a record is read without the disk.
     pub(crate) fn has(&self, place: Place) -> bool {
-        self.recent.get(place).is_some() || self.window.holds(place)
+        self.recent.get(place).is_some() || self.window_of(place).is_some()
     }
 
-    /// Fills the window from a place on. Nothing of it may be on its way to the disk.
+    /// Reads from a place on what is to be moved. Nothing of it may be on its way to the disk.
     pub(crate) fn read_ahead(&mut self, segment: u32, offset: u32, octets: u32) -> Result<(), DiskError> {
-        let Window { octets: window, checked, is_damaged, .. } = &mut self.window;
-        checked.set(Place::default());
-        is_damaged.set(false);
-        window.resize(octets as usize, 0);
-        let read = self.disk.read(self.geometry.offset_of(segment, offset), window);
-        if read.is_err() {
-            window.clear();
-        }
-        (self.window.segment, self.window.offset) = (segment, offset);
-        read
+        self.ahead.fill(&mut self.disk, self.geometry, (segment, offset, octets))
     }
 
     /// Reads a small message's envelope and the chunk before it at once: they were written together.
@@ -154,7 +187,8 @@ impl<D: Disk> Shelf<D> {
             && !self.unread.knows(living.place)
         {
             // If it fails, each record is read by itself, and the failure is that record's.
-            drop(self.read_ahead(chunk.segment(), chunk.offset(), end - chunk.offset()));
+            let range = (chunk.segment(), chunk.offset(), end - chunk.offset());
+            drop(self.window.fill(&mut self.disk, self.geometry, range));
         }
     }
 
@@ -258,6 +292,7 @@ impl<D: Disk> Shelf<D> {
     /// A segment is written anew: what was read from it, or was not, no longer stands there.
     pub(crate) fn forget_segment(&mut self, segment: u32) {
         self.window.octets.clear();
+        self.ahead.octets.clear();
         self.recent.forget_segment(segment);
         self.unread.forget_segment(segment);
     }

@@ -53,8 +53,8 @@ pub(crate) struct SoakArguments {
     /// Octets of a message.
     #[arg(long, default_value = "4KiB", value_parser = super::octets)]
     octets: usize,
-    /// Octets of one of the 64 segments of the log.
-    #[arg(long, default_value = "32MiB", value_parser = super::octets)]
+    /// Octets of one of the 64 segments of the log. At twelve thousand messages per second, 41 % of it live after an hour.
+    #[arg(long, default_value = "64MiB", value_parser = super::octets)]
     segment_octets: usize,
 }
 

@@ -36,9 +36,13 @@ pub(super) struct FlashRow {
     pub(super) longest_ms: f64,
     /// The same on an idle log.
     pub(super) idle_p50_ms: f64,
-    /// The longest between the ends of two batches in the run.
-    pub(super) longest_batch_ms: f64,
-    pub(super) batch_p50_ms: f64,
+    /// How long the batches took, from end to end, that were under way when a flash came: long ones are met more often.
+    pub(super) met_batch_p50_ms: f64,
+    pub(super) met_batch_longest_ms: f64,
+    /// What a flash waited behind the end of the batch that it met: its own batch, and whatever went before it.
+    pub(super) behind_p50_ms: f64,
+    pub(super) behind_p99_ms: f64,
+    pub(super) behind_longest_ms: f64,
     /// Messages of 100 MiB that came as a whole.
     pub(super) streams: u64,
     /// What they brought, and those that did not end.
@@ -59,6 +63,14 @@ impl Stream {
     }
 }
 
+/// A flash on its way to the disk.
+struct Flash {
+    ticket: u64,
+    came: Instant,
+    /// When the batch that it met came to its end; none while that is being written.
+    met_ended: Option<Instant>,
+}
+
 /// The log with what is under way.
 struct Mixture {
     running: Running,
@@ -67,11 +79,13 @@ struct Mixture {
     chunks_open: u32,
     next_flash: Instant,
     /// The flash under way.
-    flash: Option<(u64, Instant)>,
+    flash: Option<Flash>,
     ticket_last: u64,
     flashes: Vec<Duration>,
-    batches: Vec<Duration>,
-    batch_ended: Option<(u64, Instant)>,
+    met_batches: Vec<Duration>,
+    behind: Vec<Duration>,
+    /// How many batches had ended when one was seen to end last, and when that was.
+    batch_ended: (u64, Instant),
     streams_ended: u64,
     chunks_came: u64,
 }
@@ -93,8 +107,9 @@ pub(super) fn measure(log: Log<LogDisk>, time: Duration) -> Result<FlashRow, Box
         flash: None,
         ticket_last: CHUNK,
         flashes: Vec::new(),
-        batches: Vec::new(),
-        batch_ended: None,
+        met_batches: Vec::new(),
+        behind: Vec::new(),
+        batch_ended: (0, Instant::now()),
         streams_ended: 0,
         chunks_came: 0,
     };
@@ -104,15 +119,18 @@ pub(super) fn measure(log: Log<LogDisk>, time: Duration) -> Result<FlashRow, Box
         mixture.turn()?;
     }
     let (after, lasted) = (mixture.running.log.status(), began.elapsed());
-    let Mixture { mut flashes, mut batches, streams_ended, chunks_came, .. } = mixture;
+    let Mixture { mut flashes, mut met_batches, mut behind, streams_ended, chunks_came, .. } = mixture;
     Ok(FlashRow {
         flashes: flashes.len() as u64,
         p50_ms: quantile_ms(&mut flashes, 50),
         p99_ms: quantile_ms(&mut flashes, 99),
         longest_ms: quantile_ms(&mut flashes, 100),
         idle_p50_ms: quantile_ms(&mut idle, 50),
-        longest_batch_ms: quantile_ms(&mut batches, 100),
-        batch_p50_ms: quantile_ms(&mut batches, 50),
+        met_batch_p50_ms: quantile_ms(&mut met_batches, 50),
+        met_batch_longest_ms: quantile_ms(&mut met_batches, 100),
+        behind_p50_ms: quantile_ms(&mut behind, 50),
+        behind_p99_ms: quantile_ms(&mut behind, 99),
+        behind_longest_ms: quantile_ms(&mut behind, 100),
         streams: streams_ended,
         streamed_mib_per_s: number((chunks_came * CHUNK_OCTETS as u64) >> 20) / lasted.as_secs_f64(),
         moved_records: after.moved_records - before.moved_records,
@@ -142,7 +160,7 @@ impl Mixture {
         while self.chunks_open < CHUNKS_OPEN_MAX && self.append_chunk() {}
         if self.flash.is_none() && Instant::now() >= self.next_flash {
             let ticket = self.append_flash()?;
-            self.flash = Some((ticket, Instant::now()));
+            self.flash = Some(Flash { ticket, came: Instant::now(), met_ended: None });
             self.next_flash = Instant::now() + EVERY;
         }
         for event in self.running.turn()? {
@@ -151,8 +169,9 @@ impl Mixture {
                     self.chunks_open -= 1;
                 }
                 LogEvent::Committed { ticket } => {
-                    if let Some((_, since)) = self.flash.take_if(|(wanted, _)| *wanted == ticket) {
-                        self.flashes.push(since.elapsed());
+                    if let Some(flash) = self.flash.take_if(|flash| flash.ticket == ticket) {
+                        self.flashes.push(flash.came.elapsed());
+                        self.behind.push(flash.met_ended.unwrap_or(flash.came).elapsed());
                     }
                 }
                 LogEvent::Accepted { sequence, .. } => self.running.end(sequence)?,
@@ -160,11 +179,12 @@ impl Mixture {
             }
         }
         let (batches, now) = (self.running.log.status().batches, Instant::now());
-        match self.batch_ended {
-            Some((before, _)) if before == batches => {}
-            before => {
-                self.batches.extend(before.map(|(_, ended)| now - ended));
-                self.batch_ended = Some((batches, now));
+        let (ended_count, ended) = self.batch_ended;
+        if batches != ended_count {
+            self.batch_ended = (batches, now);
+            if let Some(flash) = self.flash.as_mut().filter(|flash| flash.met_ended.is_none()) {
+                flash.met_ended = Some(now);
+                self.met_batches.push(now - ended);
             }
         }
         Ok(())
