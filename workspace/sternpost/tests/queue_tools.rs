@@ -574,6 +574,47 @@ fn a_message_whose_envelope_is_damaged_is_exported_without_it_and_discarded() {
     assert_eq!(switch.status()["store"]["isolated"], 0);
 }
 
+#[test]
+fn a_message_whose_envelope_was_damaged_when_it_was_moved_stays_isolated_until_it_is_exported_and_discarded()
+{
+    let smtp = sink();
+    let tables = Site::new().peer("away", "smtp", nobody(), &["away.test"]).peer(
+        "mta",
+        "smtp",
+        smtp.address(),
+        &["smtp.test"],
+    );
+    let switch = Switch::start(&tables.tables());
+    let content = lines("damaged", 20_000);
+    let mut client = Client::greet(switch.address());
+    let reply = client.message("<once-only@sender.test>", &["b@away.test"], &content);
+    assert!(reply.starts_with("250 "), "{reply}");
+    let id = ids(&switch).remove(0);
+    let at = places(&switch.log_path(), b"once-only@sender.test");
+    flip(&switch.log_path(), at[0]);
+    // Mail that passes, until the log is written anew from its beginning and the message has to move.
+    for number in 0..2 * SMALL_ROOM.segments {
+        accept(&mut client, &["b@smtp.test"], &lines(&format!("passing {number}"), 1 << 20));
+    }
+    let why = |switch: &Switch| isolated(switch)[0]["why"].as_str().expect("a reason").to_owned();
+    assert!(why(&switch).contains("envelope"), "{}", why(&switch));
+    let log = switch.log();
+    assert!(log.contains("log.alarm") && log.contains(&id), "{log}");
+    let home = switch.stop();
+    let switch = Switch::start_at(home, SMALL_ROOM, "auto", TABLES);
+    isolated(&switch);
+    ends(&switch.command(&["queue", "restore", "--as-is", "--yes", &id]), 1);
+    let folder = switch::new_home();
+    ends(&switch.command(&["queue", "export", "--damaged", "--to", path(folder.path()), &id]), 0);
+    let saved = fs::read(folder.path().join(format!("{id}.damaged.eml"))).expect("a file");
+    assert!(saved.ends_with(&content));
+    let words = fs::read(folder.path().join(format!("{id}.damaged.json"))).expect("a file");
+    let words: Value = serde_json::from_slice(&words).expect("it is JSON");
+    assert!(words["envelope_lost"].as_str().is_some_and(|why| why.contains("envelope")), "{words}");
+    ends(&switch.command(&["queue", "discard", &id, "--why", "nobody knows whose it is"]), 0);
+    assert_eq!(switch.status()["store"]["isolated"], 0);
+}
+
 /// A client in the middle of a message, of which so many octets were sent.
 fn in_the_middle(switch: &Switch, octets: usize) -> Client {
     let mut client = Client::greet(switch.address());
