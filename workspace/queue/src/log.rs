@@ -83,8 +83,8 @@ const SKIP_INSTANTS: u64 = 1 << 20;
 
 /// The first sequence for new messages. An acknowledged last batch that the device has damaged looks like a torn tail, and the
 /// sequences of its messages look free. But a channel may be at work on one of them, and its outcome must not end another.
-const fn next_message(recovered: &Recovered, now: UnixMillis) -> u64 {
-    if recovered.head.is_none() {
+fn next_message(recovered: &Recovered, now: UnixMillis) -> u64 {
+    if recovered.ring.is_empty() {
         return recovered.next_message;
     }
     recovered.next_message.saturating_add((now.0 % SKIP_INSTANTS + 1) * SEQUENCES_SKIPPED)

@@ -24,6 +24,7 @@ const SEARCHED_OCTETS_MAX: u32 = (16 << 20) + PAGE;
 const _: () = assert!(SEARCHED_OCTETS_MAX as usize > BATCH_OCTETS_MAX);
 
 /// A use that lives.
+#[derive(Clone)]
 pub(crate) struct Located {
     pub(crate) segment: u32,
     pub(crate) use_number: u64,
@@ -31,7 +32,7 @@ pub(crate) struct Located {
     pub(crate) header: SegmentHeader,
     pub(crate) header_is_lost: bool,
     /// The sequence behind which this use is void: what its successor follows. None at the head, or when the successor is
-    /// lost.
+    /// lost and no index tells it.
     pub(crate) limit: Option<u64>,
     /// A write into it has failed: nothing was written behind that, however much room there was.
     pub(crate) was_given_up: bool,
@@ -129,11 +130,13 @@ impl Recovered {
         survey: &Survey,
     ) -> Result<Option<Located>, OpenError> {
         for (&use_number, &Trace { segment, header }) in survey.uses.iter().rev() {
+            let limit = self.footer(disk, buffer, segment, use_number)?.map(|footer| footer.last.sequence);
             let found = self.scan_segment(disk, buffer, segment, use_number, header.as_ref())?;
-            let last = found.batches.last().map_or(0, |batch| batch.header.start_use);
+            let counts = |batch: &&Found| limit.is_none_or(|limit| batch.header.sequence <= limit);
+            let last = found.batches.iter().rfind(counts).map_or(0, |batch| batch.header.start_use);
             if let Some(header) = header {
                 self.start_use = last.max(header.start_use);
-                return Ok(Some(Located::head(header, false)));
+                return Ok(Some(self.newest(survey, Located { limit, ..Located::head(header, false) })));
             }
             let Some(first) = found.batches.first().map(|batch| batch.header) else { continue };
             self.start_use = last;
@@ -143,9 +146,20 @@ impl Recovered {
             if found.end > PAGE + first.octets() {
                 self.tell_lost_header(segment);
             }
-            return Ok(Some(Located::head(header, true)));
+            return Ok(Some(self.newest(survey, Located { limit, ..Located::head(header, true) })));
         }
         Ok(None)
+    }
+
+    /// The newest use that shows itself. One with an index is not the newest that there was: an index is written when the next
+    /// use has a durable batch. It is sealed then, and those behind it are listed.
+    fn newest(&mut self, survey: &Survey, located: Located) -> Located {
+        if located.limit.is_none() {
+            return located;
+        }
+        let shown = survey.uses.last_key_value().map_or(0, |(newest, _)| *newest);
+        self.tell_lost_uses(located.use_number, shown.max(located.use_number + 1) + 1);
+        Located { is_head: false, ..located }
     }
 
     /// The living uses, newest first: from the head backwards by what each one follows.

@@ -221,7 +221,7 @@ pub(crate) fn recover<D: Disk>(
     buffer.resize(geometry.segment_octets as usize).expect("the buffer was made for a segment");
     let survey = recovered.survey(disk, &mut buffer)?;
     let Some(head) = recovered.find_head(disk, &mut buffer, &survey)? else { return Ok(recovered) };
-    let header = head.header;
+    let newest = head.clone();
     let path = recovered.path(disk, &mut buffer, &survey, head)?;
     let total = path.len() as u64;
     for (done, located) in (1..).zip(path.iter().rev()) {
@@ -236,7 +236,7 @@ pub(crate) fn recover<D: Disk>(
     for page in disk.lost() {
         recovered.damage(*page, PAGE_OCTETS as u64, DamagedPart::Unreadable);
     }
-    recovered.finish(header);
+    recovered.finish(&newest);
     Ok(recovered)
 }
 
@@ -462,10 +462,11 @@ impl Recovered {
         })
     }
 
-    /// `head`: the header of the newest use.
-    fn finish(&mut self, head: SegmentHeader) {
+    fn finish(&mut self, newest: &Located) {
         // The head may have a header and no batch; then the next batch is the one that the header announces.
-        let announced = Some(head).filter(|header| self.last.use_number != header.use_number);
+        let announced = Some(newest.header).filter(|header| self.last.use_number != header.use_number);
+        // Behind a sealed segment the log goes on in another one.
+        self.head = self.head.take().filter(|_| newest.is_head);
         if let Some(header) = announced {
             self.last = header.follows;
         }

@@ -757,7 +757,7 @@ class Use:
     header: SegmentHeader
     """If it is lost: what the batches tell of it."""
     limit: int | None = None
-    """The log sequence that its successor follows. None: it is the head, or its successor is not found."""
+    """The log sequence that its successor follows. None: it is the head, or neither its successor nor a footer is found."""
     is_head: bool = False
 
     @property
@@ -905,18 +905,28 @@ class Log:
         trace = shown[number]
         segment = self.segment(trace.segment)
         found = segment.found(number, trace.header)
+        footer = segment.footer(number)
+        limit = footer.sequence_last if footer else None
         whole = [item for item in found if isinstance(item, Batch) and segment.is_whole(item)]
-        start = whole[-1].start if whole else 0
+        counted = [batch for batch in whole if limit is None or batch.sequence <= limit]
+        start = counted[-1].start if counted else 0
         if trace.header:
             self.start = max(1, start, trace.header.start)
-            return Use(trace.segment, trace.header, is_head=True)
+            return self._newest(Use(trace.segment, trace.header, limit), shown)
         if not whole:
             return None
         self.start = max(1, start)
         first = next(item for item in found if isinstance(item, Batch))
         if whole[-1].end > 1 + first.pages:
             self._tell_lost_header(trace.segment, number)
-        return Use(trace.segment, self._header_from(first, shown), is_head=True)
+        return self._newest(Use(trace.segment, self._header_from(first, shown), limit), shown)
+
+    def _newest(self, use: Use, shown: dict[int, Trace]) -> Use:
+        """The newest use that shows itself: the head, or sealed by one that is lost if it has a footer."""
+        use.is_head = use.limit is None
+        if not use.is_head:
+            self._tell_lost_uses(use.number, max(*shown, use.number + 1) + 1)
+        return use
 
     def _path(self, head: Use, shown: dict[int, Trace]) -> list[Use]:
         path, above = [head], head.number

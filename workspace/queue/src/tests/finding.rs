@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::format::PAGE;
+
 /// Where the next batch will be written.
 fn head_at(log: &Log<MemoryDisk>) -> usize {
     let head = log.head.unwrap();
@@ -264,4 +265,26 @@ fn of_failed_writes_that_have_opened_segments_none_is_taken_for_damage() {
     for (found, report) in recover_both(&octets) {
         assert_eq!((found, damage(&report)), (vec![id(1)], vec![]), "{report:?}");
     }
+}
+
+#[test]
+fn newest_segments_that_are_lost_are_missed_and_the_log_goes_on_behind_them() {
+    let (log, numbers) = six_segments();
+    let (geometry, head) = (log.shelf.geometry, log.head.unwrap());
+    let mut disk = log.into_disk();
+    for segment in [head.segment - 1, head.segment] {
+        let at = usize::try_from(geometry.offset_of(segment, 0)).unwrap();
+        disk.octets[at..at + geometry.segment_octets as usize].fill(0);
+    }
+    let (mut log, report) = open(disk);
+    let lost: Vec<_> = report.damage.iter().map(|damage| damage.what).collect();
+    assert_eq!(lost, [DamagedPart::Segment]);
+    let left = ids(&log);
+    assert!(!left.is_empty() && left.len() < numbers.len());
+    assert_eq!(left, numbers[..left.len()].iter().map(|number| id(*number)).collect::<Vec<_>>());
+    put(&mut log, Lane::Normal, message(7_777, 100, 1), 1);
+    assert_eq!(log.head.unwrap().use_number, head.use_number - 1, "not in the segment that is sealed");
+    let (log, report) = open(log.into_disk());
+    assert_eq!(report.damage, []);
+    assert_eq!(ids(&log), [&left[..], &[id(7_777)]].concat());
 }
