@@ -203,6 +203,11 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// Whether it is of an envelope, or of a moved record, at this place.
+    pub(crate) fn is_of_message_at(&self, place: Place) -> bool {
+        matches!(self, Self::Message { spot, .. } if spot.place(place.segment()) == place)
+    }
+
     /// What is left of it when the index is written and `index` knows what has become of its message; none when nothing
     /// is. `said` are the messages of which an entry has said that they are over.
     fn kept(self, index: &Index, said: &mut FxHashSet<u64>) -> Option<Self> {

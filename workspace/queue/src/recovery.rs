@@ -12,8 +12,8 @@ use crate::append::Parameters;
 use crate::batch::to_u32;
 use crate::entry::Entry;
 use crate::format::{
-    ContentHead, Follows, Geometry, HEAD_OCTETS, HEADER, Kind, PAGE, PAGE_OCTETS, RECORD_HEADER_OCTETS,
-    SUPERBLOCK_B_OFFSET, Salt, SegmentHeader, Superblock, VERSION, split_record,
+    ContentHead, Follows, Footer, Geometry, HEAD_OCTETS, HEADER, Kind, PAGE, PAGE_OCTETS,
+    RECORD_HEADER_OCTETS, SUPERBLOCK_B_OFFSET, Salt, SegmentHeader, Superblock, VERSION, split_record,
 };
 use crate::index::{Effect, Index, MessageEffect};
 use crate::path::Located;
@@ -105,7 +105,7 @@ pub struct RecoveryReport {
     pub torn_tail: Option<u64>,
     /// Places that do not hold what was written there.
     pub damage: Vec<Damage>,
-    /// Messages of whose content a part is lost. They are kept apart: listed, and never handed out.
+    /// Messages of which a part is lost. They are kept apart: listed, and never handed out.
     pub damaged_messages: Vec<(MessageSequence, MessageId)>,
 }
 
@@ -145,6 +145,8 @@ pub(crate) struct Recovered {
     pub(crate) next_message: u64,
     pub(crate) seals: Seals,
     pub(crate) report: RecoveryReport,
+    /// Messages that an index knows, and where their envelopes stood.
+    lost_envelopes: Vec<(MessageSequence, Place)>,
 }
 
 /// What the log on `disk` says of itself. Reads the superblocks, and writes nothing.
@@ -213,6 +215,7 @@ pub(crate) fn recover<D: Disk>(
         next_message: 1,
         seals: Seals::default(),
         report: RecoveryReport::default(),
+        lost_envelopes: Vec::new(),
     };
     if let Some(offset) = lost_superblock {
         recovered.damage(offset, PAGE_OCTETS as u64, DamagedPart::Superblock);
@@ -271,34 +274,44 @@ impl Recovered {
         buffer: &mut AlignedBuffer,
         located: &Located,
     ) -> Result<bool, OpenError> {
-        let Located { segment, use_number, limit, .. } = *located;
-        let Superblock { secret, geometry, .. } = self.superblock;
-        let salt = Salt::of_index(&secret, segment, use_number);
-        let Some(footer) = self.footer(disk, buffer, segment, use_number)? else { return Ok(false) };
-        if limit.is_some_and(|limit| limit != footer.last.sequence) {
-            return Ok(false);
-        }
-        let body = &mut buffer.as_mut_slice()[..footer.body_octets as usize];
-        disk.read(geometry.offset_of(segment, footer.offset), body)?;
-        self.report.read_octets += body.len() as u64;
-        if salt.crc(body) != footer.body_crc {
-            return Ok(false);
-        }
-        let entries = Entry::read_all(body, segment, geometry);
-        let Some(entries) = entries.filter(|entries| entries.len() as u64 == u64::from(footer.entries))
-        else {
-            return Ok(false);
-        };
+        let Some((footer, body)) = self.index_of(disk, buffer, located)? else { return Ok(false) };
+        let Some(entries) = self.entries(&footer, &body) else { return Ok(false) };
         let mut at = UnixMillis(0);
         for entry in entries {
             let after = entry.sequence().map_or(0, |sequence| sequence.saturating_add(1));
             self.next_message = self.next_message.max(after);
-            entry.apply(&mut self.index, segment, &mut at);
+            entry.apply(&mut self.index, located.segment, &mut at);
         }
         self.next_message = self.next_message.max(footer.next_message);
         self.report.segments_by_index += 1;
         self.took(located, footer.end, footer.last);
         Ok(true)
+    }
+
+    /// Footer and entries of a sealed segment's index, if it has its CRC and covers what it should.
+    fn index_of<D: Disk>(
+        &mut self,
+        disk: &mut Source<D>,
+        buffer: &mut AlignedBuffer,
+        located: &Located,
+    ) -> Result<Option<(Footer, Vec<u8>)>, OpenError> {
+        let Located { segment, use_number, limit, .. } = *located;
+        let Superblock { secret, geometry, .. } = self.superblock;
+        let Some(footer) = self.footer(disk, buffer, segment, use_number)? else { return Ok(None) };
+        if limit.is_some_and(|limit| limit != footer.last.sequence) {
+            return Ok(None);
+        }
+        let body = &mut buffer.as_mut_slice()[..footer.body_octets as usize];
+        disk.read(geometry.offset_of(segment, footer.offset), body)?;
+        self.report.read_octets += body.len() as u64;
+        let is_whole = Salt::of_index(&secret, segment, use_number).crc(body) == footer.body_crc;
+        Ok(is_whole.then(|| (footer, body.to_vec())))
+    }
+
+    /// The entries of an index, if they are as its footer says.
+    fn entries<'a>(&self, footer: &Footer, body: &'a [u8]) -> Option<Vec<Entry<'a>>> {
+        let entries = Entry::read_all(body, footer.segment, self.superblock.geometry);
+        entries.filter(|entries| entries.len() as u64 == u64::from(footer.entries))
     }
 
     /// A use was read.
@@ -312,7 +325,7 @@ impl Recovered {
         self.head = Some(Head { segment, use_number, offset: end });
     }
 
-    /// Applies the batches of one use.
+    /// Applies the batches of one use. Where an envelope is damaged and the use has an index, that tells of its message.
     fn replay<D: Disk>(
         &mut self,
         disk: &mut Source<D>,
@@ -320,6 +333,8 @@ impl Recovered {
         located: &Located,
     ) -> Result<(), OpenError> {
         let Located { segment, use_number, limit, is_head, .. } = *located;
+        let index = if is_head { None } else { self.index_of(disk, buffer, located)? };
+        let spare = index.as_ref().and_then(|(footer, body)| self.entries(footer, body)).unwrap_or_default();
         let found = self.scan_segment(disk, buffer, segment, use_number, Some(&located.header))?;
         let damage_before = self.report.damage.len();
         let last_sequence = self.tell_missing(&found, located);
@@ -336,7 +351,7 @@ impl Recovered {
             if batch.body == Body::Lost {
                 self.damage(at, u64::from(batch.header.octets()), DamagedPart::Batches);
             } else {
-                self.apply(batch, buffer.as_slice(), &mut gathered);
+                self.apply(batch, buffer.as_slice(), &mut gathered, &spare);
             }
             last = Follows { use_number, sequence: batch.header.sequence, crc: batch.crc };
         }
@@ -376,7 +391,7 @@ impl Recovered {
     }
 
     /// Applies the records of a batch whose record headers are good.
-    fn apply(&mut self, batch: &Found, octets: &[u8], gathered: &mut Gathered) {
+    fn apply(&mut self, batch: &Found, octets: &[u8], gathered: &mut Gathered, spare: &[Entry<'_>]) {
         let header = &batch.header;
         self.report.batches += 1;
         self.next_message = self.next_message.max(header.next_message);
@@ -398,6 +413,11 @@ impl Recovered {
                 None => {
                     let disk_offset = self.superblock.geometry.offset_of(header.segment, offset);
                     self.damage(disk_offset, taken as u64, DamagedPart::Record);
+                    if let Some(entry) = spare.iter().find(|entry| entry.is_of_message_at(place)) {
+                        self.lost_envelopes
+                            .extend(entry.sequence().map(|number| (MessageSequence(number), place)));
+                        entry.clone().apply(&mut self.index, header.segment, &mut UnixMillis(0));
+                    }
                 }
             }
             rest = &rest[taken..];
@@ -472,7 +492,14 @@ impl Recovered {
         }
         let after_last = self.last.sequence.saturating_add(1);
         self.next_sequence = announced.map_or(after_last, |header| header.first_sequence);
-        for sequence in self.index.settle() {
+        let mut damaged = self.index.settle();
+        let lost = self.lost_envelopes.iter();
+        let lost =
+            lost.filter(|(sequence, place)| self.index.get(*sequence).is_some_and(|it| it.place == *place));
+        damaged.extend(lost.map(|(sequence, _)| *sequence));
+        damaged.sort_unstable();
+        damaged.dedup();
+        for sequence in damaged {
             let id = self.index.get(sequence).map_or(MessageId([0; 16]), |living| living.id);
             self.report.damaged_messages.push((sequence, id));
         }

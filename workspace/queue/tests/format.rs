@@ -377,20 +377,16 @@ fn a_damaged_record_costs_itself_and_is_found_in_full_or_when_it_is_read_back() 
     let octets = sealed();
     let rows = [
         // What is damaged; how many messages cannot be handed out by index, and are isolated in full.
-        (&content(104, 47_311)[20_000..20_032], 1, 1),
-        (b"QQ104+3D", 1, 0),
-        ("köln104-3@".as_bytes(), 1, 0),
-        (b"452 the greylist", 0, 0),
+        (&content(104, 47_311)[20_000..20_032], 1),
+        (b"QQ104+3D", 1),
+        ("köln104-3@".as_bytes(), 1),
+        (b"452 the greylist", 0),
     ];
-    for (wanted, unreadable_count, isolated_count) in rows {
+    for (wanted, count) in rows {
         let (in_full, by_index) = compare(&damaged(&octets, find(&octets, wanted)));
         let words = wanted.escape_ascii();
         assert_eq!((whats(&in_full).len(), whats(&by_index).len()), (1, 0), "{words}");
-        assert_eq!(
-            (unreadable(&by_index), ids(&in_full["isolated"]).len()),
-            (unreadable_count, isolated_count),
-            "{words}"
-        );
+        assert_eq!((unreadable(&by_index), ids(&in_full["isolated"]).len()), (count, count), "{words}");
     }
 }
 

@@ -22,7 +22,7 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any, NoReturn, TypeVar
@@ -679,6 +679,22 @@ def fits(batch: Batch, before: tuple[int, int] | None) -> bool:
 Effect = Callable[[Contents], None]
 
 
+@dataclass(frozen=True)
+class MessageEntry:
+    """What an entry says of an envelope or a moved record."""
+
+    id: str
+    sequence: int
+    content_octets: int
+    chunks: int
+    spot: Spot
+    recipients: list[Recipient]
+
+    def __call__(self, contents: Contents) -> None:
+        recipients = [replace(recipient) for recipient in self.recipients]
+        contents.message(Message(self.id, self.sequence, self.content_octets, self.chunks, self.spot, recipients))
+
+
 class EntryDecoder(Decoder):
     """Decodes the entries of an index to what they do."""
 
@@ -713,7 +729,7 @@ class EntryDecoder(Decoder):
         id, sequence, _, _ = self.message_id(), self.u64(), self.u64(), self.variant(len(PRECEDENCES))
         octets, chunks, spot, _, _ = self.u64(), self.u32(), self.spot(), self.flag(), self.items(self.route)
         recipients = [recipient for run in self.items(lambda: self.run(spot)) for recipient in run]
-        return lambda contents: contents.message(Message(id, sequence, octets, chunks, spot, recipients))
+        return MessageEntry(id, sequence, octets, chunks, spot, recipients)
 
     def run(self, spot: Spot) -> list[Recipient]:
         count, _, state, attempts = self.u32(), self.u16(), self.variant(len(STATES)), self.u16()
@@ -782,6 +798,7 @@ class Log:
         self.records: Counter[str] = Counter()
         self.entries: Counter[str] = Counter()
         self.checked: set[Spot] = set()
+        self.lost_envelopes: set[Spot] = set()
         self.has_read = False
         self.lost_pages: set[int] = set()
         self.start = 1
@@ -1047,6 +1064,8 @@ class Log:
 
     def read_in_full(self, use: Use) -> Json:
         sequences = []
+        # Where an envelope is damaged, the index may tell of its message.
+        spare = {effect.spot: effect for _, effect in self._index(use)[1] if isinstance(effect, MessageEntry)}
         for batch, body, records in self.batches_of(use):
             sequences.append(batch.sequence)
             if body is Body.NEITHER:
@@ -1054,22 +1073,25 @@ class Log:
             self.batches += 1
             self.contents.name_next(batch.next_message_sequence)
             for record in records:
-                self._apply_record(use, batch, record)
+                self._apply_record(use, batch, record, spare)
         first = use.header.sequence_first
         return {"sequence_first": first, "sequence_last": sequences[-1] if sequences else None, "read": "in full"}
 
-    def _apply_record(self, use: Use, batch: Batch, record: Record) -> None:
+    def _apply_record(self, use: Use, batch: Batch, record: Record, spare: dict[Spot, MessageEntry]) -> None:
         kind = KINDS.get(record.kind, "record")
+        spot = Spot(use.segment, use.number, record.offset, record.octets)
         try:
             if not record.good or record.kind not in KINDS:
                 raise Undecodable("its CRC is wrong" if not record.good else f"its kind {record.kind} is unknown")
-            spot = Spot(use.segment, use.number, record.offset, record.octets)
             self.checked.add(spot)
             self._apply_body(record.kind, record.body, spot, batch.written_at_ms)
             self.records[kind] += 1
         except Undecodable as problem:
             offset, octets = self.offset_of(use.segment, record.offset), round_up(record.octets, 8)
             self.tell("record", offset, octets, f"{kind} of batch {batch.sequence}: {problem}")
+            if spot in spare:
+                self.lost_envelopes.add(spot)
+                spare[spot](self.contents)
 
     def _apply_body(self, kind: int, body: bytes, spot: Spot, written_at_ms: int) -> None:
         if kind == CHUNK:
@@ -1187,7 +1209,8 @@ class Log:
         messages: list[Json] = []
         isolated: list[Json] = []
         for _, message in sorted(self.contents.messages.items()):
-            (isolated if self.contents.what_is_missing(message) else messages).append(self.message_json(message))
+            is_isolated = self.contents.what_is_missing(message) or message.spot in self.lost_envelopes
+            (isolated if is_isolated else messages).append(self.message_json(message))
         return {
             "geometry": self._geometry(),
             "segments": segments,

@@ -128,9 +128,10 @@ fn records_that_are_damaged_side_by_side_are_named_one_by_one() {
 }
 
 #[test]
-fn a_message_whose_envelope_is_damaged_is_gone_and_its_content_is_a_partial_message() {
-    let log = with_three();
-    let envelope = log.index.get(MessageSequence(2)).unwrap().place;
+fn a_message_whose_envelope_is_damaged_in_the_newest_segment_is_gone_and_its_content_a_partial_message() {
+    let mut log = with_three();
+    put(&mut log, Lane::Normal, message(4, ALONE, 2), 1);
+    let envelope = log.index.get(MessageSequence(3)).unwrap().place;
     let mut disk = log.into_disk();
     flip(&mut disk, at(envelope) + 100);
     let mut inspection = inspected(disk);
@@ -141,10 +142,10 @@ fn a_message_whose_envelope_is_damaged_is_gone_and_its_content_is_a_partial_mess
         .flat_map(|place| &place.records)
         .map(|record| (record.kind, record.message))
         .collect();
-    assert_eq!(named, [(RecordKind::Envelope, Some(id(2)))]);
-    assert_eq!((found.isolated, inspection.find(id(2))), (Vec::new(), None));
+    assert_eq!(named, [(RecordKind::Envelope, Some(id(3)))]);
+    assert_eq!((found.isolated, inspection.find(id(3))), (Vec::new(), None));
     let partials: Vec<_> = inspection.partials().map(|partial| (partial.message, partial.octets)).collect();
-    assert_eq!(partials, [(id(2), ALONE as u64)]);
+    assert_eq!(partials, [(id(3), ALONE as u64)]);
 }
 
 #[test]
@@ -376,4 +377,30 @@ fn a_page_that_is_not_read_costs_verify_the_messages_on_it_and_a_device_that_is_
     assert_eq!(unread, [(bad as u64 / page * page, page)]);
     inspection.disk_mut().bad.push(0..octets);
     assert!(matches!(inspection.verify(&mut |_| {}), Err(ReadError::Disk(_))));
+}
+
+#[test]
+fn a_damaged_envelope_in_a_sealed_segment_isolates_its_message_also_for_who_reads_every_record() {
+    let (mut log, _) = open(create());
+    let mut number = 0;
+    while log.status().live_segments < 3 {
+        number += 1;
+        put(&mut log, Lane::Normal, message(number, 30_000, 2), 1);
+    }
+    put(&mut log, Lane::Outcome, outcome(MessageSequence(2), 0, 1, Outcome::Failed(diagnostic("no"))), 1);
+    let facts = log.facts(MessageSequence(2)).unwrap();
+    let end_of_body = at(log.index.get(MessageSequence(2)).unwrap().place) + 60;
+    let mut disk = log.into_disk();
+    flip(&mut disk, end_of_body);
+    let mut inspection = inspected(disk);
+    assert_eq!(inspection.report().damaged_messages, [(MessageSequence(2), id(2))]);
+    assert!(
+        inspection.messages().any(|seen| seen == facts),
+        "routes and states are those that the index tells"
+    );
+    assert!(read(&mut inspection, 2).iter().all(Result::is_ok), "its content is still there");
+    let found = inspection.verify(&mut |_| {}).unwrap();
+    let isolated = IsolatedFacts { sequence: MessageSequence(2), id: id(2), why: Isolation::Envelope };
+    assert_eq!(found.isolated, [isolated]);
+    assert_eq!(found.damage.iter().map(|place| place.damage.what).collect::<Vec<_>>(), [DamagedPart::Record]);
 }
