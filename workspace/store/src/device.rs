@@ -7,7 +7,8 @@ use sternpost_platform::clock::Clock;
 use sternpost_platform::disk::{DiskBackend, DiskOpenError, LogDisk, open_log_disk};
 use sternpost_platform::process;
 use sternpost_queue::{
-    Disk, Geometry, Log, OpenError, Parameters, Progress, RecoveryReport, SEGMENT_OCTETS_MAX,
+    Damage, DamagedPart, Disk, Geometry, Log, OpenError, Parameters, Progress, RecoveryReport,
+    SEGMENT_OCTETS_MAX,
 };
 
 /// 16 × 64 MiB = 1 GiB: fits the smallest disk of a machine, and holds a day of a small site's mail.
@@ -149,15 +150,7 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreErro
             kept.segment_octets
         );
     }
-    for damage in &report.damage {
-        tracing::error!(
-            event = "log.damage",
-            offset = damage.offset,
-            octets = damage.octets,
-            part = %damage.what,
-            "a part of the log is damaged; with the switch stopped, sternpost queue verify tells which messages it concerns"
-        );
-    }
+    report.damage.iter().for_each(tell_damage);
     tracing::info!(
         event = "log.recovered",
         backend = manner.words(),
@@ -195,7 +188,12 @@ fn wait_for_device(
         match open_log_disk(&options.disk_path, backend, geometry.octets()) {
             Err(DiskOpenError::Locked(path)) => {
                 if !has_waited {
-                    tracing::info!(event = "log.locked", path = %path.display(), "waiting for the last store to end");
+                    tracing::warn!(
+                        event = "log.locked",
+                        path = %path.display(),
+                        "waiting for whoever has the log: the last store, or a command that reads it without the switch \
+                         (sternpost queue with --path)"
+                    );
                     has_waited = true;
                 }
                 std::thread::sleep(LOCK_AGAIN);
@@ -221,6 +219,26 @@ fn create(mut disk: LogDisk, geometry: Geometry, options: &Options) -> Result<Lo
         .map_err(|error| StoreError::Create(error.into()))?;
     }
     Log::create(disk, geometry, process::random()).map_err(StoreError::Create)
+}
+
+fn tell_damage(damage: &Damage) {
+    let part = damage.what;
+    if part == DamagedPart::Segment {
+        return tracing::error!(
+            event = "log.damage",
+            octets = damage.octets,
+            %part,
+            "a segment of the log is not found: what was accepted in it is lost, and nothing on the disk names it; the senders' own \
+             records do"
+        );
+    }
+    tracing::error!(
+        event = "log.damage",
+        offset = damage.offset,
+        octets = damage.octets,
+        %part,
+        "a part of the log is damaged; with the switch stopped, sternpost queue verify tells which messages it concerns"
+    );
 }
 
 #[cfg(test)]

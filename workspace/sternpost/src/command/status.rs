@@ -16,7 +16,7 @@ const FAILING_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Which switch, and how it is printed.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, an entry is wrong, no configuration is in force, a listener does not\nlisten, a role does not stay, a change is held or cannot be used, the log or its share of partial messages is full, or a\nmessage is isolated."
+    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, an entry is wrong, no configuration is in force, a listener does not\nlisten, a role does not stay, a change is held or cannot be used, the log or its share of partial messages is full, a message\nis isolated, or the log was damaged when it was opened."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -84,6 +84,7 @@ fn is_well(status: &Value) -> bool {
         && status["store"]["full"] == false
         && status["store"]["partials_full"] == false
         && status["store"]["isolated"] == 0
+        && status["store"]["damaged_places"] == 0
         && status["listeners_failed"].as_array().is_none_or(Vec::is_empty)
         && status["roles_failing"].as_array().is_none_or(Vec::is_empty)
 }

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use sternpost_queue::{
-    DamagedPlace, DamagedRecord, Inspection, IsolatedFacts, RecordCounts, RecordKind, Verification,
+    DamagedPart, DamagedPlace, DamagedRecord, Inspection, IsolatedFacts, RecordCounts, RecordKind,
+    Verification,
 };
 
 /// The exit status for a log that cannot be read.
@@ -82,7 +83,8 @@ fn value<D: sternpost_queue::Disk>(
 fn place(place: &DamagedPlace) -> Value {
     json!({
         "what": place.damage.what.to_string(),
-        "offset": place.damage.offset,
+        // Where a segment stood that is not found, nothing on the disk says.
+        "offset": (place.damage.what != DamagedPart::Segment).then_some(place.damage.offset),
         "octets": place.damage.octets,
         "records": place.records.iter().map(record).collect::<Vec<_>>(),
     })
@@ -132,7 +134,8 @@ fn text(path: &Path, value: &Value, is_good: bool) -> String {
     let rows_of = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut rows = Vec::new();
     for place in rows_of(&damage) {
-        rows.push(vec![cell(&place, "offset"), cell(&place, "octets"), cell(&place, "what")]);
+        let offset = if place["offset"].is_null() { "unknown".to_owned() } else { cell(&place, "offset") };
+        rows.push(vec![offset, cell(&place, "octets"), cell(&place, "what")]);
         for record in rows_of(&place["records"]) {
             let state = if record["is_whole"] == true { "whole, lost with its batch" } else { "damaged" };
             let what = format!("  {}", cell(&record, "what"));

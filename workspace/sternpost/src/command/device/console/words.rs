@@ -264,6 +264,12 @@ fn problems(facts: &Facts) -> Vec<String> {
             "{count} messages are damaged on the disk and kept apart: replace the disk soon, and save what is left of them on a host"
         ));
     }
+    if status["store"]["damaged_places"].as_u64().is_some_and(|count| count > 0) {
+        problems.push(
+            "parts of the queue were lost on the disk, perhaps with mail: replace the disk soon, and look on a host what is lost"
+                .to_owned(),
+        );
+    }
     if status["store"]["partials_full"] == true {
         problems.push(
             "mail that is not complete fills its share of the queue: large messages are refused until it is, or is given up"
