@@ -19,6 +19,8 @@ const DELIVERY_MAX: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// What is told of pairs that did not come.
 const EXAMPLES_MAX: usize = 5;
+/// Events that tell of damage, or of a log that does not do its work.
+const COMPLAINTS: [&str; 4] = ["log.damage", "message.isolated", "log.alarm", "content.unreadable"];
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,15 @@ pub enum RevivalError {
     /// The switch has an event in its log that it must not have.
     #[error("the switch says: {0}")]
     Complaint(String),
+    /// Nothing is missing, and the queue does not become empty.
+    #[error("{left_count} messages are still in the queue after {} s", DELIVERY_MAX.as_secs())]
+    Left {
+        /// How many.
+        left_count: u64,
+    },
+    /// The store does not answer.
+    #[error("the store does not say whether its queue is empty")]
+    Silent,
 }
 
 /// What the switch handed on.
@@ -89,7 +100,7 @@ pub fn revive(
     let mut switch =
         Switch::start_on(program, &home.path().join("switch"), &queue, &site(prompt, store, late))?;
     let owed: BTreeSet<&Pair> = marks.owed().collect();
-    wait_until_empty(&mut switch)?;
+    let left_count = wait_until_empty(&mut switch)?;
     let arrived = arrived(&hops)?;
     let missing: Vec<Pair> =
         owed.iter().filter(|pair| !arrived.contains(**pair)).map(|&pair| pair.clone()).collect();
@@ -104,22 +115,25 @@ pub fn revive(
     if let Some(line) = complaint(&switch.log()) {
         return Err(RevivalError::Complaint(line));
     }
+    if left_count > 0 {
+        return Err(RevivalError::Left { left_count });
+    }
     let repeated_count = arrived.iter().filter(|pair| marks.received.contains(*pair)).count();
     Ok(Revived { owed_count: owed.len(), repeated_count })
 }
 
-/// Waits until no message lives. What is still there when the time is over shows as missing at the next hops.
-fn wait_until_empty(switch: &mut Switch) -> Result<(), RevivalError> {
+/// Waits until no message lives. Gives how many still do when the time is over: why, the next hops and the log may tell.
+fn wait_until_empty(switch: &mut Switch) -> Result<u64, RevivalError> {
     let deadline = Instant::now() + DELIVERY_MAX;
-    while Instant::now() < deadline {
+    loop {
         go_on()?;
         switch.check()?;
-        if switch.status()?.store.messages == Some(0) {
-            break;
+        let left_count = switch.status()?.store.messages;
+        if left_count == Some(0) || Instant::now() >= deadline {
+            return left_count.ok_or(RevivalError::Silent);
         }
         std::thread::sleep(LOOK_AGAIN);
     }
-    Ok(())
 }
 
 /// What came to the next hops: whole, and once.
@@ -139,8 +153,45 @@ fn arrived(hops: &[Sink]) -> Result<BTreeSet<Pair>, RevivalError> {
     if damaged_count > 0 { Err(RevivalError::Damaged(damaged_count)) } else { Ok(arrived) }
 }
 
-/// The first line that tells of damage, or of a log that does not do its work.
+/// The first line of the switch's log that tells of damage, or of a log that does not do its work.
 fn complaint(log: &str) -> Option<String> {
-    const EVENTS: [&str; 4] = ["log.damage", "log.damaged-message", "log.alarm", "content.unreadable"];
-    log.lines().find(|line| EVENTS.iter().any(|event| line.contains(event))).map(str::to_owned)
+    let complains = |line: &&str| COMPLAINTS.iter().any(|event| line.contains(&written(event)));
+    log.lines().find(complains).map(str::to_owned)
+}
+
+/// An event as it stands in a line.
+fn written(event: &str) -> String {
+    format!("event=\"{event}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the store says these things.
+    const STORE: [&str; 3] = [
+        include_str!("../../../workspace/store/src/device.rs"),
+        include_str!("../../../workspace/store/src/service.rs"),
+        include_str!("../../../workspace/store/src/service/operators.rs"),
+    ];
+
+    #[test]
+    fn whatever_is_complained_of_is_an_event_of_the_store() {
+        for event in COMPLAINTS {
+            let said = format!("event = \"{event}\"");
+            assert!(STORE.iter().any(|text| text.contains(&said)), "{event}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_there_in_part_is_a_complaint_and_a_log_that_was_read_is_none() {
+        let recovered = "2026-11-22T18:44:05.123456Z store[4711]  INFO the log is recovered event=\"log.recovered\" \
+                         backend=\"dsync\" messages=1 segments=2";
+        let isolated = "2026-11-22T18:44:05.123999Z store[4711] ERROR a part of a message is lost; it is kept apart and \
+                        not attempted (sternpost queue list --isolated) event=\"message.isolated\" \
+                        id=5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a sequence=7 \
+                        why=\"a part of it was not found when the log was opened\"";
+        assert_eq!(complaint(recovered), None);
+        assert_eq!(complaint(&format!("{recovered}\n{isolated}\n")), Some(isolated.to_owned()));
+    }
 }
