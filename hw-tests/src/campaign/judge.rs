@@ -25,8 +25,8 @@ use sternpost_message::{
     ReversePath, Route, RouteIndex, UnixMillis,
 };
 use sternpost_queue::{
-    Append, AppendError, AppendSet, CHUNK_OCTETS_MAX, Damage, DamagedPart, Disk, Inspection, Lane, Log,
-    LogEvent, MessageDetail, MessageFacts, OpenError, Parameters, ReadError, RecoveryReport, inspect,
+    Alarm, Append, AppendError, AppendSet, CHUNK_OCTETS_MAX, Damage, DamagedPart, Disk, Inspection, Lane,
+    Log, LogEvent, MessageDetail, MessageFacts, OpenError, Parameters, ReadError, RecoveryReport, inspect,
     is_marked_head,
 };
 
@@ -477,10 +477,11 @@ fn go_on(mut log: Log<&mut Image>) -> Result<bool, String> {
                 LogEvent::Committed { .. } => answer = Some(Ok(true)),
                 LogEvent::Refused { error: AppendError::Full, .. } => answer = Some(Ok(false)),
                 LogEvent::Refused { error, .. } => answer = Some(Err(error.to_string())),
-                LogEvent::Alarm(alarm @ sternpost_queue::Alarm::Unreadable { .. }) => {
-                    return Err(alarm.to_string());
-                }
-                _ => {}
+                LogEvent::Alarm(alarm) if is_fault(&alarm) => return Err(alarm.to_string()),
+                LogEvent::Alarm(_)
+                | LogEvent::Accepted { .. }
+                | LogEvent::Outcome { .. }
+                | LogEvent::Dead { .. } => {}
             }
         }
         if !log.is_writing() {
@@ -488,6 +489,16 @@ fn go_on(mut log: Log<&mut Image>) -> Result<bool, String> {
         }
     }
     answer.unwrap_or_else(|| Err("no answer".to_owned()))
+}
+
+/// Whether an alarm says that something is lost, or that writing failed, which an image never does. A full log is none.
+const fn is_fault(alarm: &Alarm) -> bool {
+    match alarm {
+        Alarm::Unreadable { .. } | Alarm::EnvelopeLost { .. } | Alarm::WriteFailed { .. } | Alarm::Closed => {
+            true
+        }
+        Alarm::Reopened | Alarm::Full { .. } | Alarm::Resumed => false,
+    }
 }
 
 /// A message as a client would bring one.
