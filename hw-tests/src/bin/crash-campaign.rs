@@ -24,6 +24,7 @@ use sternpost_hw_tests::logged_device::{Flushes, missing};
 use sternpost_hw_tests::power_cut::{Cache, Cut};
 use sternpost_hw_tests::replay::{Image, Replay};
 use sternpost_load::source::Report;
+use sternpost_message::chain;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What `.ci/test` takes for "nothing was looked at".
@@ -111,12 +112,6 @@ fn main() -> ExitCode {
     }
     println!("{} passed, {} failed", campaign.passed, campaign.failed);
     if campaign.failed == 0 && campaign.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| text + ": " + &cause.to_string())
 }
 
 struct Campaign {
@@ -444,7 +439,7 @@ fn tell(folder: &Path, seed: u64, number: usize, cut: &Cut, image: &Image, fault
     println!("  cut {number} of seed {seed} ({cut:?}); {kept}");
     // What is lost first; each once, for several looks may have found it.
     let faults: BTreeSet<(bool, String)> =
-        faults.iter().map(|fault| (!is_loss(fault), fault.to_string())).collect();
+        faults.iter().map(|fault| (!is_loss(fault), chain(fault))).collect();
     for (_, fault) in faults.iter().take(FAULTS_TOLD_MAX) {
         println!("    {fault}");
     }

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use sternpost_load::content::{Inspector, Integrity};
 use sternpost_message::{
     BodyType, Envelope, Mailbox, MessageId, MessageSequence, Precedence, Recipient, RecipientState,
-    ReversePath, Route, RouteIndex, UnixMillis,
+    ReversePath, Route, RouteIndex, UnixMillis, chain,
 };
 use sternpost_queue::{
     Alarm, Append, AppendError, AppendSet, CHUNK_OCTETS_MAX, Damage, DamagedPart, Disk, Inspection, Lane,
@@ -44,8 +44,8 @@ const TURNS_MAX: u32 = 1000;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// There was a log, or mail was accepted, and there is none now.
-    #[error("there is no log any more: {0}")]
-    NoLog(OpenError),
+    #[error("there is no log any more")]
+    NoLog(#[source] OpenError),
     /// Recovery found a place that does not hold what was written.
     #[error("{} octets at {} are damaged ({})", .0.octets, .0.offset, .0.what)]
     Damaged(Damage),
@@ -53,8 +53,8 @@ pub enum Fault {
     #[error("message {0} ({1}) is there in part")]
     InPart(MessageSequence, MessageId),
     /// A living message cannot be read.
-    #[error("message {0} cannot be read: {1}")]
-    Unreadable(MessageSequence, ReadError),
+    #[error("message {0} cannot be read")]
+    Unreadable(MessageSequence, #[source] ReadError),
     /// It is not what was sent.
     #[error("message {0} is not whole")]
     NotWhole(MessageSequence),
@@ -467,7 +467,7 @@ fn go_on(mut log: Log<&mut Image>) -> Result<bool, String> {
     match log.append(NOW, Lane::Normal, probe(), 1) {
         Ok(()) => {}
         Err(AppendError::Full) => return Ok(false),
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(chain(&error)),
     }
     let mut answer = None;
     for _ in 0..TURNS_MAX {
@@ -476,7 +476,7 @@ fn go_on(mut log: Log<&mut Image>) -> Result<bool, String> {
             match event {
                 LogEvent::Committed { .. } => answer = Some(Ok(true)),
                 LogEvent::Refused { error: AppendError::Full, .. } => answer = Some(Ok(false)),
-                LogEvent::Refused { error, .. } => answer = Some(Err(error.to_string())),
+                LogEvent::Refused { error, .. } => answer = Some(Err(chain(&error))),
                 LogEvent::Alarm(alarm) if is_fault(&alarm) => return Err(alarm.to_string()),
                 LogEvent::Alarm(_)
                 | LogEvent::Accepted { .. }

@@ -9,13 +9,14 @@ mod command;
 
 use clap::Parser as _;
 use std::process::ExitCode;
+use sternpost_message::chain;
 
 fn main() -> ExitCode {
     match command::Command::parse().run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("sternpost-load: {}", command::chain(&*error));
+            eprintln!("sternpost-load: {}", chain(&*error));
             ExitCode::from(2)
         }
     }

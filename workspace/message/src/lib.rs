@@ -1,4 +1,4 @@
-//! The words of the switch: addresses, envelopes, priorities, identifiers and outcomes.
+//! The words of the switch: addresses, envelopes, priorities, identifiers and outcomes; and how an error is said.
 //!
 //! Every other crate speaks in these types. Nothing here does I/O, reads a clock or knows a protocol's framing.
 //! Types that are stored in the log or sent between processes derive `serde`; their field order is part of
@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod chain;
 mod envelope;
 mod id;
 mod null_hop;
@@ -15,6 +16,7 @@ mod priority;
 pub use address::{
     ADDRESS_OCTETS_MAX, AddressError, DOMAIN_OCTETS_MAX, LOCAL_PART_OCTETS_MAX, Mailbox, ReversePath,
 };
+pub use chain::chain;
 pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, Route};
 pub use id::{
     MessageId, MessageSequence, MlistId, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientIndex,

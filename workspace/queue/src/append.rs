@@ -144,7 +144,7 @@ pub enum AppendError {
     #[error("the log is closed: its disk failed twice in a row")]
     Closed,
     /// The write that held the set failed: the set may not be taken as stored.
-    #[error("the write failed: {0}")]
+    #[error("the write failed")]
     Disk(#[source] crate::DiskError),
     /// The set breaks a rule: the mistake of whoever made it.
     #[error("the set is invalid: {0}")]

@@ -10,7 +10,7 @@ mod space;
 
 use sternpost_message::{
     BodyType, Diagnostic, EnhancedStatus, Envelope, ErrorScope, Mailbox, MessageId, MessageSequence, Outcome,
-    Precedence, Recipient, RecipientRange, ReversePath, Route, RouteIndex, UnixMillis,
+    Precedence, Recipient, RecipientRange, ReversePath, Route, RouteIndex, UnixMillis, chain,
 };
 
 use crate::memory::MemoryDisk;
@@ -331,6 +331,8 @@ fn a_failed_write_refuses_its_sets_and_the_log_goes_on_elsewhere() {
         ),
         "{events:?}"
     );
+    let Some(LogEvent::Refused { error, .. }) = events.last() else { unreachable!() };
+    assert_eq!(chain(error), "the write failed: write at 0 failed: on demand");
     put(&mut log, Lane::Normal, message(3, 1000, 1), 3);
     // The failed batch reached the disk all the same: it is void.
     let (log, report) = open(log.into_disk());

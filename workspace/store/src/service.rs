@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use sternpost_link::store::{Absence, Append, FromStore, Lane, Refusal, StreamFrame, ToStore};
 use sternpost_link::{DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
-use sternpost_message::{MessageSequence, UnixMillis};
+use sternpost_message::{MessageSequence, UnixMillis, chain};
 use sternpost_platform::door::Door;
 use sternpost_platform::wire::{Cells, Wire, WireError};
 use sternpost_queue::{AppendError, Disk, Log, LogEvent, Parameters, ReadError};
@@ -284,10 +284,11 @@ impl<D: Disk, L: Wire> Service<D, L> {
                 (Absence::Dead, "the message is no longer in the log".to_owned())
             }
             Err(error) if is_loss(&error) => {
-                self.isolate(message, &error.to_string());
-                (Absence::Isolated, error.to_string())
+                let why = chain(&error);
+                self.isolate(message, &why);
+                (Absence::Isolated, why)
             }
-            Err(error) => (Absence::Unreadable, error.to_string()),
+            Err(error) => (Absence::Unreadable, chain(&error)),
         };
         if let Some(client) = self.clients.get(&id) {
             client.send(&FromStore::NoMessage { request, absence, why });
@@ -549,8 +550,7 @@ fn show<D: Disk, L: Wire>(
             }
             other => {
                 let is_lost = other.as_ref().map_or_else(is_loss, |_| true);
-                let why =
-                    other.map_or_else(|error| error.to_string(), |_| "the content ends early".to_owned());
+                let why = other.map_or_else(|error| chain(&error), |_| "the content ends early".to_owned());
                 tracing::error!(event = "content.unreadable", %message, why, "content cannot be read");
                 window.put_back(at, cell);
                 window.end_fetch(at);
@@ -625,9 +625,9 @@ impl<L: Wire> Client<L> {
             return;
         }
         let FromStore::Message { detail: Some(detail), .. } = frame else { return };
-        let sent = postcard::to_stdvec(&detail).map_err(|error| error.to_string()).and_then(|octets| {
+        let sent = postcard::to_stdvec(&detail).map_err(|error| chain(&error)).and_then(|octets| {
             let frame = FromStore::Message { request, detail: None };
-            self.link.push_sealed(&frame, &octets).map_err(|error| error.to_string())
+            self.link.push_sealed(&frame, &octets).map_err(|error| chain(&error))
         });
         if let Err(why) = sent {
             self.send(&FromStore::NoMessage { request, absence: Absence::Unreadable, why });

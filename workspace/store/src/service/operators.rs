@@ -11,7 +11,7 @@ use sternpost_link::store::{
     Append, FromStore, IsolatedMessage, Lane, PIECE_OCTETS_MAX, PartialMessage, Piece, Refusal, Shown,
     Standing, StoreStatus, StreamFrame, ToStore,
 };
-use sternpost_message::{MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis};
+use sternpost_message::{MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis, chain};
 use sternpost_platform::wire::Wire;
 use sternpost_queue::{self as queue, AppendSet, Disk, ReadError};
 
@@ -149,10 +149,11 @@ impl<D: Disk, L: Wire> Service<D, L> {
             None | Some(Ok(None)) => Shown::Absent,
             Some(Ok(Some(detail))) => Shown::Detail(Box::new(translate::detail(detail))),
             Some(Err(error)) => {
+                let why = chain(&error);
                 if let Some(sequence) = sequence.filter(|_| is_loss(&error)) {
-                    self.isolate(sequence, &error.to_string());
+                    self.isolate(sequence, &why);
                 }
-                Shown::Unreadable { why: error.to_string() }
+                Shown::Unreadable { why }
             }
         };
         if let Some(client) = self.clients.get(&id) {
@@ -169,10 +170,11 @@ impl<D: Disk, L: Wire> Service<D, L> {
                 Piece::Octets { octets: rest[..taken].to_vec(), ends_chunk: taken == rest.len() }
             }
             Err(ReadError::Unknown(_)) => Piece::Dead,
-            Err(error @ ReadError::Disk(_)) => Piece::Unreadable { why: error.to_string() },
+            Err(error @ ReadError::Disk(_)) => Piece::Unreadable { why: chain(&error) },
             Err(error) => {
-                self.isolate(message, &error.to_string());
-                Piece::Lost { why: error.to_string() }
+                let why = chain(&error);
+                self.isolate(message, &why);
+                Piece::Lost { why }
             }
         };
         if let Some(client) = self.clients.get(&id) {
@@ -386,9 +388,9 @@ impl<L: Wire> Client<L> {
             return;
         }
         let FromStore::Shown(Shown::Detail(detail)) = frame else { return };
-        let sent = postcard::to_stdvec(&detail).map_err(|error| error.to_string()).and_then(|octets| {
+        let sent = postcard::to_stdvec(&detail).map_err(|error| chain(&error)).and_then(|octets| {
             let frame = FromStore::Shown(Shown::Attached);
-            self.link.push_sealed(&frame, &octets).map_err(|error| error.to_string())
+            self.link.push_sealed(&frame, &octets).map_err(|error| chain(&error))
         });
         if let Err(why) = sent {
             self.send(&FromStore::Shown(Shown::Unreadable { why }));

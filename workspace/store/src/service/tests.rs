@@ -1,4 +1,5 @@
-//! What becomes of an operator's order that the log refuses, or that comes too late, and of a channel's questions.
+//! What becomes of an operator's order that the log refuses, or that comes too late, and of a channel's questions; and in what
+//! words the store tells of its disk.
 
 use super::*;
 use std::cell::{Cell, RefCell};
@@ -30,6 +31,7 @@ struct TestDisk {
     octets: Vec<u8>,
     under_way: Option<AlignedBuffer>,
     writes: Rc<Cell<Writes>>,
+    reads_fail: Rc<Cell<bool>>,
 }
 
 impl Disk for TestDisk {
@@ -42,6 +44,9 @@ impl Disk for TestDisk {
     }
 
     fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        if self.reads_fail.get() {
+            return Err(DiskError::Device { action: "read", offset, reason: "on demand".to_owned() });
+        }
         let at = usize::try_from(offset).unwrap();
         into.copy_from_slice(&self.octets[at..at + into.len()]);
         Ok(())
@@ -158,6 +163,7 @@ impl tracing::Subscriber for Told {
 struct Store {
     service: Service<TestDisk, TestLink>,
     writes: Rc<Cell<Writes>>,
+    reads_fail: Rc<Cell<bool>>,
     now: UnixMillis,
     sender: (ClientId, Rc<TestLink>),
     operator: (ClientId, Rc<TestLink>),
@@ -168,10 +174,18 @@ impl Store {
         let geometry = Geometry { segment_octets: 1 << 20, segments: 8 };
         let octets = vec![0; usize::try_from(geometry.octets() + HEAD_OCTETS).unwrap()];
         let writes = Rc::new(Cell::new(Writes::Succeed));
-        let disk = TestDisk { octets, under_way: None, writes: Rc::clone(&writes) };
+        let reads_fail = Rc::new(Cell::new(false));
+        let disk = TestDisk {
+            octets,
+            under_way: None,
+            writes: Rc::clone(&writes),
+            reads_fail: Rc::clone(&reads_fail),
+        };
         let disk = Log::create(disk, geometry, [7; 16]).unwrap();
         let now = UnixMillis(1_000_000);
-        let log = Log::open(disk, Parameters::default(), now).unwrap().0;
+        // Nothing is read from memory.
+        let parameters = Parameters { recent_content_octets_max: 0, ..Parameters::default() };
+        let log = Log::open(disk, parameters, now).unwrap().0;
         let manner = Manner {
             backend: DiskBackend::Dsync,
             backend_from: Origin::Default,
@@ -181,7 +195,7 @@ impl Store {
         let mut service = Service::new(log, 1, manner, Door::new(Users::Same(0)));
         let (sender, operator) =
             (connect(&mut service, Role::SmtpServer), connect(&mut service, Role::Operator));
-        let mut store = Self { service, writes, now, sender, operator };
+        let mut store = Self { service, writes, reads_fail, now, sender, operator };
         store.send(1, Append::Content { message: MESSAGE, index: 0, octets: b"octets" });
         store.settle();
         assert!(store.heard_by_sender().contains("Committed"));
@@ -321,4 +335,31 @@ fn questions_of_a_channel_about_what_is_gone_do_not_fill_the_link_of_qmgr() {
         assert_eq!(qmgr_link.sent.take().len(), told_count, "{unsent_octets} octets unsent");
         assert!(!store.service.wants_snapshot());
     }
+}
+
+#[test]
+fn what_the_disk_does_not_read_is_told_in_the_disks_own_words() {
+    let mut store = Store::new();
+    let (channel, channel_link) = connect(&mut store.service, Role::Channel);
+    store.send(2, envelope());
+    store.settle();
+    let message = store.service.log().find(MESSAGE).unwrap();
+    store.heard_by_operator();
+    store.reads_fail.set(true);
+    let asked = [ToStore::Show { message: MESSAGE }, ToStore::ReadPiece { message, chunk: 0, offset: 0 }];
+    for question in asked {
+        store.service.frame(store.now, store.operator.0, question);
+        let heard = store.heard_by_operator();
+        assert!(is_told_with_its_cause(&heard), "{heard}");
+    }
+    let fetch = ToStore::Fetch { request: 1, message, offset: 0, octets_max: 9 };
+    store.service.frame(store.now, channel, fetch);
+    let heard = channel_link.sent.take().concat();
+    assert!(is_told_with_its_cause(&heard), "{heard}");
+}
+
+fn is_told_with_its_cause(heard: &str) -> bool {
+    heard.contains("Unreadable")
+        && heard.contains("the log cannot be read: read at ")
+        && heard.contains("failed: on demand")
 }
