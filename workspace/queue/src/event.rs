@@ -59,7 +59,7 @@ pub enum Alarm {
         segment: u32,
         /// Where on the disk.
         offset: u64,
-        /// The driver's words.
+        /// The driver's words: they do not say again where.
         reason: String,
     },
     /// Two writes in a row failed.
@@ -107,6 +107,21 @@ pub enum Alarm {
         /// Why.
         reason: String,
     },
+}
+
+impl Alarm {
+    /// Whether it says that something is over of which another alarm has told.
+    #[must_use]
+    pub const fn is_good_news(&self) -> bool {
+        match self {
+            Self::Reopened | Self::Resumed => true,
+            Self::WriteFailed { .. }
+            | Self::Closed
+            | Self::Full { .. }
+            | Self::Unreadable { .. }
+            | Self::EnvelopeLost { .. } => false,
+        }
+    }
 }
 
 /// What the scheduler needs to know of a living message.

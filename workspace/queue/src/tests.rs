@@ -331,8 +331,16 @@ fn a_failed_write_refuses_its_sets_and_the_log_goes_on_elsewhere() {
         ),
         "{events:?}"
     );
-    let Some(LogEvent::Refused { error, .. }) = events.last() else { unreachable!() };
-    assert_eq!(chain(error), "the write failed: write at 0 failed: on demand");
+    let said = [events[0].clone(), events[1].clone()].map(|event| match event {
+        LogEvent::Alarm(alarm) => alarm.to_string(),
+        LogEvent::Refused { error, .. } => chain(&error),
+        _ => String::new(),
+    });
+    assert!(
+        said[0].ends_with("of the log failed (on demand); its senders were told to try again"),
+        "{said:?}"
+    );
+    assert_eq!(said[1], "the write failed: write at 0 failed: on demand");
     put(&mut log, Lane::Normal, message(3, 1000, 1), 3);
     // The failed batch reached the disk all the same: it is void.
     let (log, report) = open(log.into_disk());

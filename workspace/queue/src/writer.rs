@@ -183,7 +183,10 @@ impl<D: Disk> Log<D> {
     }
 
     fn tell_write_failed(&mut self, segment: u32, offset: u64, error: &DiskError) {
-        let reason = error.to_string();
+        let reason = match error {
+            DiskError::Device { action: "write", reason, .. } => reason.clone(),
+            other => other.to_string(),
+        };
         self.events.push_back(LogEvent::Alarm(Alarm::WriteFailed { segment, offset, reason }));
     }
 

@@ -3,6 +3,7 @@
 //! It takes the lock that the store takes, and appends by the same rules. Not here: reading for its own sake, which needs no
 //! lock of a writer (`sternpost queue` does it).
 
+use crate::service::tell_alarm;
 use crate::{StoreError, translate};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,7 +93,7 @@ impl OfflineLog {
                     LogEvent::Refused { ticket, error } => {
                         answers.push((ticket, Err(translate::refusal(&error))));
                     }
-                    LogEvent::Alarm(alarm) => tracing::error!(event = "log.alarm", "{alarm}"),
+                    LogEvent::Alarm(alarm) => tell_alarm(&alarm),
                     LogEvent::Accepted { .. } | LogEvent::Outcome { .. } | LogEvent::Dead { .. } => {}
                 }
             }

@@ -20,7 +20,7 @@ use sternpost_link::{DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
 use sternpost_message::{MessageSequence, UnixMillis, chain};
 use sternpost_platform::door::Door;
 use sternpost_platform::wire::{Cells, Wire, WireError};
-use sternpost_queue::{AppendError, Disk, Log, LogEvent, Parameters, ReadError};
+use sternpost_queue::{Alarm, AppendError, Disk, Log, LogEvent, Parameters, ReadError};
 
 /// Unsent octets of the stream beyond which QMGR gets a new snapshot instead: the store never waits for QMGR.
 const STREAM_OCTETS_MAX: usize = 8 << 20;
@@ -376,7 +376,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
                 self.tell(sequence, || StreamFrame::Dead { message: sequence });
             }
             LogEvent::Alarm(alarm) => {
-                tracing::error!(event = "log.alarm", "{alarm}");
+                tell_alarm(&alarm);
                 self.heard(&alarm);
             }
         }
@@ -505,6 +505,15 @@ impl<D: Disk, L: Wire> Service<D, L> {
             client.send(&FromStore::Stream(StreamFrame::SnapshotEnd));
         }
         is_complete
+    }
+}
+
+/// Writes an alarm of the log down.
+pub(crate) fn tell_alarm(alarm: &Alarm) {
+    if alarm.is_good_news() {
+        tracing::warn!(event = "log.alarm", "{alarm}");
+    } else {
+        tracing::error!(event = "log.alarm", "{alarm}");
     }
 }
 

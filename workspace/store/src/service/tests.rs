@@ -15,6 +15,7 @@ use sternpost_platform::disk::DiskBackend;
 use sternpost_platform::door::Users;
 use sternpost_platform::link::Peer;
 use sternpost_queue::{AlignedBuffer, DiskError, Geometry, HEAD_OCTETS};
+use tracing::Level;
 
 const MESSAGE: MessageId = MessageId([1; 16]);
 
@@ -125,14 +126,29 @@ impl Wire for TestLink {
     fn close(&self) {}
 }
 
-/// The names of the events that were told.
+/// The names of the events that were told, with their levels.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<String>>>);
+struct Told(Arc<Mutex<Vec<(String, Level)>>>);
 
-impl tracing::field::Visit for Told {
+impl Told {
+    fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn levels_of(&self, event: &str) -> Vec<Level> {
+        let told = self.0.lock().unwrap();
+        told.iter().filter(|(name, _)| name == event).map(|(_, level)| *level).collect()
+    }
+}
+
+/// The name of an event, if it has one.
+#[derive(Default)]
+struct Name(Option<String>);
+
+impl tracing::field::Visit for Name {
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
         if field.name() == "event" {
-            self.0.lock().unwrap().push(format!("{value:?}").trim_matches('"').to_owned());
+            self.0 = Some(format!("{value:?}").trim_matches('"').to_owned());
         }
     }
 }
@@ -151,7 +167,9 @@ impl tracing::Subscriber for Told {
     fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
-        event.record(&mut self.clone());
+        let mut name = Name::default();
+        event.record(&mut name);
+        self.0.lock().unwrap().extend(name.0.map(|name| (name, *event.metadata().level())));
     }
 
     fn enter(&self, _: &tracing::span::Id) {}
@@ -300,7 +318,7 @@ fn an_order_that_came_behind_the_end_of_the_message_is_told_as_such() {
     tracing::subscriber::with_default(told.clone(), || store.settle());
     assert!(store.heard_by_operator().contains("Committed"));
     assert!(store.service.log().find(MESSAGE).is_some());
-    assert_eq!(*told.0.lock().unwrap(), ["message.not_discarded"]);
+    assert_eq!(told.names(), ["message.not_discarded"]);
 }
 
 #[test]
@@ -309,7 +327,7 @@ fn an_order_that_has_ended_a_message_is_told_and_its_sender_hears_of_it() {
     let mut store = Store::new();
     store.discard(1);
     tracing::subscriber::with_default(told.clone(), || store.settle());
-    assert_eq!(*told.0.lock().unwrap(), ["message.discarded"]);
+    assert_eq!(told.names(), ["message.discarded"]);
     store.send(2, envelope());
     assert!(store.heard_by_sender().contains("Discarded"));
 }
@@ -362,4 +380,22 @@ fn is_told_with_its_cause(heard: &str) -> bool {
     heard.contains("Unreadable")
         && heard.contains("the log cannot be read: read at ")
         && heard.contains("failed: on demand")
+}
+
+#[test]
+fn a_log_that_opens_again_is_told_as_a_warning_and_its_failures_are_told_as_errors() {
+    let told = Told::default();
+    let mut store = Store::new();
+    tracing::subscriber::with_default(told.clone(), || {
+        store.writes.set(Writes::Fail);
+        for number in 1..=2 {
+            store.discard(number);
+            store.service.drive(store.now);
+            store.service.drive(store.now);
+        }
+        store.writes.set(Writes::Succeed);
+        store.settle();
+    });
+    // Two writes have failed, and so the log was closed.
+    assert_eq!(told.levels_of("log.alarm"), [Level::ERROR, Level::ERROR, Level::ERROR, Level::WARN]);
 }
