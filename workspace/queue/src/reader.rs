@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use sternpost_message::{
-    Diagnostic, Envelope, MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis,
+    Diagnostic, Envelope, MessageId, MessageSequence, Outcome, RecipientRange, RouteIndex, UnixMillis,
 };
 use zerocopy::FromBytes;
 
@@ -366,6 +366,15 @@ pub(crate) fn decode_message(body: &[u8]) -> Option<DecodedMessage> {
     let envelope: Envelope = postcard::from_bytes(envelope).ok()?;
     let states = if states.is_empty() { Vec::new() } else { postcard::from_bytes(states).ok()? };
     Some((head, envelope, states))
+}
+
+/// Whether what a message record says can be: chunks that a log can hold, recipients, and a route for each. One that says
+/// something else is damaged, although its CRC is right.
+pub(crate) fn is_sound(head: &MessageHead, envelope: &Envelope, geometry: Geometry) -> bool {
+    let is_known = |route: RouteIndex| usize::from(route.0) < envelope.routes.len();
+    u64::from(head.chunks.get()) <= geometry.chunks_max()
+        && !envelope.recipients.is_empty()
+        && envelope.recipients.iter().all(|recipient| is_known(recipient.route))
 }
 
 /// An outcome record's body.

@@ -15,12 +15,10 @@ use sternpost_message::{
 use zerocopy::FromBytes;
 
 use crate::event::MessageDetail;
-use crate::format::{
-    CONTENT_OVERHEAD_OCTETS, ContentHead, Geometry, Kind, MessageHead, OutcomeHead, RecipientRecord,
-};
+use crate::format::{ContentHead, Geometry, Kind, MessageHead, OutcomeHead, RecipientRecord};
 use crate::index::Index;
 use crate::place::Place;
-use crate::reader::{decode_message, decode_outcome};
+use crate::reader::{decode_message, decode_outcome, is_sound};
 use crate::recovery::Damage;
 
 use super::walk::{Record, What};
@@ -130,8 +128,7 @@ impl Findings {
                 }
             }
             What::Record(Kind::Envelope | Kind::Moved) if !record.holds => {
-                // No log holds more chunks than headers of chunks.
-                self.stray(record.body, geometry.octets() / CONTENT_OVERHEAD_OCTETS as u64);
+                self.stray(record.body, geometry);
             }
             What::Record(Kind::Outcome) if !self.strays.is_empty() => {
                 if let Some((head, outcomes)) = decode_outcome(record.body) {
@@ -180,9 +177,9 @@ impl Findings {
         DamagedRecord { offset: disk_offset, octets, kind, message, is_whole: record.is_whole }
     }
 
-    fn stray(&mut self, body: &[u8], chunks_max: u64) {
+    fn stray(&mut self, body: &[u8], geometry: Geometry) {
         let Some((head, envelope, states)) = decode_message(body) else { return };
-        if u64::from(head.chunks.get()) > chunks_max || envelope.recipients.is_empty() {
+        if !is_sound(&head, &envelope, geometry) {
             return;
         }
         let detail = detail(&head, envelope, &states);
