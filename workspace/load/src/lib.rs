@@ -14,6 +14,7 @@ pub mod guarded;
 pub mod matching;
 pub mod postfix;
 pub mod process;
+pub mod quantiles;
 pub mod sending;
 pub mod sink;
 pub mod source;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use sternpost_load::process;
+use sternpost_load::quantiles::nearest_rank;
 use sternpost_load::sending;
 use sternpost_load::sink::{RejectRule, Sink, SinkOptions};
 use sternpost_load::source::{Acceptance, SourceOptions};
@@ -245,10 +246,7 @@ impl Soak {
             return Ok(());
         }
         let waits = self.answers.take_waits();
-        let quantile_ms = |percent: usize| {
-            let at = waits.get(waits.len() * percent / 100).or(waits.last());
-            at.map_or(0.0, |wait| f64::from(*wait) / 1e3)
-        };
+        let quantile_ms = |percent| nearest_rank(&waits, percent).map_or(0.0, |us| f64::from(us) / 1e3);
         let accepted = self.report.accepted + in_slice;
         let line = Line {
             second: self.begin.elapsed().as_secs(),

@@ -1,7 +1,8 @@
-//! The arithmetic: quantiles, ratios, and how large a raw batch must be.
+//! The arithmetic: median and tail, ratios, and how large a raw batch must be.
 
 use serde::Serialize;
 use std::time::Duration;
+use sternpost_load::quantiles::nearest_rank;
 
 use super::super::tool::Series;
 use super::number;
@@ -23,10 +24,7 @@ impl Quantiles {
     pub(super) fn of(times_ns: impl IntoIterator<Item = u64>) -> Self {
         let mut times_ns: Vec<u64> = times_ns.into_iter().collect();
         times_ns.sort_unstable();
-        let at = |per_cent: usize| {
-            let rank = (times_ns.len() * per_cent).div_ceil(100).max(1);
-            times_ns.get(rank - 1).map_or(0.0, |&ns| number(ns) / 1e3)
-        };
+        let at = |percent| nearest_rank(&times_ns, percent).map_or(0.0, |ns| number(ns) / 1e3);
         Self { p50_us: at(50), p99_us: at(99) }
     }
 }
@@ -82,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_is_a_value_that_was_measured() {
+    fn half_were_faster_and_one_in_a_hundred_was_slower() {
         assert_eq!(Quantiles::of([]), Quantiles { p50_us: 0.0, p99_us: 0.0 });
         assert_eq!(Quantiles::of([7_000]), Quantiles { p50_us: 7.0, p99_us: 7.0 });
         assert_eq!(Quantiles::of([2_000, 1_000]), Quantiles { p50_us: 1.0, p99_us: 2.0 });

@@ -4,7 +4,8 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::error::Error;
 use std::time::{Duration, Instant};
-use sternpost_message::{MessageId, UnixMillis};
+use sternpost_load::quantiles::nearest_rank;
+use sternpost_message::{MessageId, UnixMillis, chain};
 use sternpost_platform::disk::LogDisk;
 use sternpost_platform::process::random;
 use sternpost_queue::{Append, AppendSet, Lane, Log, LogEvent};
@@ -139,8 +140,7 @@ pub(super) fn measure(log: Log<LogDisk>, time: Duration) -> Result<FlashRow, Box
 
 fn quantile_ms(times: &mut [Duration], percent: usize) -> f64 {
     times.sort_unstable();
-    let at = times.get(times.len() * percent / 100).or(times.last());
-    at.map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    nearest_rank(times, percent).map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }
 
 impl Mixture {
