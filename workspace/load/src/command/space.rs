@@ -86,7 +86,7 @@ impl SpaceArguments {
         }
         let flash = flash::measure(self.fresh(&path, FLASH_GEOMETRY)?, Duration::from_secs(self.seconds))?;
         println!(
-            "flash among {} streams of 100 MiB: p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms ({} flashes; idle p50 {:.2} ms)\n\
+            "flash among {} streams of 100 MiB: p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms ({} flashes, {} refused; idle p50 {:.2} ms)\n\
              the batch that it met: p50 {:.2} ms, longest {:.2} ms; behind that: p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms\n\
              {:.0} MiB/s streamed, {} records moved",
             flash.streams,
@@ -94,6 +94,7 @@ impl SpaceArguments {
             flash.p99_ms,
             flash.longest_ms,
             flash.flashes,
+            flash.refused,
             flash.idle_p50_ms,
             flash.met_batch_p50_ms,
             flash.met_batch_longest_ms,
@@ -105,7 +106,7 @@ impl SpaceArguments {
         );
         fs::remove_file(&path)?;
         fs::write(self.directory.join("amplification.svg"), plot(&amplification))?;
-        let is_well = amplification.iter().all(|row| row.refused == 0);
+        let is_well = amplification.iter().all(|row| row.refused == 0) && flash.refused == 0;
         let report = Report { load_average_before, amplification, flash };
         tool::write_json(Some(&self.directory.join("report.json")), &report)?;
         Ok(is_well)

@@ -134,7 +134,7 @@ impl Churn {
     pub(super) fn settle_all(&mut self) -> Result<(), Box<dyn Error>> {
         while !self.under_way.is_empty() {
             for event in self.running.turn()? {
-                if let LogEvent::Committed { ticket } = event {
+                if let LogEvent::Committed { ticket } | LogEvent::Refused { ticket, .. } = event {
                     self.under_way.remove(&ticket);
                 }
             }

@@ -31,7 +31,10 @@ const CHUNK: u64 = 1;
 /// What flashes have waited.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct FlashRow {
+    /// Those that became durable.
     pub(super) flashes: u64,
+    /// Those that did not.
+    pub(super) refused: u64,
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
     pub(super) longest_ms: f64,
@@ -83,6 +86,7 @@ struct Mixture {
     flash: Option<Flash>,
     ticket_last: u64,
     flashes: Vec<Duration>,
+    flashes_refused: u64,
     met_batches: Vec<Duration>,
     behind: Vec<Duration>,
     /// How many batches had ended when one was seen to end last, and when that was.
@@ -108,6 +112,7 @@ pub(super) fn measure(log: Log<LogDisk>, time: Duration) -> Result<FlashRow, Box
         flash: None,
         ticket_last: CHUNK,
         flashes: Vec::new(),
+        flashes_refused: 0,
         met_batches: Vec::new(),
         behind: Vec::new(),
         batch_ended: (0, Instant::now()),
@@ -120,9 +125,10 @@ pub(super) fn measure(log: Log<LogDisk>, time: Duration) -> Result<FlashRow, Box
         mixture.turn()?;
     }
     let (after, lasted) = (mixture.running.log.status(), began.elapsed());
-    let Mixture { mut flashes, mut met_batches, mut behind, streams_ended, chunks_came, .. } = mixture;
+    let Mixture { mut flashes, mut met_batches, mut behind, .. } = mixture;
     Ok(FlashRow {
         flashes: flashes.len() as u64,
+        refused: mixture.flashes_refused,
         p50_ms: quantile_ms(&mut flashes, 50),
         p99_ms: quantile_ms(&mut flashes, 99),
         longest_ms: quantile_ms(&mut flashes, 100),
@@ -132,8 +138,8 @@ pub(super) fn measure(log: Log<LogDisk>, time: Duration) -> Result<FlashRow, Box
         behind_p50_ms: quantile_ms(&mut behind, 50),
         behind_p99_ms: quantile_ms(&mut behind, 99),
         behind_longest_ms: quantile_ms(&mut behind, 100),
-        streams: streams_ended,
-        streamed_mib_per_s: number((chunks_came * CHUNK_OCTETS as u64) >> 20) / lasted.as_secs_f64(),
+        streams: mixture.streams_ended,
+        streamed_mib_per_s: number((mixture.chunks_came * CHUNK_OCTETS as u64) >> 20) / lasted.as_secs_f64(),
         moved_records: after.moved_records - before.moved_records,
     })
 }
@@ -149,11 +155,27 @@ impl Mixture {
         let mut times = Vec::new();
         for _ in 0..IDLE_FLASHES {
             let begin = Instant::now();
-            self.append_flash()?;
-            while !self.running.turn()?.iter().any(|event| matches!(event, LogEvent::Committed { .. })) {}
+            let ticket = self.append_flash()?;
+            while !self.is_durable(ticket)? {}
             times.push(begin.elapsed());
         }
         Ok(times)
+    }
+
+    /// Lets the log go on; whether it has this flash now.
+    ///
+    /// # Errors
+    /// When it has refused it: nothing can be measured then.
+    fn is_durable(&mut self, flash: u64) -> Result<bool, Box<dyn Error>> {
+        let mut is_durable = false;
+        for event in self.running.turn()? {
+            match event {
+                LogEvent::Committed { ticket } => is_durable |= ticket == flash,
+                LogEvent::Refused { ticket, error } if ticket == flash => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(is_durable)
     }
 
     fn turn(&mut self) -> Result<(), Box<dyn Error>> {
@@ -174,6 +196,11 @@ impl Mixture {
                         self.behind.push(flash.met_ended.unwrap_or(flash.came).elapsed());
                     }
                 }
+                LogEvent::Refused { ticket, error } if self.is_under_way(ticket) => {
+                    self.flash = None;
+                    self.flashes_refused += 1;
+                    eprintln!("a flash was refused: {}", chain(&error));
+                }
                 LogEvent::Accepted { sequence, .. } => self.running.end(sequence)?,
                 _ => {}
             }
@@ -188,6 +215,10 @@ impl Mixture {
             }
         }
         Ok(())
+    }
+
+    fn is_under_way(&self, flash: u64) -> bool {
+        self.flash.as_ref().is_some_and(|under_way| under_way.ticket == flash)
     }
 
     /// The next chunk of the next stream, or its envelope. False when the log has no room for it now.
