@@ -7,7 +7,8 @@ use sternpost_message::{CivilPriority, Envelope, MessageId, MessageSequence, Out
 /// The numbers by which the log behaves. They change nothing on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// The largest batch. Default 1 MiB; taken within 128 KiB and the segment less its first page.
+    /// The largest batch, with the first page of a segment that it opens. Default 1 MiB; taken within 128 KiB and the segment,
+    /// 16 MiB at most, in whole pages.
     pub batch_octets_max: usize,
     /// Acceptance stops when this share of the log lives. Default 70, 1 to 90.
     pub accept_share_max_percent: u8,

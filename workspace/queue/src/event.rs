@@ -207,7 +207,7 @@ pub struct LogStatus {
     pub waiting_octets: u64,
     /// Batches written since the log was opened.
     pub batches: u64,
-    /// Their octets.
+    /// Octets written since then: batches, and parts of indexes.
     pub written_octets: u64,
     /// Records moved by reclaim since the log was opened.
     pub moved_records: u64,

@@ -442,7 +442,7 @@ impl Index {
         self.living_octets = self.living_octets + gained - lost;
     }
 
-    /// Ends recovery: marks the messages of whose content a part was not found, and gives their numbers.
+    /// Ends recovery: marks the messages of which a part was not found, and gives their numbers.
     pub(crate) fn settle(&mut self) -> Vec<MessageSequence> {
         self.orphans = FxHashMap::default();
         let mut damaged = Vec::new();

@@ -21,7 +21,7 @@ pub(crate) struct Living {
     pub(crate) runs: Runs,
     shape: Shape,
     pub(crate) precedence: Precedence,
-    /// A part of its content is lost.
+    /// A part of it is lost: content or envelope.
     pub(crate) damaged: bool,
     /// Its number within its page.
     number: u16,

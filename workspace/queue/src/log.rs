@@ -8,7 +8,9 @@ use crate::append::{AppendError, AppendSet, Lane, Parameters};
 use crate::batch::{Batch, Need};
 use crate::entry::CONTENT_ENTRY_OCTETS_MAX;
 use crate::event::{Alarm, LogEvent, LogStatus, MessageDetail, MessageFacts, PartialFacts, ReadError};
-use crate::format::{Follows, Geometry, HEADER_OCTETS, PAGE_OCTETS, SUPERBLOCK_B_OFFSET, Superblock};
+use crate::format::{
+    Follows, Geometry, HEADER_OCTETS, PAGE_OCTETS, SEGMENT_OCTETS_MIN, SUPERBLOCK_B_OFFSET, Superblock,
+};
 use crate::index::{Index, Resident};
 use crate::lanes::Lanes;
 use crate::pace::Share;
@@ -72,6 +74,8 @@ pub struct Log<D: Disk> {
     pub(crate) counts: Counts,
 }
 
+/// The smallest batch that can be asked for: no segment is smaller.
+const BATCH_OCTETS_MIN: usize = SEGMENT_OCTETS_MIN as usize;
 /// The largest batch that can be asked for: 10 ms of a device that writes 1.6 GB/s.
 pub(crate) const BATCH_OCTETS_MAX: usize = 16 << 20;
 const _: () = assert!(BATCH_OCTETS_MAX <= crate::place::RECORD_OCTETS_MAX);
@@ -156,7 +160,8 @@ impl<D: Disk> Log<D> {
         }
         let segment_octets = geometry.segment_octets as usize;
         let batch_octets_max =
-            parameters.batch_octets_max.clamp(128 * 1024, segment_octets.min(BATCH_OCTETS_MAX)) / PAGE_OCTETS
+            parameters.batch_octets_max.clamp(BATCH_OCTETS_MIN, segment_octets.min(BATCH_OCTETS_MAX))
+                / PAGE_OCTETS
                 * PAGE_OCTETS;
         let mut shelf = Shelf::new(disk, geometry, superblock.secret, &parameters);
         let ring = recovered.ring.iter().map(|(segment, _)| *segment).collect();
@@ -307,7 +312,8 @@ impl<D: Disk> Log<D> {
         self.counts.batches
     }
 
-    /// The living messages from `sequence` on, ascending. A message of whose content a part is lost is not among them.
+    /// The living messages from `sequence` on, ascending. A message of which a part is lost, content or envelope, is not
+    /// among them.
     pub fn messages_from(&self, sequence: MessageSequence) -> impl Iterator<Item = MessageFacts> + '_ {
         self.index.facts_from(sequence.0)
     }

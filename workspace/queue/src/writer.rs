@@ -395,7 +395,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// A write failed: final for its segment and for its sets.
+    /// The write of a batch failed: final for its sets, and no batch goes into its segment any more. Its index, which ends at the last
+    /// good batch, still may.
     fn give_up(&mut self, flight: Flight, error: &DiskError, now: UnixMillis) {
         let berth = flight.batch.berth;
         self.head = None;

@@ -25,7 +25,7 @@ pub struct OfflineLog {
     clock: Clock,
     /// Sets without an answer.
     sets_open: usize,
-    /// Messages of whose content a part was not found.
+    /// Messages of which a part was not found: content or envelope.
     isolated: Vec<MessageId>,
     path: PathBuf,
 }

@@ -49,8 +49,8 @@ impl BatchSize {
         Self { octets, messages: number(messages), is_capped: messages < producers }
     }
 
-    /// The mean of what was written, to the nearest page: a few batches have a page more, where they open a segment. A batch
-    /// holds less than one message where a message takes several.
+    /// The mean of what was written, to the nearest page: a few batches have a page more, where they open a segment, and the
+    /// indexes of full segments count with them. A batch holds less than one message where a message takes several.
     pub(super) fn mean(written_octets: u64, batches: u64, messages: u64) -> Self {
         let batches = batches.max(1);
         let pages = (written_octets / batches + PAGE_OCTETS / 2) / PAGE_OCTETS;
