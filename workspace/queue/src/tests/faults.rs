@@ -238,10 +238,24 @@ fn a_stand_in_that_the_index_of_the_old_segment_knows_nothing_of_isolates_its_me
 }
 
 #[test]
-fn the_address_of_a_stand_in_is_one() {
+fn the_address_of_a_stand_in_is_a_mailbox() {
+    let detail = stand_in_of_three();
+    let unknown = Mailbox::parse("unknown@invalid").unwrap();
+    let addresses: Vec<_> = detail.envelope.recipients.iter().map(|recipient| &recipient.address).collect();
+    assert_eq!(addresses, [&unknown; 3]);
+    assert_eq!(detail.envelope.sender, ReversePath::Null);
+}
+
+/// What stands for the envelope of a message to three.
+fn stand_in_of_three() -> MessageDetail {
     let log = with_one_message();
     let living = log.index.get(FIRST).unwrap();
-    let detail = stand_in::detail(FIRST, living, log.index.routes_of(living));
+    stand_in::detail(FIRST, living, log.index.routes_of(living))
+}
+
+#[test]
+fn a_stand_in_keeps_routes_and_recipients_and_can_be_shortened_to_one() {
+    let detail = stand_in_of_three();
     assert_eq!(detail.envelope.routes, envelope(3, NOW).routes);
     assert_eq!((detail.states.len(), detail.envelope.recipients.len()), (3, 3));
     let short = stand_in::shortened(detail);
