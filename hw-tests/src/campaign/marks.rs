@@ -234,21 +234,18 @@ impl Scribe {
         })
     }
 
-    /// Writes down what was told so far, and gives the number of records. All witnesses must be gone.
+    /// Writes down what was told so far. All witnesses must be gone.
     ///
     /// # Errors
     /// The first thing that went wrong while marks were written: there are marks missing then.
     ///
     /// # Panics
     /// When the writing thread has.
-    pub fn finish(self) -> io::Result<u64> {
+    pub fn finish(self) -> io::Result<()> {
         drop(self.acceptances);
         self.writer.join().expect("writing marks does not panic");
         let mut zone = locked(&self.zone);
-        match zone.error.take() {
-            Some(error) => Err(error),
-            None => Ok(zone.records_count),
-        }
+        zone.error.take().map_or(Ok(()), Err)
     }
 }
 

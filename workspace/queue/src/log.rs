@@ -215,7 +215,7 @@ impl<D: Disk> Log<D> {
 
     /// Octets of the largest set: what fits into a batch that opens a segment.
     #[must_use]
-    pub fn set_octets_max(&self) -> usize {
+    pub(crate) fn set_octets_max(&self) -> usize {
         self.empty_berth().octets_for(CONTENT_ENTRY_OCTETS_MAX) - PAGE_OCTETS - HEADER_OCTETS
     }
 

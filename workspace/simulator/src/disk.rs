@@ -252,14 +252,6 @@ pub struct FaultyDisk {
     holder: u64,
 }
 
-impl FaultyDisk {
-    /// The device itself.
-    #[must_use]
-    pub fn medium(&self) -> Medium {
-        Medium(Rc::clone(&self.device))
-    }
-}
-
 impl Drop for FaultyDisk {
     /// The process ends while the device goes on: what was written arrives, sooner or later.
     fn drop(&mut self) {

@@ -45,8 +45,6 @@ struct Entry {
 pub struct Hit {
     /// The messages.
     pub messages: BTreeSet<MessageId>,
-    /// Living batches in the place.
-    pub batches: usize,
     /// The newest batch is among them: its loss looks like a torn tail, or like nothing at all.
     pub is_tail: bool,
 }
@@ -169,7 +167,6 @@ impl Ledger {
                 hit.messages.extend(records.filter_map(|record| self.named(&record.spoken)));
             }
             if entry.is_harmed {
-                hit.batches += 1;
                 hit.is_tail |= entry.sequence >= self.newest;
                 let concerned =
                     entry.records.iter().filter(|record| newest.is_in(entry, &record.spoken, self));
