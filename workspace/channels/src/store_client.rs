@@ -19,7 +19,7 @@ use sternpost_platform::link::{Link, connect};
 use sternpost_platform::memory::{self, WindowReader};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// Pause before a link that has ended is made anew.
+/// Pause before a link that has ended, or was not to be had, is made anew.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Chunks of large messages without an answer, of all sessions of this process: 8 MiB. What is urgent comes behind them on the
 /// link, and waits no longer than the disk takes to write them.
@@ -199,7 +199,7 @@ impl StoreClient {
                 Ok(link) => link,
                 Err(error) => {
                     tracing::debug!(error = &error as &dyn std::error::Error, "the store is not there yet");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
                     continue;
                 }
             };

@@ -84,6 +84,9 @@ pub struct RecipientRange {
 }
 
 impl RecipientRange {
+    /// All recipients of an envelope, however many it has.
+    pub const EVERYBODY: Self = Self { first: 0, count: u32::MAX };
+
     /// One past the last recipient; stays at the largest index rather than wrap.
     #[must_use]
     pub const fn end(self) -> u32 {

@@ -1,6 +1,7 @@
 //! How a whole device is divided: the log, the trial region behind it, and the mark of a device that may become a log.
 
 use crate::format::{Geometry, HEAD_OCTETS, PAGE_OCTETS, SEGMENT_OCTETS_MAX, SEGMENTS_MIN};
+use crate::place::SEGMENTS_MAX;
 
 /// What a device that was made for a log begins with, before there is one: this line, then zeroes to the end of the
 /// head (65,536 octets). FORMAT.md.
@@ -17,8 +18,6 @@ const RESERVE_SHARE: u64 = 16;
 const MIB: u64 = 1 << 20;
 /// The fewest octets that are worth a trial: one batch of ordinary mail.
 const TRIAL_OCTETS_MIN: u64 = 128 << 10;
-/// 65,536 × 64 MiB = 4 TiB.
-const SEGMENTS_MAX: u64 = 65_536;
 
 /// Whether the head of a file (the first 65,536 octets, or as many as there are) says that nothing was ever written: it is
 /// all zero, or the [`BLANK_MARKER`] and zeroes.
@@ -48,7 +47,7 @@ impl Geometry {
         while segment_octets.is_none() && !fits(octets) && u64::from(octets) > MIB {
             octets /= 2;
         }
-        let segments = room.checked_div(u64::from(octets))?.min(SEGMENTS_MAX);
+        let segments = room.checked_div(u64::from(octets))?.min(u64::from(SEGMENTS_MAX));
         let geometry = Self { segment_octets: octets, segments: u32::try_from(segments).ok()? };
         geometry.is_sound().then_some(geometry)
     }

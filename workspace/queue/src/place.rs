@@ -2,7 +2,7 @@
 
 /// The longest record: 25 bits. A batch is no longer either.
 pub(crate) const RECORD_OCTETS_MAX: usize = (1 << OCTETS_BITS) - 1;
-/// Segments that a place can name.
+/// Segments that a place can name: 65,536 of 64 MiB are 4 TiB.
 pub(crate) const SEGMENTS_MAX: u32 = 1 << SEGMENT_BITS;
 
 const SEGMENT_BITS: u32 = 16;

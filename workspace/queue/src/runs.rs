@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn an_outcome_for_a_terminal_recipient_changes_nothing() {
         let mut runs = Runs::new(&envelope(&[0, 1]));
-        let all = RecipientRange { first: 0, count: u32::MAX };
+        let all = RecipientRange::EVERYBODY;
         let one = RecipientRange { first: 0, count: 1 };
         assert_eq!(runs.apply(one, OutcomeKind::Delivered, Last::None), [one]);
         let two = RecipientRange { first: 1, count: 1 };

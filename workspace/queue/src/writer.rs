@@ -449,7 +449,7 @@ impl<D: Disk> Log<D> {
 
     /// Whether mail of `need` may come in now.
     pub(crate) fn has_room_for(&self, need: Need) -> bool {
-        let total = u128::from(self.shelf.geometry.segment_octets) * u128::from(self.shelf.geometry.segments);
+        let total = u128::from(self.shelf.geometry.octets());
         let share_max = u128::from(self.parameters.accept_share_max_percent.clamp(1, 90));
         let living = u128::from(self.index.living_octets() + self.lanes.octets()) + need.octets as u128;
         let opens = self.berth(need).is_none_or(|berth| berth.opens);

@@ -17,8 +17,6 @@ use sternpost_queue::{self as queue, AppendSet, Disk, ReadError};
 
 /// Answers that an operator has not read, beyond which it gets no more: it asks for one thing at a time.
 const UNREAD_OCTETS_MAX: usize = 1 << 20;
-/// All recipients of a message.
-const EVERYBODY: RecipientRange = RecipientRange { first: 0, count: u32::MAX };
 
 /// An order that is on its way into the log.
 #[derive(Debug)]
@@ -244,7 +242,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
         let standing = self.standing(message);
         let (lane, record) = match standing {
             Standing::Isolated(sequence) => {
-                let outcomes = vec![(EVERYBODY, Outcome::Discarded { why: why.to_owned() })];
+                let outcomes = vec![(RecipientRange::EVERYBODY, Outcome::Discarded { why: why.to_owned() })];
                 (Lane::Outcome, queue::Append::Outcome { message: sequence, outcomes })
             }
             // Behind the chunks that wait, or they would begin it anew.
