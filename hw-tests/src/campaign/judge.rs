@@ -20,10 +20,7 @@ use crate::replay::Image;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use sternpost_load::content::{Inspector, Integrity};
-use sternpost_message::{
-    BodyType, Envelope, Mailbox, MessageId, MessageSequence, Precedence, Recipient, RecipientState,
-    ReversePath, Route, RouteIndex, UnixMillis, chain,
-};
+use sternpost_message::{Envelope, MessageId, MessageSequence, RecipientState, UnixMillis, chain, sample};
 use sternpost_queue::{
     Alarm, Append, AppendError, AppendSet, CHUNK_OCTETS_MAX, Damage, DamagedPart, Disk, Inspection, Lane,
     Log, LogEvent, MessageDetail, MessageFacts, OpenError, Parameters, ReadError, RecoveryReport, inspect,
@@ -506,26 +503,10 @@ fn probe() -> AppendSet<'static> {
     let octets: Vec<u8> = (0..u8::MAX).cycle().take(PROBE_OCTETS).collect();
     let content_sha256 = Sha256::digest(&octets).into();
     let content_octets = octets.len() as u64;
-    let mailbox = |text| Mailbox::parse(text).expect("a constant address is one");
-    let recipient = Recipient {
-        address: mailbox("recipient@probe.test"),
-        route: RouteIndex(0),
-        notify: None,
-        original_recipient: None,
-    };
     let envelope = Envelope {
-        sender: ReversePath::Mailbox(mailbox("sender@probe.test")),
-        recipients: vec![recipient],
-        routes: vec![Route { channel: "smtp".to_owned(), peer: "probe".to_owned() }],
         accepted_at: NOW,
-        precedence: Precedence::Routine,
-        mt_priority: None,
-        body: BodyType::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envelope_id: None,
         source: "probe".to_owned(),
-        client: String::new(),
+        ..sample::envelope(&["recipient@probe.test"], ("smtp", "probe"))
     };
     let content = Append::Content { message: PROBE, index: 0, octets: octets.into() };
     let envelope = Append::Envelope { message: PROBE, envelope, content_octets, content_sha256 };

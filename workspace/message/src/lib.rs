@@ -12,6 +12,8 @@ mod id;
 mod null_hop;
 mod outcome;
 mod priority;
+#[cfg(feature = "sample")]
+pub mod sample;
 
 pub use address::{
     ADDRESS_OCTETS_MAX, AddressError, DOMAIN_OCTETS_MAX, LOCAL_PART_OCTETS_MAX, Mailbox, ReversePath,

@@ -9,8 +9,8 @@ mod seals;
 mod space;
 
 use sternpost_message::{
-    BodyType, Diagnostic, EnhancedStatus, Envelope, ErrorScope, Mailbox, MessageId, MessageSequence, Outcome,
-    Precedence, Recipient, RecipientRange, ReversePath, Route, RouteIndex, UnixMillis, chain,
+    Diagnostic, EnhancedStatus, Envelope, ErrorScope, MessageId, MessageSequence, Outcome, Recipient,
+    RecipientRange, RouteIndex, UnixMillis, chain, sample,
 };
 
 use crate::memory::MemoryDisk;
@@ -18,25 +18,15 @@ use crate::*;
 
 pub(crate) fn envelope(recipients: usize, accepted_at: UnixMillis) -> Envelope {
     let recipient = |number: usize| Recipient {
-        address: Mailbox::parse(&format!("r{number}@example.org")).unwrap(),
         route: RouteIndex(u16::try_from(number % 2).unwrap()),
-        notify: None,
-        original_recipient: None,
+        ..sample::recipient(&format!("r{number}@example.org"))
     };
-    let route = |peer: &str| Route { channel: "smtp".to_owned(), peer: peer.to_owned() };
     Envelope {
-        sender: ReversePath::Null,
         recipients: (0..recipients).map(recipient).collect(),
-        routes: vec![route("a"), route("b")],
+        routes: ["a", "b"].map(|peer| sample::route("smtp", peer)).into(),
         accepted_at,
-        precedence: Precedence::Routine,
-        mt_priority: None,
-        body: BodyType::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envelope_id: None,
         source: "listener".to_owned(),
-        client: "192.0.2.1".to_owned(),
+        ..sample::envelope(&[], ("smtp", "a"))
     }
 }
 

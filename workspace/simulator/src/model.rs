@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use sha2::{Digest, Sha256};
 use sternpost_message::{
-    BodyType, Envelope, Mailbox, MessageId, MessageSequence, Outcome, Precedence, Recipient, RecipientRange,
-    RecipientState, ReversePath, Route, RouteIndex, UnixMillis,
+    Envelope, MessageId, MessageSequence, Outcome, Precedence, Recipient, RecipientRange, RecipientState,
+    ReversePath, RouteIndex, UnixMillis, sample,
 };
 use sternpost_queue::{MessageDetail, MessageFacts, PartialFacts, RecoveryReport};
 
@@ -397,26 +397,19 @@ fn adopt_absent(message: &mut Message) {
 
 /// An envelope with `recipients`, half of them by one route, half by another.
 pub(crate) fn envelope(recipients: usize, accepted_at: UnixMillis) -> Envelope {
-    let address = |number: usize| Mailbox::parse(&format!("r{number}@example.org")).expect("a good address");
+    let address = |number: usize| format!("r{number}@example.org");
     let recipient = |number: usize| Recipient {
-        address: address(number),
         route: RouteIndex(u16::from(number % 2 == 1)),
-        notify: None,
-        original_recipient: None,
+        ..sample::recipient(&address(number))
     };
-    let route = |peer: &str| Route { channel: "smtp".to_owned(), peer: peer.to_owned() };
     Envelope {
-        sender: ReversePath::Mailbox(address(0)),
+        sender: ReversePath::Mailbox(sample::recipient(&address(0)).address),
         recipients: (0..recipients).map(recipient).collect(),
-        routes: vec![route("a"), route("b")],
+        routes: ["a", "b"].map(|peer| sample::route("smtp", peer)).into(),
         accepted_at,
         precedence: Precedence::ALL[recipients % Precedence::ALL.len()],
-        mt_priority: None,
-        body: BodyType::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envelope_id: None,
         source: "simulator".to_owned(),
         client: String::new(),
+        ..sample::envelope(&[], ("smtp", "a"))
     }
 }

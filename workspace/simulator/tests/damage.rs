@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use sternpost_message::{
-    BodyType, Diagnostic, EnhancedStatus, Envelope, ErrorScope, Mailbox, MessageId, MessageSequence, Outcome,
-    Precedence, Recipient, RecipientRange, ReversePath, Route, RouteIndex, UnixMillis,
+    Diagnostic, EnhancedStatus, Envelope, ErrorScope, MessageId, MessageSequence, Outcome, Precedence,
+    RecipientRange, UnixMillis, sample,
 };
 use sternpost_queue::{
     Append, AppendSet, Geometry, Lane, Log, LogEvent, MessageDetail, Parameters, RecoveryReport,
@@ -123,25 +123,14 @@ fn the_simulator_reads_the_offsets_of_format_md() {
 // ---- a log with everything in it ----
 
 fn envelope(number: u8) -> Envelope {
-    let recipient = |local: u8| Recipient {
-        address: Mailbox::parse(&format!("r{local}@example.org")).expect("a good address"),
-        route: RouteIndex(0),
-        notify: None,
-        original_recipient: None,
-    };
+    let recipients = (0..1 + number % 3).map(|local| sample::recipient(&format!("r{local}@example.org")));
     Envelope {
-        sender: ReversePath::Null,
-        recipients: (0..1 + number % 3).map(recipient).collect(),
-        routes: vec![Route { channel: "smtp".to_owned(), peer: "a".to_owned() }],
+        recipients: recipients.collect(),
         accepted_at: NOW,
         precedence: Precedence::ALL[usize::from(number) % Precedence::ALL.len()],
-        mt_priority: None,
-        body: BodyType::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envelope_id: None,
         source: "simulator".to_owned(),
         client: String::new(),
+        ..sample::envelope(&[], ("smtp", "a"))
     }
 }
 

@@ -50,11 +50,7 @@ impl Lab {
         spoil(&mut content);
         let AppendSet { mut records } = probe();
         let Some(Append::Envelope { mut envelope, .. }) = records.pop() else { unreachable!() };
-        let recipients = [FIRST, SECOND].map(|address| Recipient {
-            address: Mailbox::parse(address).unwrap(),
-            ..envelope.recipients[0].clone()
-        });
-        envelope.recipients = recipients.into();
+        envelope.recipients = [FIRST, SECOND].map(sample::recipient).into();
         let (content_octets, content_sha256) = (content.len() as u64, Sha256::digest(&content).into());
         let content = Append::Content { message, index: 0, octets: content.into() };
         let envelope = Append::Envelope { message, envelope, content_octets, content_sha256 };

@@ -3,7 +3,8 @@
 use super::*;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use sternpost_message::{BodyType, EnhancedStatus, Notify, Precedence, Ret, ReversePath, Route, RouteIndex};
+use sternpost_message::sample::{self, recipient};
+use sternpost_message::{EnhancedStatus, Notify, Ret, ReversePath};
 
 const NOW: UnixMillis = UnixMillis(1_795_301_110_000);
 const LATER: UnixMillis = UnixMillis(1_795_301_110_000 + 86_400_000);
@@ -84,24 +85,13 @@ fn mailbox(text: &str) -> Mailbox {
     Mailbox::parse(text).unwrap()
 }
 
-fn recipient(address: &str) -> Recipient {
-    Recipient { address: mailbox(address), route: RouteIndex(0), notify: None, original_recipient: None }
-}
-
 fn envelope(recipients: Vec<Recipient>) -> Envelope {
     Envelope {
         sender: ReversePath::Mailbox(mailbox("ann@client.example")),
         recipients,
-        routes: vec![Route { channel: "smtp".into(), peer: "far".into() }],
         accepted_at: UnixMillis(NOW.0 - 3_600_000),
-        precedence: Precedence::Routine,
-        mt_priority: None,
-        body: BodyType::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envelope_id: None,
         source: "public".into(),
-        client: "192.0.2.1".into(),
+        ..sample::envelope(&[], ("smtp", "far"))
     }
 }
 

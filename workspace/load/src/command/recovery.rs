@@ -12,9 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 use sternpost_load::{content::Composer, process};
-use sternpost_message::{
-    BodyType, Envelope, Mailbox, MessageId, Precedence, Recipient, ReversePath, Route, RouteIndex, UnixMillis,
-};
+use sternpost_message::{Envelope, Mailbox, MessageId, ReversePath, UnixMillis, sample};
 use sternpost_platform::disk::{DiskBackend, LogDisk, open_log_disk};
 use sternpost_platform::process::random;
 use sternpost_queue::{Append, AppendSet, Geometry, Lane, Log, LogEvent, Parameters, SEGMENT_OCTETS_MAX};
@@ -225,25 +223,13 @@ pub(super) fn wait(disk: &LogDisk) -> Result<(), Box<dyn Error>> {
 
 /// One recipient behind one peer.
 pub(super) fn envelope(peer: &str, accepted_at: UnixMillis) -> Envelope {
-    let mailbox = |text| Mailbox::parse(text).expect("the addresses of this bench are addresses");
+    let sender = Mailbox::parse("sender@source.test").expect("the addresses of this bench are addresses");
     Envelope {
-        sender: ReversePath::Mailbox(mailbox("sender@source.test")),
-        recipients: vec![Recipient {
-            address: mailbox("recipient@sink.test"),
-            route: RouteIndex(0),
-            notify: None,
-            original_recipient: None,
-        }],
-        routes: vec![Route { channel: "smtp".to_owned(), peer: peer.to_owned() }],
+        sender: ReversePath::Mailbox(sender),
         accepted_at,
-        precedence: Precedence::Routine,
-        mt_priority: None,
-        body: BodyType::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envelope_id: None,
         source: "bench".to_owned(),
         client: "127.0.0.1:25".to_owned(),
+        ..sample::envelope(&["recipient@sink.test"], ("smtp", peer))
     }
 }
 

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use sternpost_channels::store_client::StoreClient;
 use sternpost_link::store::{Append, CHUNK_OCTETS_MAX, Lane, Refusal};
 use sternpost_link::{Appended as Answer, FrameError, Role};
-use sternpost_message::{
-    BodyType, Envelope, Mailbox, MessageId, Precedence, Recipient, ReversePath, Route, RouteIndex, UnixMillis,
-};
+use sternpost_message::{Envelope, Mailbox, MessageId, ReversePath, UnixMillis, sample};
 use sternpost_platform::disk::trial::pattern;
 use sternpost_platform::process::random;
 use tokio::task::spawn_local;
@@ -178,25 +176,12 @@ impl Producers {
 
 /// As `smtp-server` makes it for a message of one recipient.
 fn envelope() -> Envelope {
-    let mailbox = |text| Mailbox::parse(text).expect("the addresses of this bench are addresses");
+    let sender = Mailbox::parse("first.sender@source.load.test").expect("a constant address is one");
     Envelope {
-        sender: ReversePath::Mailbox(mailbox("first.sender@source.load.test")),
-        recipients: vec![Recipient {
-            address: mailbox("second.recipient@sink.load.test"),
-            route: RouteIndex(0),
-            notify: None,
-            original_recipient: None,
-        }],
-        routes: vec![Route { channel: "smtp".to_owned(), peer: "relay.sink.load.test".to_owned() }],
+        sender: ReversePath::Mailbox(sender),
         accepted_at: UnixMillis(now_ns() / 1_000_000),
-        precedence: Precedence::Routine,
-        mt_priority: None,
-        body: BodyType::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envelope_id: None,
-        source: "inbound".to_owned(),
         client: "192.0.2.129:49152".to_owned(),
+        ..sample::envelope(&["second.recipient@sink.load.test"], ("smtp", "relay.sink.load.test"))
     }
 }
 

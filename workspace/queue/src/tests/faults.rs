@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use sternpost_message::{Mailbox, ReversePath};
+
 use super::*;
 use crate::place::Place;
 use crate::runs::Last;

@@ -3,7 +3,8 @@
 use sha2::{Digest, Sha256};
 use sternpost_message::{
     BodyType, Diagnostic, EnhancedStatus, Envelope, ErrorScope, Mailbox, MessageId, MtPriority, Notify,
-    Outcome, Precedence, Recipient, RecipientRange, Ret, ReversePath, Route, RouteIndex, UnixMillis,
+    Outcome, Precedence, Recipient, RecipientRange, Ret, ReversePath, RouteIndex, UnixMillis,
+    sample::{self, route},
 };
 use sternpost_queue::{Append, AppendSet};
 
@@ -22,33 +23,16 @@ pub(crate) fn content(number: u32, octets: usize) -> Vec<u8> {
 }
 
 fn recipient(address: &str, route: u16) -> Recipient {
-    Recipient {
-        address: Mailbox::parse(address).unwrap(),
-        route: RouteIndex(route),
-        notify: None,
-        original_recipient: None,
-    }
-}
-
-fn route(channel: &str, peer: &str) -> Route {
-    Route { channel: channel.to_owned(), peer: peer.to_owned() }
+    Recipient { route: RouteIndex(route), ..sample::recipient(address) }
 }
 
 /// No optional field is set. The first address is `r<number>@plain.example`.
 pub(crate) fn plain(number: u32) -> Envelope {
     Envelope {
-        sender: ReversePath::Null,
-        recipients: vec![recipient(&format!("r{number}@plain.example"), 0)],
-        routes: vec![route("smtp", "a")],
         accepted_at: UnixMillis(1_700_000_000_000 + u64::from(number)),
-        precedence: Precedence::Routine,
-        mt_priority: None,
-        body: BodyType::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envelope_id: None,
         source: "housekeeper".to_owned(),
         client: String::new(),
+        ..sample::envelope(&[&format!("r{number}@plain.example")], ("smtp", "a"))
     }
 }
 

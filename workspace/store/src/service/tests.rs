@@ -8,9 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use sternpost_link::FrameError;
 use sternpost_link::store::Origin;
-use sternpost_message::{
-    BodyType, Envelope, Mailbox, MessageId, Precedence, Recipient, ReversePath, Route, RouteIndex,
-};
+use sternpost_message::{MessageId, sample};
 use sternpost_platform::disk::DiskBackend;
 use sternpost_platform::door::Users;
 use sternpost_platform::link::Peer;
@@ -258,26 +256,7 @@ fn connect(service: &mut Service<TestDisk, TestLink>, role: Role) -> (ClientId, 
 }
 
 fn envelope() -> Append<'static> {
-    let recipient = Recipient {
-        address: Mailbox::parse("a@b.example").unwrap(),
-        route: RouteIndex(0),
-        notify: None,
-        original_recipient: None,
-    };
-    let envelope = Envelope {
-        sender: ReversePath::Null,
-        recipients: vec![recipient],
-        routes: vec![Route { channel: "smtp".into(), peer: "hub".into() }],
-        accepted_at: UnixMillis(0),
-        precedence: Precedence::Routine,
-        mt_priority: None,
-        body: BodyType::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envelope_id: None,
-        source: "in".into(),
-        client: "127.0.0.1".into(),
-    };
+    let envelope = sample::envelope(&["a@b.example"], ("smtp", "hub"));
     let (envelope, content_sha256) = (Box::new(envelope), [0; 32]);
     Append::Envelope { message: MESSAGE, envelope, content_octets: 6, content_sha256 }
 }
