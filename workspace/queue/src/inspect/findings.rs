@@ -304,3 +304,41 @@ fn apply(record: &mut RecipientRecord, outcome: &Outcome) {
     }
     record.state = record.state.after(outcome.kind());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sternpost_message::{RouteIndex, sample};
+    use zerocopy::IntoBytes;
+
+    const GEOMETRY: Geometry = Geometry { segment_octets: 1 << 20, segments: 8 };
+
+    fn body(envelope: &Envelope, chunks: u32) -> Vec<u8> {
+        let encoded = postcard::to_stdvec(envelope).unwrap();
+        let head = MessageHead {
+            message: [7; 16],
+            sequence: 1.into(),
+            content_octets: 0.into(),
+            chunks: chunks.into(),
+            envelope_octets: u32::try_from(encoded.len()).unwrap().into(),
+            states_octets: 0.into(),
+            reserved: 0.into(),
+            content_sha256: [0; 32],
+        };
+        [head.as_bytes(), &encoded].concat()
+    }
+
+    #[test]
+    fn an_envelope_of_a_damaged_batch_is_a_stray_only_if_the_log_would_take_it() {
+        let good = sample::envelope(&["a@b.example", "c@d.example"], ("smtp", "hub"));
+        let mut lost_on_its_way = good.clone();
+        lost_on_its_way.recipients[1].route = RouteIndex(1);
+        let to_nobody = Envelope { recipients: Vec::new(), ..good.clone() };
+        let rows = [(&good, 1, 1), (&good, u32::MAX, 0), (&lost_on_its_way, 1, 0), (&to_nobody, 1, 0)];
+        for (envelope, chunks, strays_count) in rows {
+            let mut findings = Findings::default();
+            findings.stray(&body(envelope, chunks), GEOMETRY);
+            assert_eq!(findings.strays().count(), strays_count, "{envelope:?}");
+        }
+    }
+}
