@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sternpost_message::{MessageId, MessageSequence, RouteIndex, UnixMillis};
+use sternpost_message::{MessageId, MessageSequence, UnixMillis};
 use zerocopy::FromBytes;
 
 use crate::append::Parameters;
@@ -18,7 +18,7 @@ use crate::format::{
 use crate::index::{Effect, Index, MessageEffect};
 use crate::path::Located;
 use crate::place::Place;
-use crate::reader::{decode_message, decode_outcome};
+use crate::reader::{decode_message, decode_outcome, is_sound};
 use crate::runs::Runs;
 use crate::scan::{Body, Found, Scan, scan};
 use crate::seal::{Gathered, Seals};
@@ -444,11 +444,7 @@ impl Recovered {
             }
             Kind::Envelope | Kind::Moved => {
                 let (head, envelope, states) = decode_message(body)?;
-                let is_known = |route: RouteIndex| usize::from(route.0) < envelope.routes.len();
-                if u64::from(head.chunks.get()) > self.superblock.geometry.chunks_max()
-                    || envelope.recipients.is_empty()
-                    || !envelope.recipients.iter().all(|recipient| is_known(recipient.route))
-                {
+                if !is_sound(&head, &envelope, self.superblock.geometry) {
                     return None;
                 }
                 let moved = kind == Kind::Moved;
