@@ -89,8 +89,8 @@ fn main() -> ExitCode {
             error.into()
         }),
     };
-    result.unwrap_or_else(|error| {
+    output::judged(result.unwrap_or_else(|error| {
         eprintln!("error: {}", output::chain(&error));
         ExitCode::FAILURE
-    })
+    }))
 }

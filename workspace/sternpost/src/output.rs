@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// The error and its causes, each said once.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -15,13 +17,32 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Prints to stdout. A reader that went away (`| head`) is no error.
+/// Why something that was to be printed was not.
+static UNPRINTED: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints to stdout. A reader that went away (`| head`) is no error; any other is kept for [`judged`].
 pub(crate) fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    if !text.ends_with('\n') {
-        let _ = out.write_all(b"\n");
+    if let Err(error) = write(text)
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = UNPRINTED.set(error);
     }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
+/// The exit status of a command that ends with `code`: what was not printed is an error, said here.
+pub(crate) fn judged(code: ExitCode) -> ExitCode {
+    let Some(error) = UNPRINTED.get() else { return code };
+    eprintln!("error: standard output does not take what was found: {error}; print it somewhere else");
+    if code == ExitCode::SUCCESS { ExitCode::FAILURE } else { code }
 }
 
 /// Prints a value as JSON.
@@ -172,7 +193,7 @@ mod tests {
 
     #[test]
     fn an_error_is_said_with_each_of_its_causes_once() {
-        let cause = std::io::Error::from_raw_os_error(2);
+        let cause = io::Error::from_raw_os_error(2);
         let error = crate::supervisor::SupervisorError::Folder { path: "/x".into(), source: cause };
         let text = chain(&error);
         assert_eq!(text, "the folder /x cannot be used: No such file or directory (os error 2)");

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here, with the place")]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn sternpost(arguments: &[&str], folder: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sternpost"))
@@ -208,4 +208,25 @@ fn the_example_tree_has_the_values_that_were_given() {
     }
     let schema = sternpost(&["provision", "schema"], folder.path());
     assert!(text(&schema.stdout).contains("dn: cn=sternpost,cn=schema,cn=config"));
+}
+
+#[test]
+fn what_is_found_and_not_printed_is_an_error_unless_nobody_reads_it_any_more() {
+    let schema = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sternpost"));
+        command.args(["provision", "schema"]).stderr(Stdio::piped());
+        command
+    };
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = schema().stdout(full).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(
+        error.starts_with("error: standard output does not take what was found: No space left"),
+        "{error}"
+    );
+    let mut gone = schema().stdout(Stdio::piped()).spawn().unwrap();
+    drop(gone.stdout.take());
+    let output = gone.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }
