@@ -33,9 +33,8 @@ pub enum OpenError {
     Disk(#[from] DiskError),
     /// Neither superblock is valid.
     #[error(
-        "this is no log: neither superblock is valid. If it held one, somebody has to look at it before it is lost for good. If \
-         nothing on it is wanted, write the mark of a blank queue to it: {{ echo STERNPOST QUEUE BLANK 1; head -c 65512 \
-         /dev/zero; }} | dd of=PATH bs=64K count=1 iflag=fullblock conv=notrunc"
+        "this is no log. Is the path right? It is the file or device that [queue] path of the bootstrap names; on the disk of a \
+         device the partition named queue"
     )]
     NoLog,
     /// Written by another version.
@@ -44,6 +43,18 @@ pub enum OpenError {
          empty, then give this one a blank log"
     )]
     Version(u32),
+    /// A copy that has not all of the log, say.
+    #[error(
+        "the log has {octets} octets, and this file or device {} fewer: it is cut short. Bring the whole copy; to save what is \
+         here, lengthen a copy of it: truncate -s {octets} COPY",
+        octets.saturating_sub(*found_octets)
+    )]
+    CutShort {
+        /// What the log was made with.
+        octets: u64,
+        /// What there is.
+        found_octets: u64,
+    },
     /// The superblock's geometry does not fit the disk.
     #[error("the log's geometry ({0:?}) does not fit a disk of {1} octets with blocks of {2}")]
     Geometry(Geometry, u64, u32),
@@ -160,9 +171,8 @@ pub fn geometry(disk: &mut impl Disk) -> Result<Geometry, OpenError> {
 /// Reads both superblocks.
 fn read_superblock<D: Disk>(source: &mut Source<D>) -> Result<(Superblock, Option<u64>), OpenError> {
     let mut page = [0; PAGE_OCTETS];
-    let (octets, block) = (source.octets(), source.block_octets());
-    if octets < HEAD_OCTETS {
-        return Err(OpenError::NoLog);
+    if source.octets() < HEAD_OCTETS {
+        return Err(too_short(source));
     }
     let a = source.read(0, &mut page).map(|()| Superblock::decode(&page));
     source.read(SUPERBLOCK_B_OFFSET, &mut page)?;
@@ -178,15 +188,35 @@ fn read_superblock<D: Disk>(source: &mut Source<D>) -> Result<(Superblock, Optio
         (None, Some(b)) => (b, Some(0)),
         (None, None) => return Err(OpenError::NoLog),
     };
+    check(&superblock, source)?;
+    Ok((superblock, lost))
+}
+
+/// Whether a log with this superblock can be on this disk.
+fn check<D: Disk>(superblock: &Superblock, source: &Source<D>) -> Result<(), OpenError> {
     if !superblock.version_is_known() {
         return Err(OpenError::Version(superblock.version));
     }
-    let geometry = superblock.geometry;
+    let (geometry, found_octets, block) = (superblock.geometry, source.octets(), source.block_octets());
     let block_fits = block != 0 && PAGE.is_multiple_of(block);
-    if !geometry.is_sound() || geometry.octets() > octets || !block_fits {
-        return Err(OpenError::Geometry(geometry, octets, block));
+    if !geometry.is_sound() || !block_fits {
+        return Err(OpenError::Geometry(geometry, found_octets, block));
     }
-    Ok((superblock, lost))
+    let octets = geometry.octets();
+    if octets > found_octets { Err(OpenError::CutShort { octets, found_octets }) } else { Ok(()) }
+}
+
+/// What is wrong with a disk that has no room for both superblocks: the first of them may tell what it was.
+fn too_short<D: Disk>(source: &mut Source<D>) -> OpenError {
+    let mut page = [0; PAGE_OCTETS];
+    if source.octets() < PAGE_OCTETS as u64 {
+        return OpenError::NoLog;
+    }
+    if let Err(error) = source.read(0, &mut page) {
+        return error.into();
+    }
+    let wrong = Superblock::decode(&page).and_then(|superblock| check(&superblock, source).err());
+    wrong.unwrap_or(OpenError::NoLog)
 }
 
 /// Reads everything that lives.

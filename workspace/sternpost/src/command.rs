@@ -97,9 +97,17 @@ pub(crate) enum CommandError {
     /// A message cannot be sent to the store.
     #[error(transparent)]
     Upload(queue::UploadError),
-    /// The log could not be inspected.
-    #[error("the log {} cannot be inspected", path.display())]
+    /// The log could not be read.
+    #[error("the log {} cannot be read", path.display())]
     Log {
+        /// File or device.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error>,
+    },
+    /// Nothing could be written into the log.
+    #[error("the log {} cannot be written to", path.display())]
+    LogWrite {
         /// File or device.
         path: PathBuf,
         /// Why.

@@ -77,7 +77,7 @@ pub(crate) struct Opened {
 /// Opens and recovers the log, or makes one.
 ///
 /// # Errors
-/// `StoreError::Device`, `Create`, `TooSmall` or `Recover`.
+/// `StoreError::Device`, `Create`, `TooSmall`, `Foreign` or `Recover`.
 pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreError> {
     let mut manner = Manner::of(options);
     let for_file = Geometry {
@@ -97,7 +97,6 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreErro
         }
         opened => opened?,
     };
-    let recover = |source| StoreError::Recover { path: options.disk_path.clone(), source };
     // What cannot be read is not blank; what it is says the opening.
     if disk.is_blank().unwrap_or(false) {
         let geometry = if disk.is_block_device() { for_device(&disk, options)? } else { for_file };
@@ -129,7 +128,7 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreErro
                 opening += 1;
                 disk = wait_for_device(options, manner.backend, for_file)?;
             }
-            opened => break opened.map_err(recover)?,
+            opened => break opened.map_err(|error| refused(options, error))?,
         }
     };
     // The ring learns of the memory now, for the filter will let it learn of no more.
@@ -164,6 +163,16 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreErro
         "the log is recovered"
     );
     Ok(Opened { log, manner, parameters, report })
+}
+
+/// Why the log was not opened. To what is not blank and no log a person must say what it is; the commands, which may be given
+/// any path, say less.
+fn refused(options: &Options, source: OpenError) -> StoreError {
+    let path = options.disk_path.clone();
+    match source {
+        OpenError::NoLog => StoreError::Foreign { path },
+        source => StoreError::Recover { path, source },
+    }
 }
 
 /// The geometry of a new log on a device: what the operator asked for, else what fills it.
@@ -336,10 +345,7 @@ mod tests {
         let path = folder.path().join("log");
         for octets in [&b"minutes of the meeting"[..], &[7; 200_000]] {
             std::fs::write(&path, octets).unwrap();
-            assert!(matches!(
-                open_as(&path, MADE),
-                Err(StoreError::Recover { source: OpenError::NoLog, .. })
-            ));
+            assert!(matches!(open_as(&path, MADE), Err(StoreError::Foreign { .. })));
             assert_eq!(std::fs::read(&path).unwrap(), octets);
         }
     }

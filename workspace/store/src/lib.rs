@@ -85,6 +85,17 @@ pub enum StoreError {
         /// Why not.
         source: sternpost_queue::OpenError,
     },
+    /// At the start: what is there is neither blank nor a log.
+    #[error(
+        "cannot recover the log {}: this is no log. If it held one, somebody has to look at it before it is lost for good. If \
+         nothing on it is wanted, write the mark of a blank queue to it: {{ echo STERNPOST QUEUE BLANK 1; head -c 65512 \
+         /dev/zero; }} | dd of=PATH bs=64K count=1 iflag=fullblock conv=notrunc",
+        path.display()
+    )]
+    Foreign {
+        /// File or device.
+        path: PathBuf,
+    },
     /// A blank device has no room for the log.
     #[error(
         "the device {} has {octets} octets: too few for the log. Make it larger (10 MiB at least), or ask for less in \
@@ -97,8 +108,11 @@ pub enum StoreError {
         /// Its size.
         octets: u64,
     },
-    /// Where a log should be, there is none, or none yet.
-    #[error("there is no log at {}; name the file or device that [queue] path of the bootstrap names", path.display())]
+    /// Where a log should be, there is nothing.
+    #[error(
+        "there is nothing at {}; name the file or device that [queue] path of the bootstrap names",
+        path.display()
+    )]
     NoLog {
         /// File or device.
         path: PathBuf,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use sternpost_link::store::{Append, Lane, Refusal, Standing};
 use sternpost_message::{MessageId, UnixMillis};
 use sternpost_platform::clock::Clock;
-use sternpost_platform::disk::{DiskBackend, LogDisk, open_log_disk};
-use sternpost_queue::{Log, LogEvent, Parameters};
+use sternpost_platform::disk::{DiskBackend, DiskOpenError, LogDisk, open_log_disk};
+use sternpost_queue::{Log, LogEvent, OpenError, Parameters};
 
 /// How long an answer is waited for while nothing is written: longer than a place that the disk does not read is asked again.
 const ANSWER_MAX_MS: u64 = 30_000;
@@ -36,15 +36,15 @@ impl OfflineLog {
     /// # Errors
     /// `Device` when somebody else has it (a switch runs on it), `NoLog`, `Recover`.
     pub fn take(path: &Path) -> Result<Self, StoreError> {
-        let no_log = || StoreError::NoLog { path: path.to_owned() };
-        if !path.exists() {
-            return Err(no_log());
+        let look = |source| DiskOpenError::Step { step: "look at", path: path.to_owned(), source };
+        if !path.try_exists().map_err(|error| StoreError::Device(look(error)))? {
+            return Err(StoreError::NoLog { path: path.to_owned() });
         }
         let clock = Clock::default();
         let disk = open_log_disk(path, DiskBackend::Dsync, 0).map_err(StoreError::Device)?;
         let recover = |source| StoreError::Recover { path: path.to_owned(), source };
         if disk.is_blank().map_err(|error| recover(error.into()))? {
-            return Err(no_log());
+            return Err(recover(OpenError::NoLog));
         }
         let (log, report) = Log::open(disk, Parameters::default(), clock.now()).map_err(recover)?;
         let isolated = report.damaged_messages.iter().map(|(_, id)| *id).collect();
@@ -133,7 +133,10 @@ mod tests {
         assert!(matches!(OfflineLog::take(&path), Err(StoreError::NoLog { .. })));
         assert!(!path.exists());
         std::fs::write(&path, vec![0; 2 * usize::try_from(HEAD_OCTETS).unwrap()]).unwrap();
-        assert!(matches!(OfflineLog::take(&path), Err(StoreError::NoLog { .. })));
+        assert!(matches!(OfflineLog::take(&path), Err(StoreError::Recover { source: OpenError::NoLog, .. })));
+        let circle = folder.path().join("circle");
+        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        assert!(matches!(OfflineLog::take(&circle), Err(StoreError::Device(_))));
         let geometry = Geometry { segment_octets: 1 << 20, segments: 8 };
         std::fs::write(&path, vec![0; usize::try_from(geometry.octets()).unwrap()]).unwrap();
         let disk = open_log_disk(&path, DiskBackend::Dsync, 0).unwrap();

@@ -57,7 +57,7 @@ pub enum DiskOpenError {
         source: io::Error,
     },
     /// Another process holds the lock, or its last write has not ended yet.
-    #[error("{0} is in use by another store")]
+    #[error("{} is in use by a switch or by another command; stop it, or wait for its end", .0.display())]
     Locked(PathBuf),
     /// Blank and too small for a new log, or its blocks are too large.
     #[error(

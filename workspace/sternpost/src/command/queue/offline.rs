@@ -5,14 +5,70 @@
 use super::meter::Meter;
 use super::{Listed, print_detail, print_list};
 use crate::command::{CommandError, CommandResult};
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::ExitCode;
 use sternpost_link::store::{MessageDetail, RecipientRecord};
 use sternpost_message::MessageId;
 use sternpost_queue::{AlignedBuffer, Disk, DiskError, Inspection, MessageFacts, inspect};
+
+/// Why a file or device cannot be looked at as a log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PlaceError {
+    /// Nothing has this name.
+    #[error(
+        "nothing is there. Is the path right? It is the file or device that [queue] path of the bootstrap names; on the disk of a \
+         device the partition named queue"
+    )]
+    Absent,
+    /// It is somebody else's.
+    #[error("permission denied; run the command as root, or as the user that owns the log")]
+    Forbidden,
+    /// A folder, a pipe, a terminal.
+    #[error(
+        "it is neither a file nor a block device. Is the path right? It is the file or device that [queue] path of the bootstrap \
+         names; on the disk of a device the partition named queue"
+    )]
+    Kind,
+    /// A store, or a command that writes, has it.
+    #[error("a switch runs on it; ask that one without --path, or stop it")]
+    InUse,
+    /// The system refuses.
+    #[error(transparent)]
+    Io(io::Error),
+}
+
+impl From<io::Error> for PlaceError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Absent,
+            io::ErrorKind::PermissionDenied => Self::Forbidden,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Opens the file or device of a log on which no switch runs, locked for a reader.
+///
+/// # Errors
+/// `PlaceError`; nothing was made or changed then.
+pub(super) fn open_place(path: &Path, how: &mut OpenOptions) -> Result<File, PlaceError> {
+    // Without, a pipe is not open before somebody writes to it.
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    // What is a folder is told as such, however it should be opened.
+    let kind = std::fs::metadata(path)?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(PlaceError::Kind);
+    }
+    let file = how.custom_flags(flags).open(path)?;
+    match file.try_lock_shared() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(PlaceError::InUse),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
 
 /// Lists what a log holds.
 pub(super) fn list(path: &Path, limit: usize, json: bool) -> CommandResult {
@@ -108,16 +164,8 @@ pub(super) struct ReadOnlyDisk {
 }
 
 impl ReadOnlyDisk {
-    fn open(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        match file.try_lock_shared() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let what_to_do = "a switch runs on it; ask that one without --path, or stop it";
-                return Err(io::Error::new(io::ErrorKind::WouldBlock, what_to_do));
-            }
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
+    fn open(path: &Path) -> Result<Self, PlaceError> {
+        let mut file = open_place(path, File::options().read(true))?;
         let metadata = file.metadata()?;
         // A block device has no length of its own in its metadata, but an end.
         let octets = if metadata.file_type().is_block_device() {
@@ -171,8 +219,7 @@ mod tests {
     fn a_log_on_which_a_switch_runs_is_left_alone() {
         let log = tempfile::NamedTempFile::new().unwrap();
         log.as_file().try_lock().unwrap();
-        let error = ReadOnlyDisk::open(log.path()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(matches!(ReadOnlyDisk::open(log.path()), Err(PlaceError::InUse)));
         log.as_file().unlock().unwrap();
         ReadOnlyDisk::open(log.path()).unwrap();
     }

@@ -3,14 +3,16 @@
 //!
 //! A message is one commit: its last set has the envelope, and until then nothing of it is anybody's mail.
 
-use super::content;
+use super::{content, offline};
 use crate::ask::{self, Asking, Which};
 use crate::command::CommandError;
 use sha2::{Digest, Sha256};
+use std::fs::File;
 use std::path::Path;
 use sternpost_link::store::{Append, CHUNK_OCTETS_MAX, FromStore, Lane, Refusal, Standing, ToStore};
 use sternpost_link::{Appender, FRAME_OCTETS_MAX, FrameError};
 use sternpost_message::{Envelope, MessageId};
+use sternpost_store::StoreError;
 use sternpost_store::offline::OfflineLog;
 
 /// Sets without an answer: what keeps a log that commits every few milliseconds busy, at most 4 MiB of chunks.
@@ -129,10 +131,7 @@ impl Uploads {
                 open: 0,
                 answers: Vec::new(),
             })),
-            Some(path) => {
-                let failed = |error| CommandError::Log { path: path.to_owned(), source: Box::new(error) };
-                Destination::Log(Box::new(OfflineLog::take(path).map_err(failed)?))
-            }
+            Some(path) => Destination::Log(Box::new(take(path)?)),
         };
         Ok(Self { destination, answers: Vec::new(), sets_open: 0 })
     }
@@ -248,7 +247,7 @@ impl Uploads {
                 let settled = log.settle();
                 let failed = |error| {
                     let path = log.path().to_owned();
-                    UploadError::from(CommandError::Log { path, source: Box::new(error) })
+                    UploadError::from(CommandError::LogWrite { path, source: Box::new(error) })
                 };
                 let answers = settled.map_err(failed)?.into_iter();
                 self.sets_open = 0;
@@ -311,6 +310,21 @@ impl Uploads {
             Destination::Log(_) => Ok(Err(Refusal::Invalid("no store runs on it".to_owned()))),
         }
     }
+}
+
+/// Takes the log at `path`, to write into it. What is no log's place is named as for reading.
+fn take(path: &Path) -> Result<OfflineLog, CommandError> {
+    let failed = |source| CommandError::LogWrite { path: path.to_owned(), source };
+    offline::open_place(path, File::options().read(true).write(true))
+        .map_err(|error| failed(error.into()))?;
+    OfflineLog::take(path).map_err(|error| {
+        failed(match error {
+            // It names the path too.
+            StoreError::Recover { source, .. } => source.into(),
+            StoreError::Device(error) => error.into(),
+            error => error.into(),
+        })
+    })
 }
 
 /// No message has this number.
