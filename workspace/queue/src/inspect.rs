@@ -68,7 +68,7 @@ pub enum Isolation {
     #[error("its content does not have its SHA-256")]
     Sha256,
     /// What is known of it stands in a damaged batch.
-    #[error("it is known from a damaged batch alone, so that the switch does not know it")]
+    #[error("it is known from a damaged batch alone, so that the switch may not know it")]
     Stray,
     /// Its envelope cannot be read.
     #[error("its envelope is damaged")]

@@ -45,6 +45,11 @@ pub(crate) fn judged(code: ExitCode) -> ExitCode {
     if code == ExitCode::SUCCESS { ExitCode::FAILURE } else { code }
 }
 
+/// How many of something, in words.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// Prints a value as JSON.
 pub(crate) fn print_json(value: &Value) {
     print(&json(value));

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use sternpost_link::qmgr::Question;
-use sternpost_link::store::{FromStore, MessageDetail, MessageFacts, ToStore};
+use sternpost_link::store::{FromStore, MessageDetail, MessageFacts, Standing, ToStore};
 use sternpost_message::{Envelope, MessageId, MessageSequence, RecipientRange, UnixMillis};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -121,8 +121,11 @@ pub(crate) fn run(command: &Command) -> CommandResult {
         }
         Command::Show { id, path: Some(path), json, .. } => offline::show(path, *id, *json),
         Command::Show { which, id, json, .. } => {
-            let detail = ask::on_loop(async { ask::store(which)?.store_detail(*id).await })?;
-            print_detail(*id, detail.as_deref(), *json)
+            let found = ask::on_loop(shown(which, *id))?;
+            Ok(match found {
+                Ok(detail) => print_detail(&detail, *json),
+                Err(standing) => print_absent(*id, standing, *json),
+            })
         }
         Command::Why { which, id, json } => {
             let answer = ask::on_loop(why(which, *id))?;
@@ -150,6 +153,15 @@ async fn why(which: &Which, id: MessageId) -> Result<Value, AskError> {
         },
         answer => answer,
     }
+}
+
+/// A message in full; of one that is not in the queue, where it stands.
+async fn shown(which: &Which, id: MessageId) -> Result<Result<Box<MessageDetail>, Standing>, AskError> {
+    let mut store = ask::store(which)?;
+    Ok(match store.store_detail(id).await? {
+        Some(detail) => Ok(detail),
+        None => Err(content::standing(&mut store, id).await?),
+    })
 }
 
 /// Asks the store page by page.
@@ -259,20 +271,24 @@ fn when(instant: UnixMillis) -> String {
         .unwrap_or_else(|| format!("{} ms", instant.0))
 }
 
-fn print_detail(id: MessageId, detail: Option<&MessageDetail>, json: bool) -> CommandResult {
-    let Some(detail) = detail else {
-        if json {
-            output::print_json(&Value::Null);
-        } else {
-            output::print(&format!(
-                "{id} is not in the queue: it was handed over or discarded, or never accepted"
-            ));
-        }
-        return Ok(exit_code(false));
-    };
+fn print_detail(detail: &MessageDetail, json: bool) -> ExitCode {
     let value = detail_json(detail);
     output::print(&if json { output::json(&value) } else { detail_text(&value) });
-    Ok(exit_code(true))
+    exit_code(true)
+}
+
+fn print_absent(id: MessageId, standing: Standing, json: bool) -> ExitCode {
+    if json {
+        output::print_json(&Value::Null);
+    } else {
+        output::print(&match standing {
+            Standing::Partial => {
+                format!("{id}: {}; sternpost queue list --partials shows it", content::PARTIAL)
+            }
+            _ => format!("{id} is not in the queue: it was handed over or discarded, or never accepted"),
+        });
+    }
+    exit_code(false)
 }
 
 fn detail_json(detail: &MessageDetail) -> Value {

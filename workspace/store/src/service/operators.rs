@@ -23,7 +23,8 @@ const UNREAD_OCTETS_MAX: usize = 1 << 20;
 pub(super) struct Order {
     event: &'static str,
     message: MessageId,
-    why: String,
+    /// Nobody says why mail is imported.
+    why: Option<String>,
     uid: u32,
     pid: u32,
     /// It ends a message that is not complete.
@@ -31,20 +32,22 @@ pub(super) struct Order {
 }
 
 impl Order {
-    fn new(client: &Client<impl Wire>, event: &'static str, message: MessageId, why: &str) -> Self {
+    fn new(client: &Client<impl Wire>, event: &'static str, message: MessageId, why: Option<&str>) -> Self {
         let uid = client.link.peer().map_or(u32::MAX, |peer| peer.uid);
-        Self { event, message, why: why.to_owned(), uid, pid: client.pid(), is_of_a_partial: false }
+        Self { event, message, why: why.map(str::to_owned), uid, pid: client.pid(), is_of_a_partial: false }
     }
 
     /// It is durable.
     fn tell(&self) {
         let Self { event, message, why, uid, pid, .. } = self;
+        let why = why.as_deref();
         tracing::warn!(event, id = %message, why, uid, pid, "an operator has changed what is in the queue");
     }
 
     /// It is durable, and has changed nothing.
     fn tell_late(&self) {
         let Self { message, why, uid, pid, .. } = self;
+        let why = why.as_deref();
         tracing::warn!(
             event = "message.not_discarded",
             id = %message,
@@ -226,7 +229,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
         let sequence = self.log.find(message).filter(|sequence| !self.log.is_damaged(*sequence));
         let is_back = sequence.is_some_and(|sequence| self.isolated.remove(sequence));
         if let (true, Some(sequence), Some(client)) = (is_back, sequence, self.clients.get(&id)) {
-            Order::new(client, "message.restored", message, "it can be read again").tell();
+            Order::new(client, "message.restored", message, Some("it can be read again")).tell();
             if let Some(facts) = self.log.facts(sequence) {
                 self.tell(sequence, || StreamFrame::Message(Box::new(translate::facts(facts))));
             }
@@ -260,7 +263,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
         let Some(client) = self.clients.get_mut(&id) else { return };
         client.open_sets += 1;
         let is_of_a_partial = standing == Standing::Partial;
-        let order = Order { is_of_a_partial, ..Order::new(client, "message.discarded", message, why) };
+        let order = Order { is_of_a_partial, ..Order::new(client, "message.discarded", message, Some(why)) };
         let ticket = ticket(id, Lane::Outcome, number);
         let set = AppendSet { records: vec![record] };
         self.orders.insert(ticket, order);
@@ -299,12 +302,11 @@ impl<D: Disk, L: Wire> Service<D, L> {
                         Outcome::Discarded { why } => Some(why.as_str()),
                         _ => None,
                     });
-                    let why = why.unwrap_or_default();
                     order = Some(Order::new(client, "message.discarded", facts.id, why));
                 }
                 // A probe is no message of anybody's.
                 Append::Envelope { message, .. } if lane != Lane::Outcome && order.is_none() => {
-                    order = Some(Order::new(client, "message.imported", *message, ""));
+                    order = Some(Order::new(client, "message.imported", *message, None));
                 }
                 _ => {}
             }

@@ -13,6 +13,9 @@ use sternpost_queue::{Inspection, ReadError};
 /// The most that one frame of the store's answer may list.
 const PAGE_MESSAGES: u32 = 256;
 
+/// What is said of a message that is not complete.
+pub(super) const PARTIAL: &str = "it is partial: its sender has not sent all of it";
+
 /// A message that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Name {
@@ -315,12 +318,16 @@ impl Remains {
 
     /// What is wrong with it, in words.
     pub(super) fn words(&self) -> String {
-        let lost: u32 = self.missing.iter().map(|missing| missing.chunks_count).sum();
+        let lost: u64 = self.missing.iter().map(|missing| u64::from(missing.chunks_count)).sum();
         let Some(first) = self.missing.first() else {
             return "its content does not have its SHA-256".to_owned();
         };
         let place = first.offset.map_or_else(String::new, |offset| format!(", from octet {offset} on"));
-        format!("{lost} chunks of its content are lost, the first of them chunk {}{place}", first.first_chunk)
+        let chunk = first.first_chunk;
+        match lost {
+            1 => format!("1 chunk of its content is lost, chunk {chunk}{place}"),
+            lost => format!("{lost} chunks of its content are lost, the first of them chunk {chunk}{place}"),
+        }
     }
 }
 
@@ -354,6 +361,10 @@ mod tests {
         );
         let mut two = reading();
         two.lost("damaged".to_owned());
+        assert_eq!(
+            Remains { missing: two.missing.clone(), octets: 0, sha256: [0; 32] }.words(),
+            "1 chunk of its content is lost, chunk 0, from octet 0 on"
+        );
         two.took(b"0123456789", true);
         two.lost("damaged".to_owned());
         let remains = two.end(100);

@@ -80,11 +80,16 @@ pub(super) fn list_partials(which: &Which, path: Option<&Path>, limit: usize, js
 /// When nobody answers.
 pub(super) fn remark(which: &Which) -> Result<(), CommandError> {
     let status = ask::on_loop(ask::store_status(which))?;
-    if status.isolated_count > 0 {
-        eprintln!("note: {} isolated messages are not listed; --isolated lists them", status.isolated_count);
+    let (isolated, partials) = (status.isolated_count, status.partials_count);
+    if isolated > 0 {
+        let (are, them) = if isolated == 1 { ("is", "it") } else { ("are", "them") };
+        let messages = output::counted(isolated, "isolated message");
+        eprintln!("note: {messages} {are} not listed; --isolated lists {them}");
     }
-    if status.partials_count > 0 {
-        eprintln!("note: {} messages are not complete yet; --partials lists them", status.partials_count);
+    if partials > 0 {
+        let (are, them) = if partials == 1 { ("is", "it") } else { ("are", "them") };
+        let messages = output::counted(partials, "message");
+        eprintln!("note: {messages} {are} not complete yet; --partials lists {them}");
     }
     Ok(())
 }

@@ -3,14 +3,14 @@
 //! Not while a switch runs on it: what is read would change on the way.
 
 use super::meter::Meter;
-use super::{Listed, print_detail, print_list};
+use super::{Listed, print_absent, print_detail, print_list};
 use crate::command::{CommandError, CommandResult};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::ExitCode;
-use sternpost_link::store::{MessageDetail, RecipientRecord};
+use sternpost_link::store::{MessageDetail, RecipientRecord, Standing};
 use sternpost_message::MessageId;
 use sternpost_queue::{AlignedBuffer, Disk, DiskError, Inspection, MessageFacts, inspect};
 
@@ -87,7 +87,11 @@ pub(super) fn show(path: &Path, id: MessageId, json: bool) -> CommandResult {
         None => None,
         Some(sequence) => inspection.message(sequence).map_err(failed(path))?,
     };
-    print_detail(id, detail.map(detail_of).as_ref(), json)
+    let is_partial = inspection.partials().any(|partial| partial.message == id);
+    Ok(match detail {
+        Some(detail) => print_detail(&detail_of(detail), json),
+        None => print_absent(id, if is_partial { Standing::Partial } else { Standing::Unknown }, json),
+    })
 }
 
 pub(super) fn listed(facts: &MessageFacts) -> Listed {

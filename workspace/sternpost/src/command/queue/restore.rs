@@ -169,16 +169,12 @@ async fn restore_one(
     if remains.is_whole(detail.content_octets, &detail.content_sha256) {
         return hand_out(source, id).await;
     }
-    let words = remains.words();
+    let (words, left) = (remains.words(), output::counted(remains.octets, "octet"));
     match (arguments.as_is, arguments.yes) {
-        (false, _) => Ok(Fate::bad(
-            id,
-            format!("{words}; --as-is sends on the {} octets that are left, discard ends it", remains.octets),
-        )),
-        (true, false) => Ok(Fate::bad(
-            id,
-            format!("{words}; add --yes to send on the {} octets that are left", remains.octets),
-        )),
+        (false, _) => {
+            Ok(Fate::bad(id, format!("{words}; --as-is sends on what is left ({left}), discard ends it")))
+        }
+        (true, false) => Ok(Fate::bad(id, format!("{words}; add --yes to send on what is left ({left})"))),
         (true, true) => match as_is(&arguments.which, source, &detail, &remains).await {
             Ok(fate) => Ok(fate),
             Err(AsIsError::Copy(error)) => copy_failed(id, error),
@@ -192,7 +188,7 @@ const fn not_isolated(standing: Standing) -> &'static str {
     match standing {
         Standing::Living(_) => "it is not isolated; it is in the queue",
         Standing::Isolated(_) => "it is isolated",
-        Standing::Partial => "it is partial: its sender has not sent all of it",
+        Standing::Partial => content::PARTIAL,
         Standing::Dead | Standing::Unknown => "it is not in the queue",
     }
 }
@@ -296,6 +292,11 @@ fn open_envelope(detail: &MessageDetail) -> Envelope {
     Envelope { recipients: recipients.collect(), ..detail.envelope.clone() }
 }
 
+fn lost(count: u64, what: &str, place: &str) -> String {
+    let are = if count == 1 { "is" } else { "are" };
+    format!("{} {place} {are} lost;", output::counted(count, what))
+}
+
 /// Losses that are named one by one in the header.
 const LOSSES_NAMED_MAX: usize = 16;
 
@@ -306,9 +307,9 @@ fn header(detail: &MessageDetail, remains: &Remains) -> String {
         format!("accepted {};", super::when(detail.envelope.accepted_at)),
     ];
     let loss = |missing: &Missing| match (missing.offset, missing.octets) {
-        (Some(offset), Some(octets)) => format!("{octets} octets from octet {offset} on are lost;"),
-        (Some(offset), None) => format!("{} parts from octet {offset} on are lost;", missing.chunks_count),
-        _ => format!("{} parts further on are lost;", missing.chunks_count),
+        (Some(offset), Some(octets)) => lost(octets, "octet", &format!("from octet {offset} on")),
+        (Some(offset), None) => lost(missing.chunks_count.into(), "part", &format!("from octet {offset} on")),
+        _ => lost(missing.chunks_count.into(), "part", "further on"),
     };
     lines.extend(remains.missing.iter().take(LOSSES_NAMED_MAX).map(loss));
     if remains.missing.len() > LOSSES_NAMED_MAX {
@@ -397,7 +398,7 @@ pub(super) async fn why_isolated(which: &Which, id: MessageId) -> Result<Option<
              restore and discard end that"
                 .to_owned(),
         ),
-        Standing::Partial => Some("it is partial: its sender has not sent all of it".to_owned()),
+        Standing::Partial => Some(content::PARTIAL.to_owned()),
         Standing::Living(_) | Standing::Dead | Standing::Unknown => None,
     })
 }
