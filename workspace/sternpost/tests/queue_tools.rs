@@ -255,10 +255,14 @@ fn verify_names_the_damaged_record_and_export_saves_what_is_left() {
     let to = home.path().join("saved");
     let left_out = sternpost(&["queue", "export", "--path", path(&log), "--to", path(&to)]);
     ends(&left_out, 1);
-    assert!(text(&left_out.stderr).contains("isolated messages were left out"), "{}", text(&left_out.stderr));
-    ends(
-        &sternpost(&["queue", "export", "--path", path(&log), "--to", path(&to), "--damaged", "--force"]),
-        0,
+    assert!(text(&left_out.stderr).contains("1 isolated message was left out"), "{}", text(&left_out.stderr));
+    let all =
+        sternpost(&["queue", "export", "--path", path(&log), "--to", path(&to), "--damaged", "--force"]);
+    ends(&all, 1);
+    assert!(
+        text(&all.stderr).contains("1 place of this log is damaged; what stood there"),
+        "{}",
+        text(&all.stderr)
     );
     assert!(to.join(format!("{}.eml", ids[0])).exists() && to.join(format!("{}.eml", ids[2])).exists());
     let remains = fs::read(to.join(format!("{}.damaged.eml", ids[1]))).expect("a file");
@@ -559,6 +563,13 @@ fn a_partial_message_is_listed_with_its_sender_and_killed_without_ending_the_ses
     client.send(&lines("more", 100_000));
     wait_for("sender", || partial(&switch)["peer"].as_str().map(drop));
     let id = id(&partial(&switch));
+    let shown = switch.command(&["queue", "show", &id]);
+    ends(&shown, 1);
+    assert!(text(&shown.stdout).contains("it is partial: its sender"), "{}", text(&shown.stdout));
+    let folder = switch::new_home();
+    let exported = switch.command(&["queue", "export", "--to", path(folder.path()), &id]);
+    ends(&exported, 1);
+    assert!(text(&exported.stderr).contains("it is partial: its sender"), "{}", text(&exported.stderr));
     ends(&switch.command(&["queue", "discard", &id, "--why", "it fills the queue"]), 0);
     // Nothing of what still comes begins it anew.
     client.send(&lines("still more", 300_000));

@@ -82,6 +82,14 @@ impl Source {
         })
     }
 
+    /// Where mail may have stood of which nothing can be told any more. What the running store has lost so is in its log's events.
+    pub(super) fn damaged_places(&self) -> u64 {
+        match self {
+            Self::Running(_) => 0,
+            Self::Log(log) => offline::damaged_places(log.inspection.report()),
+        }
+    }
+
     /// Where a message stands.
     ///
     /// # Errors

@@ -3,12 +3,12 @@
 //! Each file is written beside its place, synced and renamed, the JSON last: a message whose JSON is there is there whole. Many
 //! small messages share a sync.
 
-use super::content::{CopyError, Found, Name, Part, Reading, Source};
-use super::exported;
+use super::content::{self, CopyError, Found, Name, Part, Reading, Source};
 use super::meter::Meter;
+use super::{exported, offline};
 use crate::ask::{self, Which};
 use crate::command::{CommandError, CommandResult, exit_code};
-use crate::output;
+use crate::output::{self, counted};
 use crate::place::{self, Writing, Written};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
@@ -26,7 +26,7 @@ const UNSYNCED_OCTETS_MAX: u64 = 64 << 20;
 /// What is exported, and where to.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost queue export --to /backup/mail\n  sternpost queue export --to . 0f0e0d0c0b0a09080706050403020100\n  sternpost queue export --path /var/lib/sternpost/queue.log --to /backup/mail --damaged\n\nA message is ID.eml, its content octet for octet, and ID.json, its envelope with the state of each recipient. The queue keeps\nwhat is exported. A damaged message is ID.damaged.eml, what can be read of it, and ID.damaged.json, which says what is lost.\n\nExit status: 0 all is exported, 1 a message is not, or isolated ones were left out."
+    after_help = "Examples:\n  sternpost queue export --to /backup/mail\n  sternpost queue export --to . 0f0e0d0c0b0a09080706050403020100\n  sternpost queue export --path /var/lib/sternpost/queue.log --to /backup/mail --damaged\n\nA message is ID.eml, its content octet for octet, and ID.json, its envelope with the state of each recipient. The queue keeps\nwhat is exported. A damaged message is ID.damaged.eml, what can be read of it, and ID.damaged.json, which says what is lost.\n\nExit status: 0 all is exported, 1 a message is not, isolated ones were left out, or the log at --path is damaged."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -59,6 +59,10 @@ struct Done {
     octets: u64,
     failed: Vec<(MessageId, String)>,
     isolated_left_out: u64,
+    /// Where mail may have stood of which nothing can be told.
+    damaged_places: u64,
+    /// Why the rest was not tried any more.
+    stopped: Option<String>,
 }
 
 /// Why one message was not exported.
@@ -70,6 +74,9 @@ enum ExportError {
     /// It is not there.
     #[error("it is not in the queue")]
     Absent,
+    /// There will be nothing to export before its sender has sent the rest.
+    #[error("{}", content::PARTIAL)]
+    Partial,
     /// A part of it is lost, and damaged ones are not asked for.
     #[error("{0}; --damaged exports what is left of it")]
     Damaged(String),
@@ -87,17 +94,9 @@ enum ExportError {
 /// When nobody answers, the log cannot be read, or the folder cannot be made.
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
     let done = ask::on_loop(export(arguments))?;
-    for (id, why) in &done.failed {
-        eprintln!("error: {id}: {}", output::printable(why));
-    }
-    if done.isolated_left_out > 0 {
-        eprintln!(
-            "warning: {} isolated messages were left out; --damaged exports them too",
-            done.isolated_left_out
-        );
-    }
+    done.warn(arguments);
     output::print(&if arguments.json { output::json(&done.value()) } else { done.words(&arguments.to) });
-    Ok(exit_code(done.failed.is_empty() && done.isolated_left_out == 0))
+    Ok(exit_code(done.is_all(arguments)))
 }
 
 async fn export(arguments: &Arguments) -> Result<Done, CommandError> {
@@ -108,49 +107,18 @@ async fn export(arguments: &Arguments) -> Result<Done, CommandError> {
     }
     let mut work = Work {
         arguments,
-        done: Done::default(),
+        done: Done { damaged_places: source.damaged_places(), ..Done::default() },
         unsynced: Vec::new(),
         unsynced_octets: 0,
+        placed: Placed::default(),
         meter: Meter::new("messages exported"),
     };
-    if arguments.ids.is_empty() {
-        let mut from = Some(MessageSequence(0));
-        while let Some(first) = from {
-            let (names, next) = source.living(first).await?;
-            for name in names {
-                work.export(&mut source, name).await?;
-            }
-            // A store that names the same place again would be asked for ever.
-            from = next.filter(|next| *next > first);
-        }
-        let isolated = source.isolated().await?;
-        if arguments.damaged {
-            // What was found damaged while it was exported with the living is there already.
-            let known: HashSet<_> = work.done.exported.iter().chain(&work.done.damaged).copied().collect();
-            for name in isolated.into_iter().filter(|name| !known.contains(&name.id)) {
-                work.export(&mut source, name).await?;
-            }
-        } else {
-            work.done.isolated_left_out = isolated.len() as u64;
-        }
-    }
-    let ids: BTreeSet<_> = arguments.ids.iter().collect();
-    for id in ids {
-        match source.standing(*id).await? {
-            Standing::Living(sequence) => {
-                work.export(&mut source, Name { id: *id, sequence, is_isolated: false }).await?;
-            }
-            Standing::Isolated(sequence) => {
-                work.export(&mut source, Name { id: *id, sequence, is_isolated: true }).await?;
-            }
-            Standing::Dead | Standing::Partial | Standing::Unknown => {
-                work.done.failed.push((*id, ExportError::Absent.to_string()));
-            }
-        }
-    }
-    work.put_all()?;
+    let written = work.all(&mut source).await;
     work.meter.clear();
-    place::sync_names(&arguments.to.join("any")).map_err(failed)?;
+    match written {
+        Err(CommandError::Write { path, source }) => work.stop(&path, &source),
+        written => written?,
+    }
     Ok(work.done)
 }
 
@@ -160,10 +128,74 @@ struct Work<'a> {
     /// Files that are not in their places yet.
     unsynced: Vec<Written>,
     unsynced_octets: u64,
+    placed: Placed,
     meter: Meter,
 }
 
+/// What is in its place.
+#[derive(Clone, Copy, Default)]
+struct Placed {
+    exported_count: usize,
+    damaged_count: usize,
+    octets: u64,
+}
+
 impl Work<'_> {
+    /// Exports what was asked for.
+    ///
+    /// # Errors
+    /// As [`Self::export`].
+    async fn all(&mut self, source: &mut Source) -> Result<(), CommandError> {
+        if self.arguments.ids.is_empty() {
+            self.living(source).await?;
+            self.isolated(source).await?;
+        }
+        let ids: BTreeSet<_> = self.arguments.ids.iter().copied().collect();
+        for id in ids {
+            let why = match source.standing(id).await? {
+                Standing::Living(sequence) => {
+                    self.export(source, Name { id, sequence, is_isolated: false }).await?;
+                    continue;
+                }
+                Standing::Isolated(sequence) => {
+                    self.export(source, Name { id, sequence, is_isolated: true }).await?;
+                    continue;
+                }
+                Standing::Partial => ExportError::Partial,
+                Standing::Dead | Standing::Unknown => ExportError::Absent,
+            };
+            self.done.failed.push((id, why.to_string()));
+        }
+        self.finish()
+    }
+
+    async fn living(&mut self, source: &mut Source) -> Result<(), CommandError> {
+        let mut from = Some(MessageSequence(0));
+        while let Some(first) = from {
+            let (names, next) = source.living(first).await?;
+            for name in names {
+                self.export(source, name).await?;
+            }
+            // A store that names the same place again would be asked for ever.
+            from = next.filter(|next| *next > first);
+        }
+        Ok(())
+    }
+
+    async fn isolated(&mut self, source: &mut Source) -> Result<(), CommandError> {
+        let isolated = source.isolated().await?;
+        if !self.arguments.damaged {
+            self.done.isolated_left_out = isolated.len() as u64;
+            return Ok(());
+        }
+        // What was found damaged while it was exported with the living is there already.
+        let known: HashSet<_> = self.done.exported.iter().chain(&self.done.damaged).copied().collect();
+        for name in isolated.into_iter().filter(|name| !known.contains(&name.id)) {
+            self.export(source, name).await?;
+        }
+        Ok(())
+    }
+
     /// Exports one message. That it cannot be exported does not keep the others.
     ///
     /// # Errors
@@ -171,6 +203,8 @@ impl Work<'_> {
     async fn export(&mut self, source: &mut Source, name: Name) -> Result<(), CommandError> {
         match self.message(source, name).await {
             Ok((is_whole, octets)) => {
+                let list = if is_whole { &mut self.done.exported } else { &mut self.done.damaged };
+                list.push(name.id);
                 self.done.octets += octets;
                 self.unsynced_octets += octets;
                 if self.unsynced.len() >= 2 * UNSYNCED_MESSAGES_MAX
@@ -178,8 +212,6 @@ impl Work<'_> {
                 {
                     self.put_all()?;
                 }
-                let list = if is_whole { &mut self.done.exported } else { &mut self.done.damaged };
-                list.push(name.id);
             }
             // Nothing was asked for by its name, and nothing is left of it to export.
             Err(ExportError::Copy(CopyError::Over) | ExportError::Absent)
@@ -233,10 +265,39 @@ impl Work<'_> {
         Ok((is_whole, remains.octets))
     }
 
+    /// Puts what is complete into its place.
     fn put_all(&mut self) -> Result<(), CommandError> {
         self.unsynced_octets = 0;
         let failed = |source| CommandError::Write { path: self.arguments.to.clone(), source };
-        place::put_all(std::mem::take(&mut self.unsynced)).map_err(failed)
+        place::put_all(std::mem::take(&mut self.unsynced)).map_err(failed)?;
+        let Done { exported, damaged, octets, .. } = &self.done;
+        self.placed =
+            Placed { exported_count: exported.len(), damaged_count: damaged.len(), octets: *octets };
+        Ok(())
+    }
+
+    /// The same, and their names survive the loss of power.
+    fn finish(&mut self) -> Result<(), CommandError> {
+        self.put_all()?;
+        let failed = |source| CommandError::Write { path: self.arguments.to.clone(), source };
+        place::sync_names(&self.arguments.to.join("any")).map_err(failed)
+    }
+
+    /// Nothing more can be written. What is complete comes into its place all the same.
+    fn stop(&mut self, path: &Path, source: &io::Error) {
+        // A second failure says nothing new.
+        let _ = self.finish();
+        let Placed { exported_count, damaged_count, octets } = self.placed;
+        self.done.exported.truncate(exported_count);
+        self.done.damaged.truncate(damaged_count);
+        self.done.octets = octets;
+        let is_full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let what_to_do = if is_full { "make room" } else { "mend that" };
+        self.done.stopped = Some(format!(
+            "{} cannot be written: {source}; the rest is not exported: {what_to_do} and run the command again (--force overwrites \
+             what is there), or export into another folder",
+            path.display()
+        ));
     }
 
     /// The place of a file that may be written.
@@ -254,6 +315,30 @@ fn write_error(path: &Path) -> impl Fn(io::Error) -> ExportError {
 }
 
 impl Done {
+    /// Whether all that was asked for is exported. Who asks for some messages by name does not ask for what is lost.
+    fn is_all(&self, arguments: &Arguments) -> bool {
+        let is_lost = self.damaged_places > 0 && arguments.ids.is_empty();
+        self.failed.is_empty() && self.isolated_left_out == 0 && self.stopped.is_none() && !is_lost
+    }
+
+    /// Says on standard error what is not exported.
+    fn warn(&self, arguments: &Arguments) {
+        for (id, why) in &self.failed {
+            eprintln!("error: {id}: {}", output::printable(why));
+        }
+        if let Some(why) = &self.stopped {
+            eprintln!("error: {}", output::printable(why));
+        }
+        if self.isolated_left_out > 0 {
+            let (were, them) = if self.isolated_left_out == 1 { ("was", "it") } else { ("were", "them") };
+            let messages = counted(self.isolated_left_out, "isolated message");
+            eprintln!("warning: {messages} {were} left out; --damaged exports {them} too");
+        }
+        if let Some(path) = arguments.path.as_ref().filter(|_| self.damaged_places > 0) {
+            eprintln!("warning: {}", offline::damage_words(path, self.damaged_places, "exported"));
+        }
+    }
+
     fn value(&self) -> Value {
         let ids = |ids: &[MessageId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
         let failed = |(id, why): &(MessageId, String)| json!({ "id": id.to_string(), "why": why });
@@ -263,6 +348,8 @@ impl Done {
             "content_octets": self.octets,
             "failed": self.failed.iter().map(failed).collect::<Vec<_>>(),
             "isolated_left_out": self.isolated_left_out,
+            "damaged_places": self.damaged_places,
+            "stopped": self.stopped,
         })
     }
 
@@ -271,7 +358,7 @@ impl Done {
             0 => String::new(),
             count => format!(", {count} of them damaged"),
         };
-        let count = self.exported.len() + self.damaged.len();
-        format!("{count} messages with {} octets exported to {}{damaged}", self.octets, to.display())
+        let messages = counted((self.exported.len() + self.damaged.len()) as u64, "message");
+        format!("{messages} with {} exported to {}{damaged}", counted(self.octets, "octet"), to.display())
     }
 }

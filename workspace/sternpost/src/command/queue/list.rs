@@ -26,6 +26,7 @@ pub(super) fn list_isolated(which: &Which, path: Option<&Path>, limit: usize, js
         }
         Some(path) => {
             let mut inspection = offline::searched(path)?;
+            offline::warn_of_damage(path, inspection.report());
             let found = inspection.verify(&mut |_| {}).map_err(offline::failed(path))?;
             let row = |facts: &sternpost_queue::IsolatedFacts| {
                 let living = inspection.messages().find(|message| message.sequence == facts.sequence);
@@ -53,6 +54,7 @@ pub(super) fn list_partials(which: &Which, path: Option<&Path>, limit: usize, js
         None => ask::on_loop(async { partials(&mut ask::store(which)?).await })?,
         Some(path) => {
             let inspection = offline::open(path)?;
+            offline::warn_of_damage(path, inspection.report());
             let partial = |facts: sternpost_queue::PartialFacts| PartialMessage {
                 message: facts.message,
                 octets: facts.octets,

@@ -5,6 +5,7 @@
 use super::meter::Meter;
 use super::{Listed, print_absent, print_detail, print_list};
 use crate::command::{CommandError, CommandResult};
+use crate::output::{self, counted};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -12,7 +13,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use sternpost_link::store::{MessageDetail, RecipientRecord, Standing};
 use sternpost_message::MessageId;
-use sternpost_queue::{AlignedBuffer, Disk, DiskError, Inspection, MessageFacts, inspect};
+use sternpost_queue::{
+    AlignedBuffer, DamagedPart, Disk, DiskError, Inspection, MessageFacts, RecoveryReport, inspect,
+};
 
 /// Why a file or device cannot be looked at as a log.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +76,8 @@ pub(super) fn open_place(path: &Path, how: &mut OpenOptions) -> Result<File, Pla
 /// Lists what a log holds.
 pub(super) fn list(path: &Path, limit: usize, json: bool) -> CommandResult {
     let inspection = open(path)?;
-    warn_of_damage(&inspection);
+    warn_of_damage(path, inspection.report());
+    warn_of_isolated(path, inspection.report());
     let messages: Vec<_> = inspection.messages().take(limit).map(|facts| listed(&facts)).collect();
     print_list(&messages, json);
     Ok(ExitCode::SUCCESS)
@@ -82,7 +86,7 @@ pub(super) fn list(path: &Path, limit: usize, json: bool) -> CommandResult {
 /// Shows one message of a log.
 pub(super) fn show(path: &Path, id: MessageId, json: bool) -> CommandResult {
     let mut inspection = open(path)?;
-    warn_of_damage(&inspection);
+    warn_of_damage(path, inspection.report());
     let detail = match inspection.find(id) {
         None => None,
         Some(sequence) => inspection.message(sequence).map_err(failed(path))?,
@@ -129,11 +133,38 @@ pub(super) fn detail_of(detail: sternpost_queue::MessageDetail) -> MessageDetail
     }
 }
 
-fn warn_of_damage(inspection: &Inspection<ReadOnlyDisk>) {
-    let report = inspection.report();
-    let count = report.damage.len() + report.damaged_messages.len();
+/// Places that may have held mail. A superblock and a header of a segment have none.
+pub(super) fn damaged_places(report: &RecoveryReport) -> u64 {
+    let holds_mail = |what| !matches!(what, DamagedPart::Superblock | DamagedPart::SegmentHeader);
+    report.damage.iter().filter(|damage| holds_mail(damage.what)).count() as u64
+}
+
+/// That places are damaged, and what is therefore not done with what stood there.
+pub(super) fn damage_words(path: &Path, places: u64, not_done: &str) -> String {
+    let (are, them) = if places == 1 { ("is", "it") } else { ("are", "them") };
+    format!(
+        "{} of this log {are} damaged; what stood there is not {not_done}; sternpost queue verify --path {} names {them}",
+        counted(places, "place"),
+        output::printable(&path.display().to_string())
+    )
+}
+
+/// Says on standard error that mail may be missing in what is listed.
+pub(super) fn warn_of_damage(path: &Path, report: &RecoveryReport) {
+    let places = damaged_places(report);
+    if places > 0 {
+        eprintln!("warning: {}", damage_words(path, places, "listed"));
+    }
+}
+
+fn warn_of_isolated(path: &Path, report: &RecoveryReport) {
+    let count = report.damaged_messages.len() as u64;
     if count > 0 {
-        eprintln!("warning: {count} damaged places; sternpost queue verify --path LOG names them");
+        let messages = counted(count, "message");
+        let path = output::printable(&path.display().to_string());
+        eprintln!(
+            "warning: a part of {messages} is lost; sternpost queue list --isolated --path {path} says which"
+        );
     }
 }
 
@@ -226,5 +257,19 @@ mod tests {
         assert!(matches!(ReadOnlyDisk::open(log.path()), Err(PlaceError::InUse)));
         log.as_file().unlock().unwrap();
         ReadOnlyDisk::open(log.path()).unwrap();
+    }
+
+    #[test]
+    fn damage_is_counted_where_mail_may_have_stood_and_said_in_one_sentence() {
+        let damage = |what| sternpost_queue::Damage { offset: 0, octets: 4_096, what };
+        let parts = [DamagedPart::Superblock, DamagedPart::SegmentHeader, DamagedPart::Batches];
+        let report = RecoveryReport { damage: parts.map(damage).to_vec(), ..RecoveryReport::default() };
+        assert_eq!(damaged_places(&report), 1);
+        let words = |places| damage_words(Path::new("/q/log"), places, "exported");
+        let one = "1 place of this log is damaged; what stood there is not exported; sternpost queue verify --path /q/log names it";
+        assert_eq!(words(1), one);
+        assert!(
+            words(2).starts_with("2 places of this log are damaged;") && words(2).ends_with("names them")
+        );
     }
 }
