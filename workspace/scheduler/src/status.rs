@@ -76,8 +76,13 @@ impl fmt::Display for Reason {
                 write!(f, "done in process {}, the outcome is being recorded", process.0)
             }
             Self::Snapshot => f.write_str("the queue is still being read"),
-            Self::ChannelNotConfigured => f.write_str("the channel is not configured"),
-            Self::PeerNotConfigured => f.write_str("the peer MTA is not configured on the channel"),
+            Self::ChannelNotConfigured => f.write_str(
+                "the channel is not configured: configure one of this name (sternpost config show lists those in force)",
+            ),
+            Self::PeerNotConfigured => f.write_str(
+                "the peer MTA is not configured on the channel: configure one of this name there (sternpost config show lists those in \
+                 force)",
+            ),
             Self::MessageDelay => f.write_str("an attempt failed for this message; it is tried again later"),
             Self::PeerDelay => f.write_str("the peer MTA failed; it is tried again later"),
             Self::PeerSlots => f.write_str("the peer MTA has as many messages in progress as it may have"),

@@ -132,8 +132,15 @@ fn messages_are_imported_into_a_log_that_no_store_has() {
     ends(&sternpost(&["queue", "verify", "--path", path(&log)]), 0);
     let again = sternpost(&["queue", "import", "--path", path(&log), path(&to), "--json"]);
     assert_eq!(json(&again)["messages"][0]["result"], "living");
+    // Another peer is configured there: the messages wait, and it is said for what.
+    let tables = Site::new().peer("other", "smtp", nobody(), &["smtp.test"]).tables();
+    fs::write(home.path().join("tables.toml"), tables).expect("the folder can be written");
     let other = Switch::start_at(home, SMALL_ROOM, "auto", TABLES);
-    assert_eq!(set_of(self::ids(&other)), set_of(ids));
+    assert_eq!(set_of(self::ids(&other)), set_of(ids.clone()));
+    wait_for("reason", || {
+        let why = text(&other.command(&["queue", "why", &ids[0]]).stdout);
+        why.contains("not configured on the channel: configure one of this name there").then_some(())
+    });
     // There must be a log: none is made.
     let nothing = folder.path().join("nothing");
     let output = sternpost(&["queue", "import", "--path", path(&nothing), path(&to)]);

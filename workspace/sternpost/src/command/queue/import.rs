@@ -8,10 +8,11 @@ use super::meter::Meter;
 use super::upload::{self, Answer, UploadError, Uploads};
 use crate::ask::{self, Which};
 use crate::command::{CommandError, CommandResult, exit_code};
-use crate::{output, place};
+use crate::output::{self, counted};
+use crate::place;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -44,33 +45,56 @@ pub(crate) struct Arguments {
     from: Vec<PathBuf>,
 }
 
-/// Why one message was not imported.
+/// Why one message was not imported, and which of its files says so.
+#[derive(Debug)]
+struct ImportError {
+    path: PathBuf,
+    why: Why,
+}
+
+/// See there.
 #[derive(Debug, thiserror::Error)]
-enum ImportError {
+enum Why {
     /// The file.
-    #[error("{} cannot be read", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
+    /// The file is not one of those that an export writes.
+    #[error(
+        "an exported message is ID.json, with ID.eml beside it, or a folder of such files; name one of these"
+    )]
+    Name,
+    /// A content without its JSON.
+    #[error("its JSON (ID.json) is not beside it; bring the file that was exported with it")]
+    Alone,
     /// It is no JSON.
-    #[error("{} is no JSON; leave the file as sternpost queue export has written it", path.display())]
-    Json { path: PathBuf, source: serde_json::Error },
+    #[error("it is no JSON; leave the file as sternpost queue export has written it")]
+    Json(#[source] serde_json::Error),
     /// One of its fields.
-    #[error("{}", path.display())]
-    Field { path: PathBuf, source: exported::FieldError },
+    #[error(transparent)]
+    Field(exported::FieldError),
     /// Its content has another length.
     #[error(
-        "{}: content_octets: the content has {found} octets and not {wanted}. Bring the file that was exported with it",
-        path.display()
+        "content_octets: the content has {} and not {wanted}. Bring the file that was exported with it",
+        counted(*found, "octet")
     )]
-    Length { path: PathBuf, found: u64, wanted: u64 },
+    Length { found: u64, wanted: u64 },
     /// Its content is another one.
+    #[error("content_sha256: the content has another SHA-256. Bring the file that was exported with it")]
+    Content,
+    /// Another message of this id was taken before it.
     #[error(
-        "{}: content_sha256: the content has another SHA-256. Bring the file that was exported with it",
-        path.display()
+        "its id is that of another message that is named too, and that was taken; --as-new takes this one under an id of its own"
     )]
-    Content { path: PathBuf },
+    Other,
     /// It cannot be sent.
-    #[error("{}", path.display())]
-    Upload { path: PathBuf, source: UploadError },
+    #[error(transparent)]
+    Upload(UploadError),
+}
+
+impl Why {
+    fn of(self, path: &Path) -> ImportError {
+        ImportError { path: path.to_owned(), why: self }
+    }
 }
 
 /// What became of a message.
@@ -83,6 +107,8 @@ enum Fate {
     Dead,
     /// No recipient needs an attempt.
     Over,
+    /// The same message was named before.
+    Twice,
 }
 
 impl Fate {
@@ -92,6 +118,7 @@ impl Fate {
             Self::Living => "is in the queue already",
             Self::Dead => "was in this queue and is over; --as-new takes it all the same",
             Self::Over => "no recipient is left to whom it must go",
+            Self::Twice => "is named twice; the first was taken",
         }
     }
 
@@ -101,6 +128,7 @@ impl Fate {
             Self::Living => "living",
             Self::Dead => "dead",
             Self::Over => "over",
+            Self::Twice => "twice",
         }
     }
 }
@@ -118,6 +146,8 @@ struct Work<'a> {
     uploads: Uploads,
     /// Messages that were sent and not answered, by number: file, id, and the id that they get.
     open: BTreeMap<u64, (PathBuf, MessageId, MessageId)>,
+    /// Those that were sent under their own ids, with their SHA-256, and not refused.
+    taken: HashMap<MessageId, [u8; 32]>,
     fates: Vec<(MessageId, Option<MessageId>, Fate)>,
     octets: u64,
     failed: Vec<(PathBuf, String)>,
@@ -148,6 +178,7 @@ async fn import(
         arguments,
         uploads: Uploads::open(&arguments.which, arguments.path.as_deref())?,
         open: BTreeMap::new(),
+        taken: HashMap::new(),
         fates: Vec::new(),
         octets: 0,
         failed,
@@ -161,8 +192,8 @@ async fn import(
             continue;
         }
         match work.message(number, &wanted.json).await {
-            Err(ImportError::Upload { source: UploadError::Destination(error), .. }) => return Err(*error),
-            Err(error) => work.fail(&wanted.json, &error),
+            Err(ImportError { why: Why::Upload(UploadError::Destination(error)), .. }) => return Err(*error),
+            Err(error) => work.failed.push(said(error)),
             Ok(()) => {}
         }
         work.take_answers().await?;
@@ -177,7 +208,7 @@ async fn import(
     Ok(work)
 }
 
-/// The messages below what was named, in the order in which they were accepted; and what cannot be read.
+/// The messages below what was named, in the order in which they were accepted; and what is none that can be imported.
 fn gather(from: &[PathBuf]) -> (Vec<Wanted>, Vec<(PathBuf, String)>) {
     let (mut wanted, mut failed) = (Vec::new(), Vec::new());
     for path in from {
@@ -188,29 +219,29 @@ fn gather(from: &[PathBuf]) -> (Vec<Wanted>, Vec<(PathBuf, String)>) {
                 continue;
             }
         };
-        for json in files {
-            match read(&json) {
-                Ok(exported) => wanted.push(Wanted { sequence: exported.sequence, json }),
-                Err(error) => failed.push((json, without_path(&error))),
+        for file in files {
+            match json_of(&file).and_then(|json| Ok(Wanted { sequence: read(&json)?.sequence, json })) {
+                Ok(message) => wanted.push(message),
+                Err(error) => failed.push(said(error)),
             }
         }
     }
     wanted.sort_unstable();
     wanted.dedup();
+    failed.sort_unstable();
+    failed.dedup();
     (wanted, failed)
 }
 
-/// The JSON files that a name stands for.
+/// The files of messages that a name stands for: each JSON, and each content that has none beside it.
 fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        return Ok(vec![path.with_extension("json")]);
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // What is left of damaged messages lies beside the others, and is none.
-        if name.ends_with(".json") && !name.ends_with(".damaged.json") {
+        if is_json(&path) || (is_content(&path) && !path.with_extension("json").exists()) {
             files.push(path);
         }
     }
@@ -223,32 +254,42 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read(json: &Path) -> Result<Exported, ImportError> {
-    let failed = |source| ImportError::Read { path: json.to_owned(), source };
-    let text =
-        place::open_regular(json).and_then(|file| place::text_of(file, JSON_OCTETS_MAX)).map_err(failed)?;
-    let value: Value =
-        serde_json::from_str(&text).map_err(|source| ImportError::Json { path: json.to_owned(), source })?;
-    exported::read(&value).map_err(|source| ImportError::Field { path: json.to_owned(), source })
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
 }
 
-/// The file is named before the words.
-fn without_path(error: &ImportError) -> String {
-    match error {
-        ImportError::Field { source, .. } => source.to_string(),
-        ImportError::Upload { source, .. } => output::chain(source),
-        error => output::chain(error),
+fn is_content(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "eml")
+}
+
+/// The JSON of a message of which one file is named.
+fn json_of(file: &Path) -> Result<PathBuf, ImportError> {
+    let json = file.with_extension("json");
+    if !is_json(file) && !is_content(file) {
+        return Err(Why::Name.of(file));
     }
+    if is_content(file) && !json.exists() {
+        return Err(Why::Alone.of(file));
+    }
+    Ok(json)
+}
+
+fn read(json: &Path) -> Result<Exported, ImportError> {
+    let text = place::open_regular(json).and_then(|file| place::text_of(file, JSON_OCTETS_MAX));
+    let text = text.map_err(|error| Why::Read(error).of(json))?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| Why::Json(error).of(json))?;
+    exported::read(&value).map_err(|error| Why::Field(error).of(json))
+}
+
+/// The file that an error names, and its words.
+fn said(error: ImportError) -> (PathBuf, String) {
+    (error.path, output::chain(&error.why))
 }
 
 impl Work<'_> {
-    fn fail(&mut self, path: &Path, error: &ImportError) {
-        self.failed.push((path.to_owned(), without_path(error)));
-    }
-
     /// Sends one message, or says why it need not be sent.
     async fn message(&mut self, number: u64, json: &Path) -> Result<(), ImportError> {
-        let upload_error = |source| ImportError::Upload { path: json.to_owned(), source };
+        let upload_error = |error| Why::Upload(error).of(json);
         let exported = read(json)?;
         let old = exported.id;
         if exported.envelope.recipients.is_empty() {
@@ -258,6 +299,13 @@ impl Work<'_> {
         let eml = json.with_extension("eml");
         let mut content = check(&eml, &exported)?;
         let id = if self.arguments.as_new { MessageId(process::random()) } else { old };
+        if let Some(taken) = self.taken.get(&id) {
+            if *taken != exported.content_sha256 {
+                return Err(Why::Other.of(json));
+            }
+            self.fates.push((old, None, Fate::Twice));
+            return Ok(());
+        }
         let standing = self.uploads.standing(id).await.map_err(|error| upload_error(error.into()))?;
         let known = match standing {
             Standing::Living(_) | Standing::Isolated(_) => Some(Fate::Living),
@@ -275,7 +323,7 @@ impl Work<'_> {
         }
         let mut upload = self.uploads.begin(id, number, upload::lane(&exported.envelope));
         let mut piece = vec![0; CHUNK_OCTETS_MAX];
-        let read_error = |source| ImportError::Read { path: eml.clone(), source };
+        let read_error = |error| Why::Read(error).of(&eml);
         let sent = async {
             loop {
                 let count = content.read(&mut piece).map_err(read_error)?;
@@ -296,6 +344,7 @@ impl Work<'_> {
             return Err(error);
         }
         self.octets += exported.content_octets;
+        self.taken.insert(id, exported.content_sha256);
         self.open.insert(number, (json.to_owned(), old, id));
         Ok(())
     }
@@ -323,6 +372,7 @@ impl Work<'_> {
             Answer::Refused(number, refusal) => {
                 // The first reason is the one that the others follow from.
                 let Some((path, _, id)) = self.open.remove(&number) else { return Ok(()) };
+                self.taken.remove(&id);
                 self.is_full |= refusal == Refusal::Full;
                 self.failed.push((path, upload::words(&refusal)));
                 self.uploads.take_back(id).await.map_err(upload::unwrapped)?;
@@ -348,19 +398,20 @@ impl Work<'_> {
             out.push_str(&format!("{id}: {}{new}\n", fate.words()));
         }
         let imported = self.fates.iter().filter(|(_, _, fate)| *fate == Fate::Imported).count();
-        out.push_str(&format!("{imported} messages imported, {} not\n", self.failed.len()));
+        let messages = counted(imported as u64, "message");
+        out.push_str(&format!("{messages} imported, {} not\n", self.failed.len()));
         out
     }
 }
 
 /// Compares a content with what was exported, and gives it from the beginning.
 fn check(eml: &Path, exported: &Exported) -> Result<File, ImportError> {
-    let failed = |source| ImportError::Read { path: eml.to_owned(), source };
+    let failed = |error| Why::Read(error).of(eml);
     let mut file = place::open_regular(eml).map_err(failed)?;
     let found = file.metadata().map_err(failed)?.len();
     let wanted = exported.content_octets;
     if found != wanted {
-        return Err(ImportError::Length { path: eml.to_owned(), found, wanted });
+        return Err(Why::Length { found, wanted }.of(eml));
     }
     let mut digest = Sha256::new();
     let mut piece = vec![0; CHUNK_OCTETS_MAX];
@@ -372,7 +423,7 @@ fn check(eml: &Path, exported: &Exported) -> Result<File, ImportError> {
     }
     let sha256: [u8; 32] = digest.finalize().into();
     if sha256 != exported.content_sha256 {
-        return Err(ImportError::Content { path: eml.to_owned() });
+        return Err(Why::Content.of(eml));
     }
     io::Seek::rewind(&mut file).map_err(failed)?;
     Ok(file)
