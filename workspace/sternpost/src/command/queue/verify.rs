@@ -124,8 +124,18 @@ fn text(path: &Path, value: &Value, is_good: bool) -> String {
     let Value::Object(mut fields) = value.clone() else { return String::new() };
     let damage = fields.remove("damage").unwrap_or_default();
     let isolated = fields.remove("isolated").unwrap_or_default();
-    let verdict = if is_good { "every octet that counts is as it was written" } else { "DAMAGED" };
+    let torn_tail = fields.get("torn_tail").and_then(Value::as_u64);
+    let verdict = match (is_good, torn_tail) {
+        (false, _) => "DAMAGED",
+        (true, None) => "every octet that counts is as it was written",
+        (true, Some(_)) => {
+            "every octet that counts is as it was written, but for a last batch that is not complete"
+        }
+    };
     let mut out = format!("{}: {verdict}\n{}", path.display(), output::indented(&Value::Object(fields)));
+    if let Some(offset) = torn_tail {
+        out.push_str(&format!("\n{}\n", torn_words(offset)));
+    }
     let cell = |row: &Value, key: &str| match &row[key] {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
@@ -152,6 +162,14 @@ fn text(path: &Path, value: &Value, is_good: bool) -> String {
         out.push_str(&format!("\n{}", output::table(&["ISOLATED", "WHY"], &rows)));
     }
     out
+}
+
+/// FORMAT.md, "Recovery".
+fn torn_words(offset: u64) -> String {
+    format!(
+        "torn_tail: the last batch, at octet {offset}, was not complete when the power went or the store ended. Nobody was told that\n\
+         what is in it was accepted; the next start drops it. Damage of the last batch that was acknowledged would look the same."
+    )
 }
 
 #[cfg(test)]
