@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use switch::client::Client;
 use switch::mail::nobody;
 use switch::queue::{
-    accept, ends, files, flip, ids, json as json_of, lines, path, place, sha256, site, sternpost,
+    TABLES, accept, ends, files, flip, ids, json as json_of, lines, path, place, sha256, site, sternpost,
 };
 use switch::{Room, Switch, new_home, program, run, text};
 use tempfile::TempDir;
@@ -69,6 +69,32 @@ fn commands_on_a_log_with_a_lost_segment_say_that_mail_is_missing() {
         ends(&output, 0);
         assert!(said(&output).contains(&warning("listed")), "{arguments:?}: {}", said(&output));
     }
+}
+
+#[test]
+fn a_log_that_has_lost_its_newest_segments_says_so_to_the_commands_and_to_the_switch() {
+    let (home, all) = stopped_with(&ten());
+    let log = home.path().join("log");
+    let verify = || sternpost(&["queue", "verify", "--json", "--path", path(&log)]);
+    let living = json_of(&verify())["segments_living"].as_u64().expect("a number");
+    assert!(living >= 3, "{living}");
+    let file = fs::File::options().write(true).open(&log).expect("the log can be opened");
+    let kept = 65_536 + (1 << 20);
+    file.write_all_at(&vec![0; usize::try_from(LOG_OCTETS - kept).expect("it is small")], kept)
+        .expect("the log can be written");
+    let output = verify();
+    ends(&output, 1);
+    let place = &json_of(&output)["damage"][0];
+    assert_eq!((&place["what"], &place["offset"]), (&json!("whole segment"), &Value::Null));
+    let output = sternpost(&["queue", "verify", "--path", path(&log)]);
+    assert!(text(&output.stdout).contains("unknown"), "{}", text(&output.stdout));
+    let switch = Switch::start_at(home, ROOM, "auto", TABLES);
+    let left = ids(&switch);
+    assert!(!left.is_empty() && left.len() < all.len() && left.iter().all(|id| all.contains(id)));
+    ends(&switch.command(&["status"]), 1);
+    assert_eq!(switch.status()["store"]["damaged_places"], 1);
+    accept(&mut Client::greet(switch.address()), &["b@smtp.test"], &lines("after it", 300_000));
+    assert_eq!(ids(&switch).len(), left.len() + 1);
 }
 
 /// What every command that takes a log says of this one: it must be the same, and nothing is written.
