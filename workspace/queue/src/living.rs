@@ -129,8 +129,10 @@ pub(crate) fn content_octets(place: Place) -> u64 {
     u64::from(place.octets()).saturating_sub(crate::format::CONTENT_OVERHEAD_OCTETS as u64)
 }
 
-/// Messages that share a page: what is moved in memory when one of them dies is 256 × 80 octets at most.
-const PAGE_MESSAGES: u64 = 256;
+/// Messages that share a page, and one more at most: what is moved in memory when one of them dies is 256 × 80 octets.
+const PAGE_MESSAGES: usize = 256;
+/// Neighbouring pages with no more of them become one.
+const JOINED_MESSAGES_MAX: usize = 192;
 
 /// One id's place in the table: a part of its hash, so that growing the table touches no message, and the number.
 #[derive(Clone, Copy)]
@@ -161,10 +163,15 @@ fn hash_part(id: MessageId) -> u32 {
     crc32c::crc32c(&id.0)
 }
 
+/// Neighbours, ascending. A living message's `number` is counted from the page's first sequence.
+type Page = VecDeque<Living>;
+
 /// All living messages.
 #[derive(Default)]
 pub(crate) struct LivingMessages {
-    pages: BTreeMap<u64, VecDeque<Living>>,
+    /// By their first sequences: that of a message that lives, or has lived. However few of those that came are left, pages are
+    /// filled, for neighbours with few messages become one.
+    pages: BTreeMap<u64, Page>,
     by_id: HashTable<Named>,
 }
 
@@ -174,15 +181,13 @@ impl LivingMessages {
     }
 
     pub(crate) fn get(&self, sequence: u64) -> Option<&Living> {
-        let (page, number) = place_of(sequence);
-        let page = self.pages.get(&page)?;
-        page.binary_search_by_key(&number, |living| living.number).ok().and_then(|at| page.get(at))
+        let (first, page) = self.pages.range(..=sequence).next_back()?;
+        page.get(found(page, sequence - first)?)
     }
 
     pub(crate) fn get_mut(&mut self, sequence: u64) -> Option<&mut Living> {
-        let (page, number) = place_of(sequence);
-        let page = self.pages.get_mut(&page)?;
-        page.binary_search_by_key(&number, |living| living.number).ok().and_then(|at| page.get_mut(at))
+        let (first, page) = self.pages.range_mut(..=sequence).next_back()?;
+        page.get_mut(found(page, sequence - first)?)
     }
 
     pub(crate) fn find(&self, id: MessageId) -> Option<u64> {
@@ -195,24 +200,61 @@ impl LivingMessages {
 
     /// Adds a message; its number and its id are new.
     pub(crate) fn insert(&mut self, sequence: u64, mut living: Living) {
-        let (page, number) = place_of(sequence);
-        living.number = number;
         let named = Named::new(living.id, sequence);
-        let page = self.pages.entry(page).or_default();
-        let at = page.partition_point(|other| other.number < number);
+        let (first, page) = self.page_for(sequence);
+        living.number = number_in(first, sequence).expect("a page was chosen that reaches so far");
+        let at = page.partition_point(|other| other.number < living.number);
         page.insert(at, living);
         self.by_id.insert_unique(Named::hash(named.hash), named, |named| Named::hash(named.hash));
     }
 
-    pub(crate) fn remove(&mut self, sequence: u64) -> Option<Living> {
-        let (page_number, number) = place_of(sequence);
-        let page = self.pages.get_mut(&page_number)?;
-        let at = page.binary_search_by_key(&number, |living| living.number).ok()?;
-        let living = page.remove(at)?;
+    /// The page for a new message, which may be a new one, and its first sequence.
+    fn page_for(&mut self, sequence: u64) -> (u64, &mut Page) {
+        let before = self.pages.range(..=sequence).next_back();
+        let has_room = |(first, page): (&u64, &Page)| {
+            let has_room = page.len() < PAGE_MESSAGES && number_in(*first, sequence).is_some();
+            has_room.then_some(*first)
+        };
+        let first = match before.and_then(has_room) {
+            Some(first) => first,
+            None => {
+                self.part(sequence);
+                sequence
+            }
+        };
+        (first, self.pages.entry(first).or_default())
+    }
+
+    /// Makes a page begin at `sequence`, with those behind it that stood in the page before.
+    fn part(&mut self, sequence: u64) {
+        let Some((first, page)) = self.pages.range_mut(..=sequence).next_back() else { return };
+        let first = *first;
+        let Some(shift) = number_in(first, sequence) else { return };
+        let mut behind = page.split_off(page.partition_point(|living| living.number < shift));
         if page.is_empty() {
-            self.pages.remove(&page_number);
-        } else if page.len() * 4 <= page.capacity() {
-            page.shrink_to(page.len() * 2);
+            self.pages.remove(&first);
+        }
+        if !behind.is_empty() {
+            behind.iter_mut().for_each(|living| living.number -= shift);
+            self.pages.insert(sequence, behind);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, sequence: u64) -> Option<Living> {
+        let (first, page) = self.pages.range_mut(..=sequence).next_back()?;
+        let first = *first;
+        let living = page.remove(found(page, sequence - first)?)?;
+        let left = page.len();
+        if left == 0 {
+            self.pages.remove(&first);
+        } else if left * 3 <= page.capacity() * 2 {
+            page.shrink_to(left + left / 8);
+        }
+        // Now and then is enough.
+        if left.is_power_of_two() && left <= JOINED_MESSAGES_MAX {
+            self.join_behind(first);
+            let before = self.pages.range(..first).next_back().map(|(before, _)| *before);
+            before.into_iter().for_each(|before| self.join_behind(before));
         }
         let hash = hash_part(living.id);
         let named = self.by_id.find_entry(Named::hash(hash), |named| named.sequence() == sequence);
@@ -222,15 +264,27 @@ impl LivingMessages {
         Some(living)
     }
 
+    /// Makes one page of this one and the next, if both together have few messages.
+    fn join_behind(&mut self, first: u64) {
+        let mut both = self.pages.range(first..).take(2);
+        let (Some((_, page)), Some((next, behind))) = (both.next(), both.next()) else { return };
+        let next = *next;
+        let reaches =
+            behind.back().is_some_and(|last| number_in(first, next + u64::from(last.number)).is_some());
+        if !reaches || page.len() + behind.len() > JOINED_MESSAGES_MAX {
+            return;
+        }
+        let (Some(behind), Some(shift)) = (self.pages.remove(&next), number_in(first, next)) else { return };
+        let Some(page) = self.pages.get_mut(&first) else { return };
+        page.reserve_exact(behind.len());
+        page.extend(behind.into_iter().map(|living| Living { number: living.number + shift, ..living }));
+    }
+
     /// From `first` on, ascending.
     pub(crate) fn from(&self, first: u64) -> impl Iterator<Item = (MessageSequence, &Living)> {
-        let (first_page, number) = place_of(first);
+        let first_page = self.pages.range(..=first).next_back().map_or(first, |(page, _)| *page);
         self.pages.range(first_page..).flat_map(move |(page, messages)| {
-            let skipped = if *page == first_page {
-                messages.partition_point(|living| living.number < number)
-            } else {
-                0
-            };
+            let skipped = messages.partition_point(|living| page + u64::from(living.number) < first);
             messages.range(skipped..).map(|living| (sequence_at(*page, living.number), living))
         })
     }
@@ -242,8 +296,7 @@ impl LivingMessages {
         })
     }
 
-    /// Memory that the messages take, but for the boxes of the few wide ones and the nodes of the tree (48 octets for 256
-    /// messages).
+    /// Memory that the messages take, but for the boxes of the few wide ones and the nodes of the tree (48 octets for a page).
     pub(crate) fn octets(&self) -> u64 {
         let pages: usize = self.pages.values().map(VecDeque::capacity).sum();
         let table = self.by_id.capacity() * 8 / 7 * (size_of::<Named>() + 1);
@@ -251,13 +304,19 @@ impl LivingMessages {
     }
 }
 
-fn place_of(sequence: u64) -> (u64, u16) {
-    let number = u16::try_from(sequence % PAGE_MESSAGES).expect("a page has 256 messages");
-    (sequence / PAGE_MESSAGES, number)
+/// Where the message of a number stands in a page.
+fn found(page: &Page, number: u64) -> Option<usize> {
+    let number = u16::try_from(number).ok()?;
+    page.binary_search_by_key(&number, |living| living.number).ok()
 }
 
-fn sequence_at(page: u64, number: u16) -> MessageSequence {
-    MessageSequence(page * PAGE_MESSAGES + u64::from(number))
+/// A sequence as a number of the page that begins at `first`, if it reaches so far.
+fn number_in(first: u64, sequence: u64) -> Option<u16> {
+    u16::try_from(sequence.checked_sub(first)?).ok()
+}
+
+fn sequence_at(first: u64, number: u16) -> MessageSequence {
+    MessageSequence(first + u64::from(number))
 }
 
 #[cfg(test)]
@@ -315,6 +374,57 @@ mod tests {
         }
         assert!(all.octets() / count <= 128, "{} octets each", all.octets() / count);
         assert!(all.from(0).all(|(_, living)| matches!(living.shape, Shape::Plain { .. })));
+    }
+
+    #[test]
+    fn of_one_in_a_hundred_that_is_left_each_takes_as_little() {
+        let mut routes = Routes::default();
+        let mut all = LivingMessages::default();
+        let under_way = 3_000;
+        for number in 0..1_000_000_u64 {
+            all.insert(number, living(number, 1, &mut routes));
+            if let Some(ended) = number.checked_sub(under_way).filter(|ended| ended % 100 != 7) {
+                assert!(all.remove(ended).is_some());
+            }
+        }
+        let count = all.count();
+        let octets = all.octets() + all.pages.len() as u64 * 48;
+        assert!(count > 10_000 && octets / count <= 128, "{} octets each of {count}", octets / count);
+        assert!(all.pages.values().all(|page| page.len() <= PAGE_MESSAGES));
+        let told: Vec<u64> = all.from(0).map(|(sequence, _)| sequence.0).take(9_000).collect();
+        assert!(told.iter().copied().eq((0..9_000).map(|number| number * 100 + 7)));
+        assert!(told.iter().all(|number| all.get(*number).is_some() && all.get(number + 1).is_none()));
+    }
+
+    #[test]
+    fn messages_that_come_in_any_order_far_apart_and_between_others_are_found() {
+        let mut routes = Routes::default();
+        let mut all = LivingMessages::default();
+        let mut known = std::collections::BTreeSet::new();
+        let mut state = 1_u64;
+        for turn in 0..60_000_u64 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // Crowded near the front, thin and beyond the reach of a page behind.
+            let number = if turn % 3 == 0 { (state >> 33) % 1_000_000 } else { (state >> 33) % 4_000 };
+            if known.insert(number) {
+                all.insert(number, living(number, 1, &mut routes));
+            } else {
+                known.remove(&number);
+                assert!(all.remove(number).is_some());
+            }
+        }
+        assert!(all.from(0).map(|(sequence, _)| sequence.0).eq(known.iter().copied()));
+        for first in [0, 1, 2_000, 3_999, 70_000, 999_999] {
+            let told = all.from(first).map(|(sequence, _)| sequence.0);
+            assert!(told.eq(known.range(first..).copied()), "from {first}");
+        }
+        for number in 0..4_000 {
+            assert_eq!(all.get(number).is_some(), known.contains(&number));
+        }
+        for number in std::mem::take(&mut known) {
+            assert!(all.remove(number).is_some());
+        }
+        assert!(all.count() == 0 && all.pages.is_empty());
     }
 
     #[test]

@@ -12,6 +12,8 @@ const SHARE_MIN: u64 = SHARE_WHOLE / 4;
 const SHARE_MAX: u64 = SHARE_WHOLE / 8 * 7;
 /// From here on it would soon be too late: what is lost at the ends of pages and segments is not counted.
 const SHARE_URGENT: u64 = SHARE_WHOLE / 4 * 3;
+/// From here on no batch goes without moves.
+const SHARE_LATE: u64 = SHARE_WHOLE / 16 * 13;
 const SHARE_WHOLE: u64 = 1 << 16;
 
 /// A sealed segment.
@@ -43,6 +45,11 @@ impl Share {
     /// Whether moves cannot wait for anything more to die.
     pub(crate) const fn is_urgent(self) -> bool {
         self.0 >= SHARE_URGENT
+    }
+
+    /// Whether a batch may go without moves for once.
+    pub(crate) const fn can_wait_for_one_batch(self) -> bool {
+        self.0 < SHARE_LATE
     }
 
     /// Octets of moves in a batch that carries mail too.

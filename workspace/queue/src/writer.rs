@@ -11,6 +11,7 @@ use crate::append::{AppendError, Lane};
 use crate::batch::{Batch, Berth, Need, Seal, SealedBatch, StagedSet};
 use crate::event::{Alarm, LogEvent};
 use crate::format::{Follows, PAGE};
+use crate::pace::Share;
 use crate::reader::Shelf;
 use crate::recent::RecentBatches;
 use crate::recovery::Head;
@@ -106,8 +107,11 @@ impl<D: Disk> Log<D> {
         self.make_way();
         self.stage(now);
         let sets_are_due = self.sets_are_due(now);
-        // What is urgent waits neither for a part of an index nor for survivors, but not twice in a row: these come to their end.
-        let hurries = !self.has_hurried && self.filling.as_ref().is_some_and(|batch| batch.is_urgent);
+        // What is urgent waits neither for a part of an index nor for survivors, but not twice in a row: these come to their end;
+        // and not while moves are so late that mail would be refused soon.
+        let has_time = self.moves.is_none_or(Share::can_wait_for_one_batch);
+        let hurries =
+            has_time && !self.has_hurried && self.filling.as_ref().is_some_and(|batch| batch.is_urgent);
         self.has_hurried = hurries;
         // Parts of an index and batches take turns: neither waits for more than one of the other.
         if !hurries && self.part_is_next(sets_are_due) && self.start_part() {
@@ -276,12 +280,14 @@ impl<D: Disk> Log<D> {
         may
     }
 
-    /// What sets of this lane leave free in a batch: for moves, and for what is urgent, if `more_comes` before it is written.
+    /// What sets of this lane leave free in a batch: for moves, and for what is urgent, if `more_comes` before it is written. What
+    /// is urgent itself leaves room for moves when they are late.
     fn kept_octets(&self, lane: Lane, more_comes: bool) -> usize {
         match self.moves {
-            _ if lane <= Lane::Urgent => 0,
+            _ if lane < Lane::Urgent => 0,
+            Some(share) if lane == Lane::Urgent && share.can_wait_for_one_batch() => 0,
             Some(share) => share.octets_of(self.batch_octets_max),
-            None if more_comes => self.batch_octets_max / 4,
+            None if lane > Lane::Urgent && more_comes => self.batch_octets_max / 4,
             None => 0,
         }
     }

@@ -17,6 +17,8 @@ struct Flood {
     appended: u32,
     waiting: usize,
     stayed: Vec<MessageSequence>,
+    /// One message in so many is urgent; none if 0.
+    urgent_every: u32,
 }
 
 impl Flood {
@@ -25,7 +27,7 @@ impl Flood {
         let disk = MemoryDisk::new(vec![0xa5; usize::try_from(GEOMETRY.octets()).unwrap()]);
         let parameters = Parameters { batch_octets_max: BATCH_OCTETS, ..Parameters::default() };
         let log = open_with(Log::create(disk, GEOMETRY, [7; 16]).unwrap(), parameters).0;
-        let mut flood = Self { log, appended: 0, waiting: 0, stayed: Vec::new() };
+        let mut flood = Self { log, appended: 0, waiting: 0, stayed: Vec::new(), urgent_every: 0 };
         let refused = flood.pass(FULL * stayed_percent / 100, |stayed, sequence| {
             stayed.push(sequence);
             None
@@ -45,7 +47,9 @@ impl Flood {
             while self.waiting < WAITING && refused == 0 {
                 self.appended += 1;
                 let set = message(self.appended, CONTENT_OCTETS, 1);
-                refused += usize::from(self.log.append(NOW, Lane::Normal, set, 1).is_err());
+                let is_urgent = self.urgent_every != 0 && self.appended.is_multiple_of(self.urgent_every);
+                let lane = if is_urgent { Lane::Urgent } else { Lane::Normal };
+                refused += usize::from(self.log.append(NOW, lane, set, 1).is_err());
                 self.waiting += 1;
             }
             self.log.drive(NOW);
@@ -93,6 +97,19 @@ fn mail_is_not_refused_among_old_mail_that_is_strewn() {
             })
         });
         assert_eq!(refused, 0, "{stayed_percent} % live: {:?}", flood.log.status());
+    }
+}
+
+#[test]
+fn mail_is_not_refused_while_something_urgent_is_in_every_batch() {
+    for (stayed_percent, urgent_every) in
+        [10, 25, 40, 50].into_iter().flat_map(|it| [(it, 2), (it, 8), (it, 40)])
+    {
+        let mut flood = Flood::over(stayed_percent);
+        flood.urgent_every = urgent_every;
+        let refused = flood.pass(3 * FULL, |_, sequence| Some(sequence));
+        let status = flood.log.status();
+        assert_eq!(refused, 0, "{stayed_percent} % live, one in {urgent_every} is urgent: {status:?}");
     }
 }
 
