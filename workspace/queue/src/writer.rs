@@ -107,11 +107,7 @@ impl<D: Disk> Log<D> {
         self.make_way();
         self.stage(now);
         let sets_are_due = self.sets_are_due(now);
-        // What is urgent waits neither for a part of an index nor for survivors, but not twice in a row: these come to their end;
-        // and not while moves are so late that mail would be refused soon.
-        let has_time = self.moves.is_none_or(Share::can_wait_for_one_batch);
-        let hurries =
-            has_time && !self.has_hurried && self.filling.as_ref().is_some_and(|batch| batch.is_urgent);
+        let hurries = self.may_hurry() && self.filling.as_ref().is_some_and(|batch| batch.is_urgent);
         self.has_hurried = hurries;
         // Parts of an index and batches take turns: neither waits for more than one of the other.
         if !hurries && self.part_is_next(sets_are_due) && self.start_part() {
@@ -123,6 +119,12 @@ impl<D: Disk> Log<D> {
         } else {
             self.refuse_what_has_no_room();
         }
+    }
+
+    /// Whether the next batch may go without survivors and before a part of an index, if something urgent is in it: not twice in
+    /// a row, so that these come to their end, and not while moves are so late that mail would be refused soon.
+    fn may_hurry(&self) -> bool {
+        !self.has_hurried && self.moves.is_none_or(Share::can_wait_for_one_batch)
     }
 
     /// Whether something in the batch that is being filled waits for no other.
@@ -281,11 +283,11 @@ impl<D: Disk> Log<D> {
     }
 
     /// What sets of this lane leave free in a batch: for moves, and for what is urgent, if `more_comes` before it is written. What
-    /// is urgent itself leaves room for moves when they are late.
+    /// is urgent itself leaves room for moves in a batch that may not go without them.
     fn kept_octets(&self, lane: Lane, more_comes: bool) -> usize {
         match self.moves {
             _ if lane < Lane::Urgent => 0,
-            Some(share) if lane == Lane::Urgent && share.can_wait_for_one_batch() => 0,
+            Some(_) if lane == Lane::Urgent && self.may_hurry() => 0,
             Some(share) => share.octets_of(self.batch_octets_max),
             None if lane > Lane::Urgent && more_comes => self.batch_octets_max / 4,
             None => 0,
