@@ -214,7 +214,7 @@ mod tests {
     fn the_exit_status_says_whether_somebody_must_look() {
         let well = json!({
             "qmgr": {"configuration": {"generation": 1, "problems": [], "unusable": [], "held": null}},
-            "store": {"full": false, "partials_full": false, "isolated": 0},
+            "store": {"full": false, "partials_full": false, "isolated": 0, "damaged_places": 0},
             "listeners_failed": [],
             "roles_failing": [],
         });
@@ -225,6 +225,7 @@ mod tests {
             ("/store/full", json!(true)),
             ("/store/partials_full", json!(true)),
             ("/store/isolated", json!(1)),
+            ("/store/damaged_places", json!(1)),
             ("/listeners_failed", json!([{"name": "in"}])),
             ("/roles_failing", json!([{"role": "store"}])),
             ("/qmgr/configuration/problems", Value::Null),
