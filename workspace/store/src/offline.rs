@@ -120,10 +120,7 @@ impl OfflineLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sternpost_message::{
-        BodyType, Diagnostic, EnhancedStatus, Envelope, Mailbox, Outcome, Precedence, Recipient,
-        RecipientRange, ReversePath, Route, RouteIndex,
-    };
+    use sternpost_message::{Diagnostic, EnhancedStatus, Outcome, RecipientRange, sample};
     use sternpost_queue::{Geometry, HEAD_OCTETS};
 
     #[test]
@@ -174,26 +171,7 @@ mod tests {
     }
 
     fn envelope(message: MessageId) -> Append<'static> {
-        let recipient = Recipient {
-            address: Mailbox::parse("a@b.example").unwrap(),
-            route: RouteIndex(0),
-            notify: None,
-            original_recipient: None,
-        };
-        let envelope = Envelope {
-            sender: ReversePath::Null,
-            recipients: vec![recipient],
-            routes: vec![Route { channel: "smtp".into(), peer: "hub".into() }],
-            accepted_at: UnixMillis(0),
-            precedence: Precedence::Routine,
-            mt_priority: None,
-            body: BodyType::SevenBit,
-            smtputf8: false,
-            ret: None,
-            envelope_id: None,
-            source: "in".into(),
-            client: "127.0.0.1".into(),
-        };
+        let envelope = sample::envelope(&["a@b.example"], ("smtp", "hub"));
         Append::Envelope { message, envelope: Box::new(envelope), content_octets: 6, content_sha256: [0; 32] }
     }
 }

@@ -362,10 +362,7 @@ fn detail_text(value: &Value) -> String {
 mod tests {
     use super::*;
     use sternpost_link::store::{MlistFacts, RecipientRecord};
-    use sternpost_message::{
-        BodyType, Diagnostic, EnhancedStatus, Mailbox, Precedence, Recipient, RecipientState, ReversePath,
-        Route, RouteIndex,
-    };
+    use sternpost_message::{Diagnostic, EnhancedStatus, Precedence, RecipientState, RouteIndex, sample};
 
     #[test]
     fn a_line_counts_only_what_waits() {
@@ -406,25 +403,7 @@ mod tests {
         let detail = MessageDetail {
             id: MessageId([2; 16]),
             sequence: MessageSequence(1),
-            envelope: Envelope {
-                sender: ReversePath::Null,
-                recipients: vec![Recipient {
-                    address: Mailbox::parse("a@b.example").unwrap(),
-                    route: RouteIndex(0),
-                    notify: None,
-                    original_recipient: None,
-                }],
-                routes: vec![Route { channel: "smtp".into(), peer: "hub".into() }],
-                accepted_at: UnixMillis(0),
-                precedence: Precedence::Routine,
-                mt_priority: None,
-                body: BodyType::SevenBit,
-                smtputf8: false,
-                ret: None,
-                envelope_id: None,
-                source: "in".into(),
-                client: "127.0.0.1".into(),
-            },
+            envelope: sample::envelope(&["a@b.example"], ("smtp", "hub")),
             content_octets: 10,
             content_sha256: [0; 32],
             recipients: vec![RecipientRecord {

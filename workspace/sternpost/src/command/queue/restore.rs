@@ -16,9 +16,6 @@ use sternpost_link::store::{Append, FromStore, MessageDetail, Refusal, Standing,
 use sternpost_message::{Diagnostic, Envelope, MessageId, Outcome, RecipientRange};
 use sternpost_platform::process;
 
-/// All recipients of a message.
-const EVERYBODY: RecipientRange = RecipientRange { first: 0, count: u32::MAX };
-
 /// Which messages are restored, and how.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -264,7 +261,7 @@ async fn as_is(
     }
     uploads.push(&mut upload, splice.end()).await?;
     let why = format!("what is left of it was sent on as {id}");
-    let outcomes = vec![(EVERYBODY, Outcome::Discarded { why })];
+    let outcomes = vec![(RecipientRange::EVERYBODY, Outcome::Discarded { why })];
     let end = Append::Outcome { message: detail.sequence, outcomes };
     uploads.commit(upload, envelope, None, Some(end)).await?;
     uploads.settle(0).await?;
@@ -407,10 +404,7 @@ pub(super) async fn why_isolated(which: &Which, id: MessageId) -> Result<Option<
 mod tests {
     use super::*;
     use sternpost_link::store::RecipientRecord;
-    use sternpost_message::{
-        BodyType, Mailbox, MessageSequence, Precedence, Recipient, RecipientState, ReversePath, Route,
-        RouteIndex, UnixMillis,
-    };
+    use sternpost_message::{MessageSequence, RecipientState, sample};
 
     fn joined(parts: &[Option<&[u8]>]) -> String {
         let mut splice = Splice::default();
@@ -446,36 +440,17 @@ mod tests {
 
     #[test]
     fn what_is_sent_on_says_what_is_lost_and_goes_to_those_who_lack_it() {
-        let recipient = |address: &str| Recipient {
-            address: Mailbox::parse(address).unwrap(),
-            route: RouteIndex(0),
-            notify: None,
-            original_recipient: None,
-        };
         let record = |state| RecipientRecord { state, attempts: 1, delay_reported: false, last: None };
         let detail = MessageDetail {
             id: MessageId([1; 16]),
             sequence: MessageSequence(1),
-            envelope: Envelope {
-                sender: ReversePath::Null,
-                recipients: vec![recipient("a@b.example"), recipient("c@b.example")],
-                routes: vec![Route { channel: "smtp".into(), peer: "hub".into() }],
-                accepted_at: UnixMillis(0),
-                precedence: Precedence::Routine,
-                mt_priority: None,
-                body: BodyType::SevenBit,
-                smtputf8: false,
-                ret: None,
-                envelope_id: None,
-                source: "in".into(),
-                client: "127.0.0.1".into(),
-            },
+            envelope: sample::envelope(&["a@b.example", "c@b.example"], ("smtp", "hub")),
             content_octets: 30,
             content_sha256: [0; 32],
             recipients: vec![record(RecipientState::Delivered), record(RecipientState::Pending)],
         };
         let envelope = open_envelope(&detail);
-        assert_eq!(envelope.recipients, [recipient("c@b.example")]);
+        assert_eq!(envelope.recipients, [sample::recipient("c@b.example")]);
         let missing =
             Missing { first_chunk: 1, chunks_count: 1, offset: Some(10), octets: Some(20), why: "x".into() };
         let remains = Remains { missing: vec![missing], octets: 10, sha256: [0; 32] };
