@@ -19,6 +19,7 @@ use sternpost_queue::{AlignedBuffer, Disk, DiskError, PAGE_OCTETS};
 
 use crate::random::Random;
 use device::{Device, Flight, SUPERBLOCKS};
+pub(crate) use fault::counted;
 pub use fault::{FaultCounts, Habits, Unreadable, WriteFault};
 
 /// What a device writes at once or not at all.

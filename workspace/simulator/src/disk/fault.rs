@@ -24,6 +24,11 @@ pub enum Unreadable {
     ForEver,
 }
 
+/// What has happened how often, in words.
+pub(crate) fn counted(classes: &[(&'static str, u64)]) -> String {
+    classes.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+}
+
 /// How often each fault has happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultCounts {

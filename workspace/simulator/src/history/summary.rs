@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::disk::FaultCounts;
+use crate::disk::{FaultCounts, counted};
 
 /// What happened, to show that a history was worth its while.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +81,6 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let classes: Vec<_> = self.classes().iter().map(|(name, count)| format!("{count} {name}")).collect();
         write!(
             f,
             "{} histories: {} crashes, {} openings, {} messages acknowledged, {} died; {}; {} messages that a damage may have concerned",
@@ -90,7 +89,7 @@ impl fmt::Display for Summary {
             self.opened,
             self.acknowledged,
             self.dead,
-            classes.join(", "),
+            counted(&self.classes()),
             self.hit
         )
     }

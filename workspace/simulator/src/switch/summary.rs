@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::disk::FaultCounts;
+use crate::disk::{FaultCounts, counted};
 
 /// What happened in one history, or in many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,7 +125,6 @@ impl fmt::Display for Summary {
             self.failure_reports,
             self.delay_reports
         )?;
-        let classes: Vec<_> = self.classes().iter().map(|(name, count)| format!("{count} {name}")).collect();
-        write!(f, "{}; {} messages that a damage may have concerned", classes.join(", "), self.hit)
+        write!(f, "{}; {} messages that a damage may have concerned", counted(&self.classes()), self.hit)
     }
 }
