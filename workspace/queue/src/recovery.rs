@@ -508,6 +508,7 @@ impl Recovered {
         })
     }
 
+    /// Everything is read: where the log goes on, and what is damaged.
     fn finish(&mut self, newest: &Located) {
         // The head may have a header and no batch; then the next batch is the one that the header announces.
         let announced = Some(newest.header).filter(|header| self.last.use_number != header.use_number);
@@ -518,6 +519,12 @@ impl Recovered {
         }
         let after_last = self.last.sequence.saturating_add(1);
         self.next_sequence = announced.map_or(after_last, |header| header.first_sequence);
+        self.tell_damaged();
+        self.report.living_messages = self.index.living_count();
+    }
+
+    /// Reports the messages of which a part is lost: of the content, or the envelope.
+    fn tell_damaged(&mut self) {
         let mut damaged = self.index.settle();
         let lost = self.lost_envelopes.iter();
         let lost =
@@ -529,6 +536,5 @@ impl Recovered {
             let id = self.index.get(sequence).map_or(MessageId([0; 16]), |living| living.id);
             self.report.damaged_messages.push((sequence, id));
         }
-        self.report.living_messages = self.index.living_count();
     }
 }
