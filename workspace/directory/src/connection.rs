@@ -105,18 +105,6 @@ impl DirectoryError {
         let text = if words.is_empty() { words } else { format!(": {words}") };
         Self::Refused { step, code: result.rc, text }
     }
-
-    /// The error and its causes in one line.
-    pub(crate) fn chain(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            line.push_str(": ");
-            line.push_str(&error.to_string());
-            cause = error.source();
-        }
-        line
-    }
 }
 
 /// What TLS has to say, at the ground of an error of the client.
@@ -448,6 +436,7 @@ fn read(path: &Path) -> Result<Vec<u8>, DirectoryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sternpost_message::chain;
 
     #[test]
     fn a_uri_is_a_scheme_a_host_and_perhaps_a_port() {
@@ -536,7 +525,7 @@ mod tests {
             // As the client passes it on.
             let error =
                 std::io::Error::new(std::io::ErrorKind::InvalidData, Error::InvalidCertificate(wrong));
-            let said = DirectoryError::ldap("connecting")(LdapError::from(error)).chain();
+            let said = chain(&DirectoryError::ldap("connecting")(LdapError::from(error)));
             assert!(
                 said.starts_with("connecting failed: the server's certificate ") && said.contains(words),
                 "{said}"

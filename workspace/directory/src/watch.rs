@@ -6,6 +6,7 @@ use crate::session::{Ended, Session};
 use crate::{Bootstrap, DirectoryStatus, Handover};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use sternpost_message::chain;
 use tokio::sync::mpsc::Sender;
 
 /// Keeps a copy of the directory and hands it over, whole, whenever it changed and is at rest.
@@ -23,7 +24,7 @@ pub(crate) async fn watch_with(bootstrap: Bootstrap, content: Content, handover:
     };
     if let Some(fault) = fault {
         let error = DirectoryError::Bootstrap(fault);
-        let _ = handover.send(down(String::new(), error.chain())).await;
+        let _ = handover.send(down(String::new(), chain(&error))).await;
         return;
     }
     let mut watch = Watch { content, handover, bootstrap, down: BTreeMap::new(), said: String::new() };
@@ -111,11 +112,11 @@ impl Watch {
     /// Says how every server that was tried has failed, in the order of the bootstrap: so the words stay the same for as
     /// long as nothing changes, whichever failed last.
     async fn say(&mut self, number: usize, uri: &str, error: &DirectoryError) -> Option<()> {
-        let why = error.chain();
+        let why = chain(error);
         let is_new = self.down.get(&number) != Some(&why);
         self.down.insert(number, why);
         if is_new {
-            tracing::warn!(uri, error = error.chain(), "no connection to the directory");
+            tracing::warn!(uri, error = chain(error), "no connection to the directory");
         }
         let (first, text) = self.all_down();
         let words = format!("{first} {text}");

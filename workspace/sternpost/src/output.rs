@@ -5,17 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::OnceLock;
-
-/// The error and its causes, each said once.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
-}
+pub(crate) use sternpost_message::chain;
 
 /// Why something that was to be printed was not.
 static UNPRINTED: OnceLock<io::Error> = OnceLock::new();
