@@ -10,7 +10,7 @@ mod device;
 mod isolated;
 pub mod offline;
 mod service;
-mod translate;
+pub mod translate;
 mod uploads;
 
 pub use client::ClientId;

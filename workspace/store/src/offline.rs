@@ -54,13 +54,7 @@ impl OfflineLog {
     /// Where a message stands.
     #[must_use]
     pub fn standing(&self, message: MessageId) -> Standing {
-        match self.log.find(message) {
-            Some(sequence) if self.isolated.contains(&message) => Standing::Isolated(sequence),
-            Some(sequence) => Standing::Living(sequence),
-            None if self.log.knows(message) => Standing::Dead,
-            None if self.log.partials().any(|partial| partial.message == message) => Standing::Partial,
-            None => Standing::Unknown,
-        }
+        translate::standing(&self.log, message, |_| self.isolated.contains(&message))
     }
 
     /// Gives a set to the log; its answer comes with its number from [`Self::settle`].

@@ -15,7 +15,7 @@ use operators::Order;
 use rustc_hash::FxHashMap;
 use std::borrow::Cow;
 use std::rc::Rc;
-use sternpost_link::store::{Absence, Append, FromStore, Lane, Refusal, StreamFrame, ToStore};
+use sternpost_link::store::{Absence, Append, FromStore, Lane, Refusal, Shown, StreamFrame, ToStore};
 use sternpost_link::{DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
 use sternpost_message::{MessageSequence, UnixMillis, chain};
 use sternpost_platform::door::Door;
@@ -269,7 +269,10 @@ impl<D: Disk, L: Wire> Service<D, L> {
             Ok(Some(detail)) => {
                 let Some(client) = self.clients.get_mut(&id) else { return };
                 let end = detail.content_octets.min(offset.saturating_add(octets_max));
-                client.message(request, translate::detail(detail));
+                let frame = FromStore::Message { request, detail: Some(Box::new(translate::detail(detail))) };
+                if let Err(why) = client.send_detail(frame) {
+                    client.send(&FromStore::NoMessage { request, absence: Absence::Unreadable, why });
+                }
                 match &mut client.window {
                     Some(window) if offset < end => window.fetch(request, message, offset, end),
                     _ => client.send(&FromStore::Content { request, cell: u16::MAX, octets: 0, last: true }),
@@ -627,19 +630,19 @@ impl<L: Wire> Client<L> {
         }
     }
 
-    /// Sends a message's details: in the datagram, or in sealed memory when they do not fit.
-    fn message(&self, request: u32, detail: sternpost_link::store::MessageDetail) {
-        let frame = FromStore::Message { request, detail: Some(Box::new(detail)) };
+    /// Sends a message's details: in the datagram, or in sealed memory when they do not fit. Else says why not.
+    fn send_detail(&self, frame: FromStore) -> Result<(), String> {
         if self.link.push(&frame).is_ok() {
-            return;
+            return Ok(());
         }
-        let FromStore::Message { detail: Some(detail), .. } = frame else { return };
-        let sent = postcard::to_stdvec(&detail).map_err(|error| chain(&error)).and_then(|octets| {
-            let frame = FromStore::Message { request, detail: None };
-            self.link.push_sealed(&frame, &octets).map_err(|error| chain(&error))
-        });
-        if let Err(why) = sent {
-            self.send(&FromStore::NoMessage { request, absence: Absence::Unreadable, why });
-        }
+        let (detail, frame) = match frame {
+            FromStore::Message { request, detail: Some(detail) } => {
+                (detail, FromStore::Message { request, detail: None })
+            }
+            FromStore::Shown(Shown::Detail(detail)) => (detail, FromStore::Shown(Shown::Attached)),
+            _ => return Ok(()),
+        };
+        let octets = postcard::to_stdvec(&detail).map_err(|error| chain(&error))?;
+        self.link.push_sealed(&frame, &octets).map_err(|error| chain(&error))
     }
 }

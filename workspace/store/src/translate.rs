@@ -2,9 +2,10 @@
 //! protocol change at different times for different reasons.
 
 use crate::device::Manner;
+use crate::isolated::is_loss;
 use std::sync::Arc;
 use sternpost_link::store as link;
-use sternpost_message::{Outcome, RecipientRange};
+use sternpost_message::{MessageId, MessageSequence, Outcome, RecipientRange, chain};
 use sternpost_queue as queue;
 
 pub(crate) const fn lane(lane: link::Lane) -> queue::Lane {
@@ -41,7 +42,9 @@ pub(crate) fn refusal(error: &queue::AppendError) -> link::Refusal {
     }
 }
 
-pub(crate) fn facts(facts: queue::MessageFacts) -> link::MessageFacts {
+/// A message in short.
+#[must_use]
+pub fn facts(facts: queue::MessageFacts) -> link::MessageFacts {
     link::MessageFacts {
         id: facts.id,
         sequence: facts.sequence,
@@ -64,7 +67,9 @@ pub(crate) fn facts(facts: queue::MessageFacts) -> link::MessageFacts {
     }
 }
 
-pub(crate) fn detail(detail: queue::MessageDetail) -> link::MessageDetail {
+/// A message in full.
+#[must_use]
+pub fn detail(detail: queue::MessageDetail) -> link::MessageDetail {
     link::MessageDetail {
         id: detail.id,
         sequence: detail.sequence,
@@ -81,6 +86,37 @@ pub(crate) fn detail(detail: queue::MessageDetail) -> link::MessageDetail {
                 last: record.last,
             })
             .collect(),
+    }
+}
+
+/// A piece of a chunk that was read, from an offset in it on.
+#[must_use]
+pub fn piece(read: Result<Option<Arc<[u8]>>, queue::ReadError>, offset: u32) -> link::Piece {
+    match read {
+        Ok(octets) => {
+            let octets = octets.as_deref().unwrap_or_default();
+            let rest = octets.get(offset as usize..).unwrap_or_default();
+            let taken = rest.len().min(link::PIECE_OCTETS_MAX);
+            link::Piece::Octets { octets: rest[..taken].to_vec(), ends_chunk: taken == rest.len() }
+        }
+        Err(queue::ReadError::Unknown(_)) => link::Piece::Dead,
+        Err(error) if is_loss(&error) => link::Piece::Lost { why: chain(&error) },
+        Err(error) => link::Piece::Unreadable { why: chain(&error) },
+    }
+}
+
+/// Where a message stands in a log; which ones are kept apart says `is_isolated`.
+pub(crate) fn standing<D: queue::Disk>(
+    log: &queue::Log<D>,
+    message: MessageId,
+    is_isolated: impl Fn(MessageSequence) -> bool,
+) -> link::Standing {
+    match log.find(message) {
+        Some(sequence) if is_isolated(sequence) => link::Standing::Isolated(sequence),
+        Some(sequence) => link::Standing::Living(sequence),
+        None if log.knows(message) => link::Standing::Dead,
+        None if log.partials().any(|partial| partial.message == message) => link::Standing::Partial,
+        None => link::Standing::Unknown,
     }
 }
 

@@ -8,12 +8,12 @@ use crate::client::{Client, ClientId, ticket};
 use crate::isolated::is_loss;
 use crate::{translate, uploads};
 use sternpost_link::store::{
-    Append, FromStore, IsolatedMessage, Lane, PIECE_OCTETS_MAX, PartialMessage, Piece, Refusal, Shown,
-    Standing, StoreStatus, StreamFrame, ToStore,
+    Append, FromStore, IsolatedMessage, Lane, PartialMessage, Piece, Refusal, Shown, Standing, StoreStatus,
+    StreamFrame, ToStore,
 };
 use sternpost_message::{MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis, chain};
 use sternpost_platform::wire::Wire;
-use sternpost_queue::{self as queue, AppendSet, Disk, ReadError};
+use sternpost_queue::{self as queue, AppendSet, Disk};
 
 /// Answers that an operator has not read, beyond which it gets no more: it asks for one thing at a time.
 const UNREAD_OCTETS_MAX: usize = 1 << 20;
@@ -98,24 +98,16 @@ impl<D: Disk, L: Wire> Service<D, L> {
 
     fn listed(&self, from: MessageSequence, count: usize) -> FromStore {
         let messages = self.log.messages_from(from).filter(|facts| !self.isolated.contains(facts.sequence));
-        let mut messages: Vec<_> = messages.take(count + 1).map(translate::facts).collect();
-        let next = messages.get(count).map(|more| more.sequence);
-        messages.truncate(count);
+        let (messages, next) = page(messages.map(translate::facts), count, |facts| facts.sequence);
         FromStore::Listed { messages, next }
     }
 
     fn isolated_listed(&self, from: MessageSequence, count: usize) -> FromStore {
-        let mut messages: Vec<_> = self
-            .isolated
-            .from(from)
-            .filter_map(|(sequence, found)| {
-                let facts = translate::facts(self.log.facts(sequence)?);
-                Some(IsolatedMessage { facts, found_at: found.at, why: found.why.clone() })
-            })
-            .take(count + 1)
-            .collect();
-        let next = messages.get(count).map(|more| more.facts.sequence);
-        messages.truncate(count);
+        let messages = self.isolated.from(from).filter_map(|(sequence, found)| {
+            let facts = translate::facts(self.log.facts(sequence)?);
+            Some(IsolatedMessage { facts, found_at: found.at, why: found.why.clone() })
+        });
+        let (messages, next) = page(messages, count, |message| message.facts.sequence);
         FromStore::IsolatedListed { messages, next }
     }
 
@@ -135,13 +127,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
     }
 
     fn standing(&self, message: MessageId) -> Standing {
-        match self.log.find(message) {
-            Some(sequence) if self.isolated.contains(sequence) => Standing::Isolated(sequence),
-            Some(sequence) => Standing::Living(sequence),
-            None if self.log.knows(message) => Standing::Dead,
-            None if self.log.partials().any(|partial| partial.message == message) => Standing::Partial,
-            None => Standing::Unknown,
-        }
+        translate::standing(&self.log, message, |sequence| self.isolated.contains(sequence))
     }
 
     fn show(&mut self, id: ClientId, message: MessageId) {
@@ -157,27 +143,17 @@ impl<D: Disk, L: Wire> Service<D, L> {
                 Shown::Unreadable { why }
             }
         };
-        if let Some(client) = self.clients.get(&id) {
-            client.shown(shown);
+        let Some(client) = self.clients.get(&id) else { return };
+        if let Err(why) = client.send_detail(FromStore::Shown(shown)) {
+            client.send(&FromStore::Shown(Shown::Unreadable { why }));
         }
     }
 
     fn read_piece(&mut self, id: ClientId, message: MessageSequence, chunk: u32, offset: u32) {
-        let piece = match self.log.read_chunk(message, chunk) {
-            Ok(octets) => {
-                let octets = octets.as_deref().unwrap_or_default();
-                let rest = octets.get(offset as usize..).unwrap_or_default();
-                let taken = rest.len().min(PIECE_OCTETS_MAX);
-                Piece::Octets { octets: rest[..taken].to_vec(), ends_chunk: taken == rest.len() }
-            }
-            Err(ReadError::Unknown(_)) => Piece::Dead,
-            Err(error @ ReadError::Disk(_)) => Piece::Unreadable { why: chain(&error) },
-            Err(error) => {
-                let why = chain(&error);
-                self.isolate(message, &why);
-                Piece::Lost { why }
-            }
-        };
+        let piece = translate::piece(self.log.read_chunk(message, chunk), offset);
+        if let Piece::Lost { why } = &piece {
+            self.isolate(message, why);
+        }
         if let Some(client) = self.clients.get(&id) {
             client.send(&FromStore::Piece(piece));
         }
@@ -360,6 +336,14 @@ impl<D: Disk, L: Wire> Service<D, L> {
     }
 }
 
+/// The first of a list, and the place of the one behind them.
+fn page<T, P>(list: impl Iterator<Item = T>, count: usize, place: impl Fn(&T) -> P) -> (Vec<T>, Option<P>) {
+    let mut first: Vec<_> = list.take(count + 1).collect();
+    let next = first.get(count).map(place);
+    first.truncate(count);
+    (first, next)
+}
+
 /// Whether a set brings content and no envelope.
 pub(super) fn only_content(records: &[Append<'_>]) -> Option<u64> {
     records.iter().try_fold(0, |sum, record| match record {
@@ -378,22 +362,6 @@ impl<L: Wire> Client<L> {
                 return tracing::error!(error, "a message's facts do not fit a datagram");
             }
             count /= 2;
-        }
-    }
-
-    /// Answers with a message's details: in the datagram, or in sealed memory when they do not fit.
-    fn shown(&self, shown: Shown) {
-        let frame = FromStore::Shown(shown);
-        if self.link.push(&frame).is_ok() {
-            return;
-        }
-        let FromStore::Shown(Shown::Detail(detail)) = frame else { return };
-        let sent = postcard::to_stdvec(&detail).map_err(|error| chain(&error)).and_then(|octets| {
-            let frame = FromStore::Shown(Shown::Attached);
-            self.link.push_sealed(&frame, &octets).map_err(|error| chain(&error))
-        });
-        if let Err(why) = sent {
-            self.send(&FromStore::Shown(Shown::Unreadable { why }));
         }
     }
 }
