@@ -22,6 +22,9 @@ use sternpost_platform::memory;
 /// Time for one answer: a process that restarts is back in less.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(10);
 
+/// The most that one frame of a list may hold.
+pub(crate) const PAGE_MAX: u32 = 256;
+
 /// The environment variable that names the run directory.
 const RUN_DIRECTORY: &str = "STERNPOST_RUN_DIRECTORY";
 
@@ -312,6 +315,31 @@ impl Asking {
     ) -> Result<T, AskError> {
         self.say(question)?;
         self.answer(|frame, _| wanted(frame).map(Ok)).await
+    }
+
+    /// Asks the store for a list, page by page, to its end or until it is so long.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub(crate) async fn store_list<T, P: Copy + PartialOrd>(
+        &mut self,
+        first: P,
+        limit: usize,
+        question: impl Fn(P, u32) -> ToStore<'static>,
+        page: impl Fn(FromStore) -> Option<(Vec<T>, Option<P>)>,
+    ) -> Result<Vec<T>, AskError> {
+        let (mut list, mut from) = (Vec::new(), Some(first));
+        while let Some(place) = from
+            && list.len() < limit
+        {
+            let count_max = u32::try_from(limit - list.len()).map_or(PAGE_MAX, |count| count.min(PAGE_MAX));
+            let (mut items, next) = self.store_answer(&question(place, count_max), &page).await?;
+            list.append(&mut items);
+            // A store that names the same place again would be asked for ever.
+            from = next.filter(|next| *next > place);
+        }
+        list.truncate(limit);
+        Ok(list)
     }
 
     /// Asks the store for one message's details.

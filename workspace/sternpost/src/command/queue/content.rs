@@ -6,12 +6,10 @@ use crate::ask::{self, Asking, Which};
 use crate::command::CommandError;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use sternpost_link::store::{FromStore, MessageDetail, PIECE_OCTETS_MAX, Piece, Standing, ToStore};
+use sternpost_link::store::{FromStore, MessageDetail, Piece, Standing, ToStore};
 use sternpost_message::{MessageId, MessageSequence, NullHop};
 use sternpost_queue::{Inspection, ReadError};
-
-/// The most that one frame of the store's answer may list.
-const PAGE_MESSAGES: u32 = 256;
+use sternpost_store::translate;
 
 /// What is said of a message that is not complete.
 pub(super) const PARTIAL: &str = "it is partial: its sender has not sent all of it";
@@ -100,8 +98,7 @@ impl Source {
             Self::Log(log) => Ok(match log.inspection.find(id) {
                 Some(sequence) if log.is_isolated(sequence) => Standing::Isolated(sequence),
                 Some(sequence) => Standing::Living(sequence),
-                None if log.inspection.partials().any(|partial| partial.message == id) => Standing::Partial,
-                None => Standing::Unknown,
+                None => offline::absent(&log.inspection, id),
             }),
         }
     }
@@ -117,7 +114,7 @@ impl Source {
         let name = |id, sequence| Name { id, sequence, is_isolated: false };
         match self {
             Self::Running(store) => {
-                let question = ToStore::List { from, count_max: PAGE_MESSAGES };
+                let question = ToStore::List { from, count_max: ask::PAGE_MAX };
                 let (messages, next) = store
                     .store_answer(&question, |frame| match frame {
                         FromStore::Listed { messages, next } => Some((messages, next)),
@@ -172,7 +169,7 @@ impl Source {
                 Err(error) => Err(error.into()),
             },
             Self::Log(log) => match log.inspection.message(name.sequence) {
-                Ok(Some(detail)) => Ok(Found::Detail(Box::new(offline::detail_of(detail)))),
+                Ok(Some(detail)) => Ok(Found::Detail(Box::new(translate::detail(detail)))),
                 Ok(None) => Ok(Found::Absent),
                 Err(error @ ReadError::Disk(_)) => Err(offline::failed(&log.path)(error)),
                 Err(error) => Ok(Found::Unreadable(error.to_string())),
@@ -195,17 +192,7 @@ impl Source {
                 });
                 Ok(piece.await?)
             }
-            Self::Log(log) => Ok(match log.inspection.read_chunk(message, chunk) {
-                Ok(octets) => {
-                    let octets = octets.as_deref().unwrap_or_default();
-                    let rest = octets.get(offset as usize..).unwrap_or_default();
-                    let taken = rest.len().min(PIECE_OCTETS_MAX);
-                    Piece::Octets { octets: rest[..taken].to_vec(), ends_chunk: taken == rest.len() }
-                }
-                Err(ReadError::Unknown(_)) => Piece::Dead,
-                Err(error @ ReadError::Disk(_)) => Piece::Unreadable { why: error.to_string() },
-                Err(error) => Piece::Lost { why: error.to_string() },
-            }),
+            Self::Log(log) => Ok(translate::piece(log.inspection.read_chunk(message, chunk), offset)),
         }
     }
 }

@@ -12,11 +12,11 @@
 //! | `recipients` | of each: `address`, `channel`, `peer`, `notify`, `original_recipient`, `state`, `attempts`, `delay_reported`, `last` |
 //! | `missing`, `content_found_octets`, `content_found_sha256` | of a damaged message alone: which chunks are lost, and what is left |
 
-use super::when;
+use super::detail::{self, body_name, ret_name};
 use serde_json::{Map, Value, json};
-use sternpost_link::store::{MessageDetail, RecipientRecord};
+use sternpost_link::store::MessageDetail;
 use sternpost_message::{
-    BodyType, Envelope, Mailbox, MessageId, MtPriority, Notify, NullHop, Precedence, Recipient,
+    BodyType, Diagnostic, Envelope, Mailbox, MessageId, MtPriority, Notify, NullHop, Precedence, Recipient,
     RecipientState, Ret, ReversePath, Route, RouteIndex, UnixMillis,
 };
 use time::OffsetDateTime;
@@ -88,43 +88,10 @@ const AS_EXPORTED: &str = "Leave the file as sternpost queue export has written 
 
 /// Writes a message; with what remains of it if it is damaged.
 pub(super) fn write(detail: &MessageDetail, remains: Option<&Remains>) -> Value {
-    let Envelope {
-        sender,
-        recipients,
-        routes,
-        accepted_at,
-        precedence,
-        mt_priority,
-        body,
-        smtputf8,
-        ret,
-        envelope_id,
-        source,
-        client,
-    } = &detail.envelope;
-    let recipient = |(at, recipient): (usize, &Recipient)| {
-        let record = detail.recipients.get(at);
-        let route = routes.get(usize::from(recipient.route.0));
-        write_recipient(recipient, record, route)
-    };
-    let mut value = json!({
-        "format": FORMAT,
-        "id": detail.id.to_string(),
-        "sequence": detail.sequence.0,
-        "accepted_at": when(*accepted_at),
-        "sender": sender.to_string(),
-        "precedence": precedence.name(),
-        "mt_priority": mt_priority.map(MtPriority::get),
-        "body": body_name(*body),
-        "smtputf8": smtputf8,
-        "ret": ret.map(ret_name),
-        "envelope_id": envelope_id,
-        "source": source,
-        "client": client,
-        "content_octets": detail.content_octets,
-        "content_sha256": hex(&detail.content_sha256),
-        "recipients": recipients.iter().enumerate().map(recipient).collect::<Vec<_>>(),
-    });
+    let mut value = detail::fields(detail);
+    value["format"] = FORMAT.into();
+    value["content_sha256"] = hex(&detail.content_sha256).into();
+    value["recipients"] = detail::recipients(detail, add_wishes);
     if let Some(remains) = remains {
         add_remains(&mut value, remains);
     }
@@ -149,12 +116,15 @@ fn add_remains(value: &mut Value, remains: &Remains) {
     value["content_found_sha256"] = hex(&remains.sha256).into();
 }
 
-fn write_recipient(recipient: &Recipient, record: Option<&RecipientRecord>, route: Option<&Route>) -> Value {
+/// What a recipient asked for, and in parts what was said of it last.
+fn add_wishes(row: &mut Value, recipient: &Recipient, last: Option<&Diagnostic>) {
     let notify = recipient.notify.map(|Notify { success, failure, delay }| {
         let words = [("success", success), ("failure", failure), ("delay", delay)];
         words.iter().filter(|(_, is_wanted)| *is_wanted).map(|(word, _)| *word).collect::<Vec<_>>()
     });
-    let last = record.and_then(|record| record.last.as_ref()).map(|last| {
+    row["notify"] = notify.into();
+    row["original_recipient"] = recipient.original_recipient.clone().into();
+    row["last"] = last.map_or(Value::Null, |last| {
         json!({
             "status": last.status.to_string(),
             "reply_code": last.reply_code,
@@ -162,31 +132,6 @@ fn write_recipient(recipient: &Recipient, record: Option<&RecipientRecord>, rout
             "remote": last.remote,
         })
     });
-    json!({
-        "address": recipient.address.as_str(),
-        "channel": route.map(|route| &route.channel),
-        "peer": route.map(|route| &route.peer),
-        "notify": notify,
-        "original_recipient": recipient.original_recipient,
-        "state": record.map(|record| record.state.name()),
-        "attempts": record.map(|record| record.attempts),
-        "delay_reported": record.map(|record| record.delay_reported),
-        "last": last,
-    })
-}
-
-pub(super) const fn body_name(body: BodyType) -> &'static str {
-    match body {
-        BodyType::SevenBit => "7BIT",
-        BodyType::EightBitMime => "8BITMIME",
-    }
-}
-
-pub(super) const fn ret_name(ret: Ret) -> &'static str {
-    match ret {
-        Ret::Full => "FULL",
-        Ret::Headers => "HDRS",
-    }
 }
 
 pub(super) fn hex(octets: &[u8; 32]) -> String {
@@ -378,7 +323,8 @@ fn notify(value: &Value) -> Option<Notify> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sternpost_message::{Diagnostic, EnhancedStatus, MessageSequence};
+    use sternpost_link::store::RecipientRecord;
+    use sternpost_message::{EnhancedStatus, MessageSequence};
 
     fn detail() -> MessageDetail {
         let recipient = |address: &str, route| Recipient {

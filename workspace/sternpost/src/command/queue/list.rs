@@ -1,6 +1,7 @@
 //! `sternpost queue list --isolated` and `--partials`: what is kept apart, and what is not complete.
 
-use super::{Listed, offline, when};
+use super::listed::Listed;
+use super::{offline, when};
 use crate::ask::{self, AskError, Asking, Which};
 use crate::command::{CommandError, CommandResult};
 use crate::output;
@@ -10,9 +11,7 @@ use std::process::ExitCode;
 use sternpost_link::store::{FromStore, IsolatedMessage, PartialMessage, ToStore};
 use sternpost_message::{MessageId, MessageSequence, UnixMillis};
 use sternpost_platform::clock::Clock;
-
-/// The most that one frame of the store's answer may list.
-const PAGE: u32 = 256;
+use sternpost_store::translate;
 
 /// Lists the isolated messages of the running store, or of a log.
 ///
@@ -30,7 +29,7 @@ pub(super) fn list_isolated(which: &Which, path: Option<&Path>, limit: usize, js
             let found = inspection.verify(&mut |_| {}).map_err(offline::failed(path))?;
             let row = |facts: &sternpost_queue::IsolatedFacts| {
                 let living = inspection.messages().find(|message| message.sequence == facts.sequence);
-                Row::of_log(facts, living.as_ref().map(offline::listed))
+                Row::of_log(facts, living.map(|living| Listed::of_facts(&translate::facts(living))))
             };
             found.isolated.iter().map(row).collect()
         }
@@ -101,40 +100,21 @@ pub(super) fn remark(which: &Which) -> Result<(), CommandError> {
 /// # Errors
 /// When it does not answer.
 pub(super) async fn isolated(store: &mut Asking) -> Result<Vec<IsolatedMessage>, AskError> {
-    let mut all = Vec::new();
-    let mut from = Some(MessageSequence(0));
-    while let Some(first) = from {
-        let question = ToStore::ListIsolated { from: first, count_max: PAGE };
-        let (mut page, next) = store
-            .store_answer(&question, |frame| match frame {
-                FromStore::IsolatedListed { messages, next } => Some((messages, next)),
-                _ => None,
-            })
-            .await?;
-        all.append(&mut page);
-        // A store that names the same place again would be asked for ever.
-        from = next.filter(|next| *next > first);
-    }
-    Ok(all)
+    let question = |from, count_max| ToStore::ListIsolated { from, count_max };
+    let page = |frame| match frame {
+        FromStore::IsolatedListed { messages, next } => Some((messages, next)),
+        _ => None,
+    };
+    store.store_list(MessageSequence(0), usize::MAX, question, page).await
 }
 
 async fn partials(store: &mut Asking) -> Result<Vec<PartialMessage>, AskError> {
-    let mut all = Vec::new();
-    let mut behind = None;
-    loop {
-        let question = ToStore::ListPartials { behind, count_max: PAGE };
-        let (mut page, next) = store
-            .store_answer(&question, |frame| match frame {
-                FromStore::PartialsListed { partials, next } => Some((partials, next)),
-                _ => None,
-            })
-            .await?;
-        all.append(&mut page);
-        match next.filter(|next| Some(*next) > behind) {
-            Some(next) => behind = Some(next),
-            None => return Ok(all),
-        }
-    }
+    let question = |behind, count_max| ToStore::ListPartials { behind, count_max };
+    let page = |frame| match frame {
+        FromStore::PartialsListed { partials, next } => Some((partials, next.map(Some))),
+        _ => None,
+    };
+    store.store_list(None, usize::MAX, question, page).await
 }
 
 /// An isolated message.

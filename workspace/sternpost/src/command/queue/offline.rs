@@ -2,8 +2,9 @@
 //!
 //! Not while a switch runs on it: what is read would change on the way.
 
+use super::detail::{print_absent, print_detail};
+use super::listed::{Listed, print_list};
 use super::meter::Meter;
-use super::{Listed, print_absent, print_detail, print_list};
 use crate::command::{CommandError, CommandResult};
 use crate::output::{self, counted};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -11,11 +12,10 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::ExitCode;
-use sternpost_link::store::{MessageDetail, RecipientRecord, Standing};
+use sternpost_link::store::Standing;
 use sternpost_message::MessageId;
-use sternpost_queue::{
-    AlignedBuffer, DamagedPart, Disk, DiskError, Inspection, MessageFacts, RecoveryReport, inspect,
-};
+use sternpost_queue::{AlignedBuffer, DamagedPart, Disk, DiskError, Inspection, RecoveryReport, inspect};
+use sternpost_store::translate;
 
 /// Why a file or device cannot be looked at as a log.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,8 @@ pub(super) fn list(path: &Path, limit: usize, json: bool) -> CommandResult {
     let inspection = open(path)?;
     warn_of_damage(path, inspection.report());
     warn_of_isolated(path, inspection.report());
-    let messages: Vec<_> = inspection.messages().take(limit).map(|facts| listed(&facts)).collect();
+    let messages: Vec<_> =
+        inspection.messages().take(limit).map(|facts| Listed::of_facts(&translate::facts(facts))).collect();
     print_list(&messages, json);
     Ok(ExitCode::SUCCESS)
 }
@@ -91,46 +92,16 @@ pub(super) fn show(path: &Path, id: MessageId, json: bool) -> CommandResult {
         None => None,
         Some(sequence) => inspection.message(sequence).map_err(failed(path))?,
     };
-    let is_partial = inspection.partials().any(|partial| partial.message == id);
     Ok(match detail {
-        Some(detail) => print_detail(&detail_of(detail), json),
-        None => print_absent(id, if is_partial { Standing::Partial } else { Standing::Unknown }, json),
+        Some(detail) => print_detail(&translate::detail(detail), json),
+        None => print_absent(id, absent(&inspection, id), json),
     })
 }
 
-pub(super) fn listed(facts: &MessageFacts) -> Listed {
-    Listed {
-        id: facts.id,
-        sequence: facts.sequence,
-        accepted_at: facts.accepted_at,
-        precedence: facts.precedence.name(),
-        content_octets: facts.content_octets,
-        recipients_pending: facts.routes.iter().map(|route| super::recipients_count(&route.pending)).sum(),
-        recipients_failed: super::recipients_count(&facts.failed),
-        attempts: facts.routes.iter().map(|route| route.attempts).max().unwrap_or(0),
-        routes: facts
-            .routes
-            .iter()
-            .map(|route| format!("{}/{}", route.route.channel, route.route.peer))
-            .collect(),
-    }
-}
-
-pub(super) fn detail_of(detail: sternpost_queue::MessageDetail) -> MessageDetail {
-    let record = |record: sternpost_queue::RecipientRecord| RecipientRecord {
-        state: record.state,
-        attempts: record.attempts,
-        delay_reported: record.delay_reported,
-        last: record.last,
-    };
-    MessageDetail {
-        id: detail.id,
-        sequence: detail.sequence,
-        envelope: (*detail.envelope).clone(),
-        content_octets: detail.content_octets,
-        content_sha256: detail.content_sha256,
-        recipients: detail.states.into_iter().map(record).collect(),
-    }
+/// Where a message stands that the log does not have.
+pub(super) fn absent(inspection: &Inspection<ReadOnlyDisk>, id: MessageId) -> Standing {
+    let is_partial = inspection.partials().any(|partial| partial.message == id);
+    if is_partial { Standing::Partial } else { Standing::Unknown }
 }
 
 /// Places that may have held mail. A superblock and a header of a segment have none.
