@@ -169,10 +169,11 @@ mod tests {
     use super::*;
 
     /// Where the store says these things.
-    const STORE: [&str; 3] = [
+    const STORE: [&str; 4] = [
         include_str!("../../../workspace/store/src/device.rs"),
         include_str!("../../../workspace/store/src/service.rs"),
-        include_str!("../../../workspace/store/src/service/operators.rs"),
+        include_str!("../../../workspace/store/src/service/content.rs"),
+        include_str!("../../../workspace/store/src/service/isolation.rs"),
     ];
 
     #[test]

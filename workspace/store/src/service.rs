@@ -2,56 +2,37 @@
 //! shows content to channels. Nothing here waits, reads a socket or a clock; `lib.rs` drives the links, the disk and the
 //! time, and the simulator does the same with faulty ones.
 
+mod content;
+mod isolation;
 mod operators;
+mod orders;
+mod partials;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use crate::client::{CLIENTS_MAX, Client, ClientId, Window, of_ticket, ticket};
 use crate::device::Manner;
-use crate::isolated::{Isolated, is_loss};
+use crate::isolated::Isolated;
 use crate::translate;
 use crate::uploads::Uploads;
-use operators::Order;
+use orders::Order;
+use partials::PartialShare;
 use rustc_hash::FxHashMap;
 use std::borrow::Cow;
 use std::rc::Rc;
-use sternpost_link::store::{Absence, Append, FromStore, Lane, Refusal, Shown, StreamFrame, ToStore};
+use sternpost_link::store::{Append, FromStore, Lane, Refusal, StreamFrame, ToStore};
 use sternpost_link::{DatagramError, Frames, Hello, PROTOCOL_VERSION, Role};
-use sternpost_message::{MessageSequence, UnixMillis, chain};
+use sternpost_message::{MessageSequence, UnixMillis};
 use sternpost_platform::door::Door;
-use sternpost_platform::wire::{Cells, Wire, WireError};
-use sternpost_queue::{Alarm, AppendError, Disk, Log, LogEvent, Parameters, ReadError};
+use sternpost_platform::wire::{Wire, WireError};
+use sternpost_queue::{Alarm, AppendError, Disk, Log, LogEvent, Parameters};
+use stream::{Mark, Stream};
 
-/// Unsent octets of the stream beyond which QMGR gets a new snapshot instead: the store never waits for QMGR.
-const STREAM_OCTETS_MAX: usize = 8 << 20;
-/// Unsent octets of the stream beyond which QMGR is not told that a message is gone that a channel has asked for: it will be
-/// told when the channel asks for it again.
-const HINTS_UNSENT_OCTETS_MAX: usize = 64 << 10;
-/// Messages of a snapshot that are sent in one turn.
-const SNAPSHOT_STEP: usize = 256;
 /// Deliverable Mlists up to which intake is not slowed: what fifty sessions have under way while the log writes.
 const DELIVERABLE_WINDOW: u64 = 64;
 /// The longest that an acknowledgement waits for deliverable mail to leave first.
 const INTAKE_DELAY_MS_MAX: u64 = 20;
-
-/// The stream to QMGR.
-#[derive(Debug)]
-pub(crate) struct Stream {
-    pub(crate) client: ClientId,
-    /// While a snapshot is being sent: the first message that it has not reached. Events of messages from there on
-    /// are not streamed, because the snapshot will tell their state.
-    pub(crate) cursor: Option<MessageSequence>,
-    /// The link was too slow: nothing is streamed until a new snapshot.
-    pub(crate) overflowed: bool,
-}
-
-#[derive(Debug)]
-struct Mark {
-    token: u64,
-    ended: Vec<u32>,
-    /// Turns of the event loop still to wait, so that what lies in the sockets of ended processes has been read.
-    turns: u8,
-}
 
 /// The store.
 pub struct Service<D: Disk, L: Wire> {
@@ -71,6 +52,7 @@ pub struct Service<D: Disk, L: Wire> {
     held_until: Option<UnixMillis>,
     isolated: Isolated,
     uploads: Uploads,
+    partial_share: PartialShare,
     /// What operators have ordered and is not durable yet, by the ticket of its set.
     orders: FxHashMap<u64, Order>,
     damaged_places_count: u64,
@@ -102,6 +84,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
             held_until: None,
             isolated: Isolated::default(),
             uploads: Uploads::new(&Parameters::default()),
+            partial_share: PartialShare::new(&Parameters::default()),
             orders: FxHashMap::default(),
             damaged_places_count: 0,
         }
@@ -235,7 +218,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
         {
             self.orders.insert(ticket, order);
         }
-        let content = operators::only_content(&records);
+        let content = partials::only_content(&records);
         let message = match records.first() {
             Some(Append::Content { message, .. }) => Some(*message),
             _ => None,
@@ -259,43 +242,6 @@ impl<D: Disk, L: Wire> Service<D, L> {
             client.send(&FromStore::Refused { lane, number, refusal });
         }
         self.forget_if_done(id);
-    }
-
-    fn fetch(&mut self, id: ClientId, request: u32, message: MessageSequence, offset: u64, octets_max: u64) {
-        let detail = self.log.message(message);
-        let is_isolated = self.isolated.contains(message);
-        let (absence, why) = match detail {
-            Ok(Some(_)) if is_isolated => (Absence::Isolated, "the message is kept apart".to_owned()),
-            Ok(Some(detail)) => {
-                let Some(client) = self.clients.get_mut(&id) else { return };
-                let end = detail.content_octets.min(offset.saturating_add(octets_max));
-                let frame = FromStore::Message { request, detail: Some(Box::new(translate::detail(detail))) };
-                if let Err(why) = client.send_detail(frame) {
-                    client.send(&FromStore::NoMessage { request, absence: Absence::Unreadable, why });
-                }
-                match &mut client.window {
-                    Some(window) if offset < end => window.fetch(request, message, offset, end),
-                    _ => client.send(&FromStore::Content { request, cell: u16::MAX, octets: 0, last: true }),
-                }
-                return;
-            }
-            Ok(None) => {
-                // Whoever wants it has been told of it by QMGR, who may not know that the log has lost it.
-                if self.stream_has_room_for_hints() {
-                    self.tell(message, || StreamFrame::Dead { message });
-                }
-                (Absence::Dead, "the message is no longer in the log".to_owned())
-            }
-            Err(error) if is_loss(&error) => {
-                let why = chain(&error);
-                self.isolate(message, &why);
-                (Absence::Isolated, why)
-            }
-            Err(error) => (Absence::Unreadable, chain(&error)),
-        };
-        if let Some(client) = self.clients.get(&id) {
-            client.send(&FromStore::NoMessage { request, absence, why });
-        }
     }
 
     // ---- what the log says ----
@@ -342,7 +288,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
     #[must_use]
     pub fn wake_at(&self, now: UnixMillis) -> Option<UnixMillis> {
         let marks = (!self.marks.is_empty()).then(|| now.plus_ms(1));
-        [self.log.wake_at(), self.held_until, marks, self.uploads.wake_at()].into_iter().flatten().min()
+        [self.log.wake_at(), self.held_until, marks, self.partial_share.wake_at()].into_iter().flatten().min()
     }
 
     fn event(&mut self, event: LogEvent) {
@@ -385,26 +331,6 @@ impl<D: Disk, L: Wire> Service<D, L> {
         }
     }
 
-    fn tell(&mut self, sequence: MessageSequence, frame: impl FnOnce() -> StreamFrame) {
-        let Some(stream) = &mut self.stream else { return };
-        if stream.overflowed || stream.cursor.is_some_and(|cursor| sequence >= cursor) {
-            return;
-        }
-        let Some(client) = self.clients.get(&stream.client) else { return };
-        if client.link.unsent_octets() > STREAM_OCTETS_MAX {
-            tracing::warn!(event = "stream.overflow", "QMGR does not keep up; it will get a new snapshot");
-            stream.overflowed = true;
-            return;
-        }
-        client.send(&FromStore::Stream(frame()));
-    }
-
-    /// Whether QMGR's link has room for what QMGR would learn later too: nobody may fill it with questions.
-    fn stream_has_room_for_hints(&self) -> bool {
-        let qmgr = self.stream.as_ref().and_then(|stream| self.clients.get(&stream.client));
-        qmgr.is_some_and(|qmgr| qmgr.link.unsent_octets() < HINTS_UNSENT_OCTETS_MAX)
-    }
-
     /// Sends what was committed. While deliverable mail waits beyond a window, acknowledgements of new mail are held a
     /// little, so that intake follows delivery; those of outcomes and of urgent mail never are.
     fn acknowledge(&mut self, now: UnixMillis) {
@@ -429,86 +355,6 @@ impl<D: Disk, L: Wire> Service<D, L> {
             (true, None) => Some(now.plus_ms(INTAKE_DELAY_MS_MAX)),
         };
     }
-
-    fn show_content(&mut self) {
-        let mut lost = Vec::new();
-        for client in self.clients.values_mut() {
-            // A report does without the words that it is about.
-            let does_without = client.is(Role::Housekeeper);
-            let Client { window: Some(window), link, .. } = client else { continue };
-            show(&mut self.log, window, &**link, &mut |message, why| {
-                lost.extend((!does_without).then_some((message, why)));
-                !does_without
-            });
-        }
-        for (message, why) in lost {
-            self.isolate(message, &why);
-        }
-    }
-
-    fn answer_marks(&mut self) {
-        let Some(stream) = &self.stream else { return self.marks.clear() };
-        let Some(qmgr) = self.clients.get(&stream.client) else { return };
-        let clients = &self.clients;
-        self.marks.retain_mut(|mark| {
-            let is_ended = |client: &Client<L>| client.is_gone || mark.ended.contains(&client.pid());
-            if mark.turns > 0 {
-                mark.turns -= 1;
-            } else if !clients.values().any(is_ended) {
-                qmgr.send(&FromStore::Stream(StreamFrame::Mark { token: mark.token }));
-                return false;
-            }
-            true
-        });
-    }
-
-    /// Whether QMGR waits for a mark. Between two turns in which it does, everything that lies in the clients' sockets is to
-    /// be read, and whoever waits to be accepted is to be accepted.
-    #[must_use]
-    pub fn has_marks(&self) -> bool {
-        !self.marks.is_empty()
-    }
-
-    // ---- the snapshot ----
-
-    /// Whether QMGR waits for a snapshot: it has asked for one, or was too slow for the stream.
-    #[must_use]
-    pub fn wants_snapshot(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.overflowed)
-    }
-
-    /// Begins a snapshot; gives QMGR's link, which is to be empty before each step.
-    pub fn begin_snapshot(&mut self) -> Option<Rc<L>> {
-        let messages_count = self.log.status().living_messages;
-        let stream = self.stream.as_mut()?;
-        let client = self.clients.get(&stream.client)?;
-        stream.overflowed = false;
-        stream.cursor = Some(MessageSequence(0));
-        client.send(&FromStore::Stream(StreamFrame::SnapshotBegin { messages_count }));
-        Some(Rc::clone(&client.link))
-    }
-
-    /// Sends some more of the snapshot. True when it is complete.
-    pub fn step_snapshot(&mut self) -> bool {
-        let Some(stream) = &mut self.stream else { return true };
-        let (Some(cursor), Some(client)) = (stream.cursor, self.clients.get(&stream.client)) else {
-            return true;
-        };
-        let mut next = cursor;
-        let mut count = 0;
-        let whole = self.log.messages_from(cursor).filter(|facts| !self.isolated.contains(facts.sequence));
-        for facts in whole.take(SNAPSHOT_STEP) {
-            next = MessageSequence(facts.sequence.0 + 1);
-            count += 1;
-            client.send(&FromStore::Stream(StreamFrame::Message(Box::new(translate::facts(facts)))));
-        }
-        let is_complete = count < SNAPSHOT_STEP;
-        stream.cursor = if is_complete { None } else { Some(next) };
-        if is_complete {
-            client.send(&FromStore::Stream(StreamFrame::SnapshotEnd));
-        }
-        is_complete
-    }
 }
 
 /// Writes an alarm of the log down.
@@ -517,60 +363,6 @@ pub(crate) fn tell_alarm(alarm: &Alarm) {
         tracing::warn!(event = "log.alarm", "{alarm}");
     } else {
         tracing::error!(event = "log.alarm", "{alarm}");
-    }
-}
-
-/// Fills free cells, one for each fetch in turn. What turns out to be lost is told to `lost`, which says whether its message is
-/// to be kept apart.
-fn show<D: Disk, L: Wire>(
-    log: &mut Log<D>,
-    window: &mut Window<L::Cells>,
-    link: &L,
-    lost: &mut dyn FnMut(MessageSequence, String) -> bool,
-) {
-    let mut at = 0;
-    while at < window.fetches.len() {
-        let Some(cell) = window.take_cell(at) else {
-            at += 1;
-            continue;
-        };
-        let (request, message, from, end) = {
-            let fetch = &window.fetches[at];
-            (fetch.request, fetch.message, fetch.at, fetch.end)
-        };
-        let read = window.memory.fill(cell, |octets| {
-            let wanted = usize::try_from(end - from).unwrap_or(usize::MAX).min(octets.len());
-            log.read_content(message, from, &mut octets[..wanted])
-        });
-        let Some(read) = read else { return };
-        match read {
-            Ok(read) if read > 0 => {
-                let octets = u32::try_from(read).unwrap_or(u32::MAX);
-                let last = from + read as u64 >= end;
-                push(link, &FromStore::Content { request, cell, octets, last });
-                window.fetches[at].at += read as u64;
-                if last {
-                    window.end_fetch(at);
-                }
-            }
-            Err(ReadError::Unknown(_)) => {
-                // It has come to its end while it was read, by an order or by another process.
-                window.put_back(at, cell);
-                window.end_fetch(at);
-                let why = "the message is no longer in the log".to_owned();
-                push(link, &FromStore::NoMessage { request, absence: Absence::Dead, why });
-            }
-            other => {
-                let is_lost = other.as_ref().map_or_else(is_loss, |_| true);
-                let why = other.map_or_else(|error| chain(&error), |_| "the content ends early".to_owned());
-                tracing::error!(event = "content.unreadable", %message, why, "content cannot be read");
-                window.put_back(at, cell);
-                window.end_fetch(at);
-                let is_isolated = is_lost && lost(message, why.clone());
-                let absence = if is_isolated { Absence::Isolated } else { Absence::Unreadable };
-                push(link, &FromStore::NoMessage { request, absence, why });
-            }
-        }
     }
 }
 
@@ -628,21 +420,5 @@ impl<L: Wire> Client<L> {
             self.committed[lane.index()].1 = committed;
             self.send(&FromStore::Committed { lane, number: committed });
         }
-    }
-
-    /// Sends a message's details: in the datagram, or in sealed memory when they do not fit. Else says why not.
-    fn send_detail(&self, frame: FromStore) -> Result<(), String> {
-        if self.link.push(&frame).is_ok() {
-            return Ok(());
-        }
-        let (detail, frame) = match frame {
-            FromStore::Message { request, detail: Some(detail) } => {
-                (detail, FromStore::Message { request, detail: None })
-            }
-            FromStore::Shown(Shown::Detail(detail)) => (detail, FromStore::Shown(Shown::Attached)),
-            _ => return Ok(()),
-        };
-        let octets = postcard::to_stdvec(&detail).map_err(|error| chain(&error))?;
-        self.link.push_sealed(&frame, &octets).map_err(|error| chain(&error))
     }
 }

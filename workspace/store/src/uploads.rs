@@ -1,5 +1,4 @@
-//! Partial messages as far as the log does not know them: who sends each, which of them an operator has discarded, and
-//! whether they fill their share of the log.
+//! Partial messages as far as the log does not know them: who sends each, and which of them an operator has discarded.
 //!
 //! All of it is in memory: after a restart of the store the sender of a partial message is not known until its next chunk.
 
@@ -13,8 +12,6 @@ use sternpost_queue::{Disk, Log, Parameters};
 const UPLOADS_SPARE: usize = 4_096;
 /// A peer's name is an address; what is longer is cut.
 const PEER_CHARACTERS_MAX: usize = 80;
-/// Between two looks whether a share that was full has room again.
-const LOOK_AGAIN_MS: u64 = 250;
 
 /// The content of one message on its way in.
 #[derive(Debug)]
@@ -41,12 +38,8 @@ struct Sender {
 #[derive(Debug)]
 pub(crate) struct Uploads {
     by_message: FxHashMap<MessageId, Upload>,
-    /// The share of partial messages in percent of the log.
-    share_max_percent: u8,
     /// When the log throws away content of which nothing more comes.
     timeout_ms: u64,
-    /// When a full share is looked at again; none while it is not.
-    full_until: Option<UnixMillis>,
 }
 
 impl Upload {
@@ -65,12 +58,7 @@ impl Upload {
 
 impl Uploads {
     pub(crate) fn new(parameters: &Parameters) -> Self {
-        Self {
-            by_message: FxHashMap::default(),
-            share_max_percent: parameters.partial_share_max_percent,
-            timeout_ms: parameters.partial_timeout_ms,
-            full_until: None,
-        }
+        Self { by_message: FxHashMap::default(), timeout_ms: parameters.partial_timeout_ms }
     }
 
     /// A client appends. Notes who sends content without envelope, and refuses what an operator has discarded meanwhile or what
@@ -180,53 +168,6 @@ impl Uploads {
     pub(crate) fn peer(&self, message: MessageId) -> Option<&str> {
         self.by_message.get(&message)?.peer()
     }
-
-    /// Whether the share is full.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.full_until.is_some()
-    }
-
-    /// When [`Self::has_room_again`] should be asked.
-    pub(crate) const fn wake_at(&self) -> Option<UnixMillis> {
-        self.full_until
-    }
-
-    /// The log has refused content without envelope for want of room, though it accepts mail. True when that is because
-    /// the share is full, and was not known.
-    pub(crate) fn is_full_now<D: Disk>(&mut self, log: &Log<D>, octets: u64, now: UnixMillis) -> bool {
-        if self.is_full() {
-            return false;
-        }
-        let is_over = log.partial_octets() + octets > self.octets_max(log);
-        let is_news = log.status().accepts && is_over;
-        if is_news {
-            self.full_until = Some(now.plus_ms(LOOK_AGAIN_MS));
-        }
-        is_news
-    }
-
-    /// Whether a share that was full has room again: an eighth of it.
-    pub(crate) fn has_room_again<D: Disk>(&mut self, log: &Log<D>, now: UnixMillis) -> bool {
-        if self.full_until.is_none_or(|until| now < until) {
-            return false;
-        }
-        let has_room = log.partial_octets() <= self.octets_max(log) / 8 * 7;
-        self.full_until = (!has_room).then(|| now.plus_ms(LOOK_AGAIN_MS));
-        has_room
-    }
-
-    fn octets_max<D: Disk>(&self, log: &Log<D>) -> u64 {
-        log.status().geometry.octets() / 100 * u64::from(self.share_max_percent)
-    }
-
-    pub(crate) const fn share_max_percent(&self) -> u8 {
-        self.share_max_percent
-    }
-}
-
-/// Octets of content without envelope.
-pub(crate) fn partial_octets<D: Disk>(log: &Log<D>) -> u64 {
-    log.partials().map(|partial| partial.octets).sum()
 }
 
 #[cfg(test)]

@@ -1,63 +1,19 @@
-//! What operators ask of the store beyond a list: where a message stands, its content piece by piece, what is isolated or
-//! partial; and what they order: that a message is handed out again, or ends.
-//!
-//! Each order is an event with the user and the process that gave it, when it is durable.
+//! What operators ask of the store: what is in the queue, what is isolated or partial, where a message stands, and its content
+//! piece by piece. What they order is in `orders`.
 
-use super::Service;
-use crate::client::{Client, ClientId, ticket};
+use super::{Service, partials};
+use crate::client::{Client, ClientId};
 use crate::isolated::is_loss;
-use crate::{translate, uploads};
+use crate::translate;
 use sternpost_link::store::{
-    Append, FromStore, IsolatedMessage, Lane, PartialMessage, Piece, Refusal, Shown, Standing, StoreStatus,
-    StreamFrame, ToStore,
+    FromStore, IsolatedMessage, PartialMessage, Piece, Shown, Standing, StoreStatus, ToStore,
 };
-use sternpost_message::{MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis, chain};
+use sternpost_message::{MessageId, MessageSequence, chain};
 use sternpost_platform::wire::Wire;
-use sternpost_queue::{self as queue, AppendSet, Disk};
+use sternpost_queue::{self as queue, Disk};
 
 /// Answers that an operator has not read, beyond which it gets no more: it asks for one thing at a time.
 const UNREAD_OCTETS_MAX: usize = 1 << 20;
-
-/// An order that is on its way into the log.
-#[derive(Debug)]
-pub(super) struct Order {
-    event: &'static str,
-    message: MessageId,
-    /// Nobody says why mail is imported.
-    why: Option<String>,
-    uid: u32,
-    pid: u32,
-    /// It ends a message that is not complete.
-    is_of_a_partial: bool,
-}
-
-impl Order {
-    fn new(client: &Client<impl Wire>, event: &'static str, message: MessageId, why: Option<&str>) -> Self {
-        let uid = client.link.peer().map_or(u32::MAX, |peer| peer.uid);
-        Self { event, message, why: why.map(str::to_owned), uid, pid: client.pid(), is_of_a_partial: false }
-    }
-
-    /// It is durable.
-    fn tell(&self) {
-        let Self { event, message, why, uid, pid, .. } = self;
-        let why = why.as_deref();
-        tracing::warn!(event, id = %message, why, uid, pid, "an operator has changed what is in the queue");
-    }
-
-    /// It is durable, and has changed nothing.
-    fn tell_late(&self) {
-        let Self { message, why, uid, pid, .. } = self;
-        let why = why.as_deref();
-        tracing::warn!(
-            event = "message.not_discarded",
-            id = %message,
-            why,
-            uid,
-            pid,
-            "an operator's order to discard a message came too late: its sender had sent all of it, and it was accepted"
-        );
-    }
-}
 
 impl<D: Disk, L: Wire> Service<D, L> {
     /// Answers a frame that only operators send. The others are not meant for it.
@@ -88,8 +44,8 @@ impl<D: Disk, L: Wire> Service<D, L> {
 
     fn status(&self) -> StoreStatus {
         StoreStatus {
-            partials_octets: uploads::partial_octets(&self.log),
-            partials_are_full: self.uploads.is_full(),
+            partials_octets: partials::octets(&self.log),
+            partials_are_full: self.partial_share.is_full(),
             isolated_count: self.isolated.count(),
             damaged_places_count: self.damaged_places_count,
             ..translate::status(&self.log.status(), &self.manner)
@@ -126,7 +82,8 @@ impl<D: Disk, L: Wire> Service<D, L> {
         FromStore::PartialsListed { partials: facts.into_iter().map(partial).collect(), next }
     }
 
-    fn standing(&self, message: MessageId) -> Standing {
+    /// Where a message stands.
+    pub(super) fn standing(&self, message: MessageId) -> Standing {
         translate::standing(&self.log, message, |sequence| self.isolated.contains(sequence))
     }
 
@@ -158,182 +115,6 @@ impl<D: Disk, L: Wire> Service<D, L> {
             client.send(&FromStore::Piece(piece));
         }
     }
-
-    // ---- what is kept apart ----
-
-    /// Keeps a living message apart: from now on it is not handed out, and QMGR hears that it need not wait for it.
-    pub(super) fn isolate(&mut self, message: MessageSequence, why: &str) {
-        let Some(facts) = self.log.facts(message) else { return };
-        if !self.isolated.add(message, self.now, why) {
-            return;
-        }
-        tracing::error!(
-            event = "message.isolated",
-            id = %facts.id,
-            sequence = %message,
-            why,
-            "a part of a message is lost; it is kept apart and not attempted (sternpost queue list --isolated)"
-        );
-        self.tell(message, || StreamFrame::Isolated { message });
-    }
-
-    /// An alarm of the log may speak of a living message that has lost a part.
-    pub(super) fn heard(&mut self, alarm: &queue::Alarm) {
-        use queue::Alarm::{EnvelopeLost, Unreadable};
-        let (Unreadable { message, .. } | EnvelopeLost { message, .. }) = alarm else { return };
-        if let Some(sequence) = self.log.find(*message).filter(|sequence| self.log.is_damaged(*sequence)) {
-            self.isolate(sequence, &alarm.to_string());
-        }
-    }
-
-    /// What recovery has found, before anybody has connected.
-    pub fn recovered(
-        &mut self,
-        now: UnixMillis,
-        report: &queue::RecoveryReport,
-        parameters: &queue::Parameters,
-    ) {
-        self.now = now;
-        self.uploads = uploads::Uploads::new(parameters);
-        self.damaged_places_count = report.damage.len() as u64;
-        for (sequence, _) in &report.damaged_messages {
-            self.isolate(*sequence, "a part of it was not found when the log was opened");
-        }
-    }
-
-    fn restore(&mut self, id: ClientId, message: MessageId) {
-        let sequence = self.log.find(message).filter(|sequence| !self.log.is_damaged(*sequence));
-        let is_back = sequence.is_some_and(|sequence| self.isolated.remove(sequence));
-        if let (true, Some(sequence), Some(client)) = (is_back, sequence, self.clients.get(&id)) {
-            Order::new(client, "message.restored", message, Some("it can be read again")).tell();
-            if let Some(facts) = self.log.facts(sequence) {
-                self.tell(sequence, || StreamFrame::Message(Box::new(translate::facts(facts))));
-            }
-        }
-        if let Some(client) = self.clients.get(&id) {
-            client.send(&FromStore::Restored { is_back });
-        }
-    }
-
-    /// Ends an isolated or a partial message.
-    fn discard(&mut self, id: ClientId, number: u64, message: MessageId, why: &str) {
-        let now = self.now;
-        let standing = self.standing(message);
-        let (lane, record) = match standing {
-            Standing::Isolated(sequence) => {
-                let outcomes = vec![(RecipientRange::EVERYBODY, Outcome::Discarded { why: why.to_owned() })];
-                (Lane::Outcome, queue::Append::Outcome { message: sequence, outcomes })
-            }
-            // Behind the chunks that wait, or they would begin it anew.
-            Standing::Partial => {
-                let lane = self.uploads.discard(message, now).unwrap_or(Lane::Outcome);
-                (lane, queue::Append::DiscardPartial { message })
-            }
-            Standing::Living(_) => {
-                return self.refuse_order(id, number, "the message is whole: it is not isolated");
-            }
-            Standing::Dead | Standing::Unknown => {
-                return self.refuse_order(id, number, "no message of this id is isolated or partial");
-            }
-        };
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        client.open_sets += 1;
-        let is_of_a_partial = standing == Standing::Partial;
-        let order = Order { is_of_a_partial, ..Order::new(client, "message.discarded", message, Some(why)) };
-        let ticket = ticket(id, Lane::Outcome, number);
-        let set = AppendSet { records: vec![record] };
-        self.orders.insert(ticket, order);
-        if let Err(error) = self.log.append(now, translate::lane(lane), set, ticket) {
-            self.refused(id, Lane::Outcome, number, translate::refusal(&error));
-        }
-    }
-
-    fn refuse_order(&mut self, id: ClientId, number: u64, why: &str) {
-        if let Some(client) = self.clients.get(&id) {
-            let refusal = Refusal::Invalid(why.to_owned());
-            client.send(&FromStore::Refused { lane: Lane::Outcome, number, refusal });
-        }
-    }
-
-    /// Looks at what an operator appends: only an isolated message may be ended by it. Gives what is to be told when it is
-    /// durable.
-    ///
-    /// # Errors
-    /// `Invalid`.
-    pub(super) fn order(
-        &self,
-        client: &Client<L>,
-        lane: Lane,
-        records: &[Append<'_>],
-    ) -> Result<Option<Order>, Refusal> {
-        let mut order = None;
-        for record in records {
-            match record {
-                Append::Outcome { message, outcomes } => {
-                    let facts = self.log.facts(*message).filter(|_| self.isolated.contains(*message));
-                    let Some(facts) = facts else {
-                        return Err(Refusal::Invalid("only an isolated message ends by an order".to_owned()));
-                    };
-                    let why = outcomes.iter().find_map(|(_, outcome)| match outcome {
-                        Outcome::Discarded { why } => Some(why.as_str()),
-                        _ => None,
-                    });
-                    order = Some(Order::new(client, "message.discarded", facts.id, why));
-                }
-                // A probe is no message of anybody's.
-                Append::Envelope { message, .. } if lane != Lane::Outcome && order.is_none() => {
-                    order = Some(Order::new(client, "message.imported", *message, None));
-                }
-                _ => {}
-            }
-        }
-        Ok(order)
-    }
-
-    /// A set is durable, or it was refused.
-    pub(super) fn order_has_ended(&mut self, ticket: u64, is_durable: bool) {
-        if self.orders.is_empty() {
-            return;
-        }
-        let Some(order) = self.orders.remove(&ticket) else { return };
-        let standing = self.standing(order.message);
-        // What an order has ended is forgotten; what was accepted before it is known, living or dead.
-        let was_accepted = !matches!(standing, Standing::Partial | Standing::Unknown);
-        match is_durable {
-            true if order.is_of_a_partial && was_accepted => order.tell_late(),
-            true => return order.tell(),
-            false => {}
-        }
-        let is_ordered_again = || {
-            let mut others = self.orders.values();
-            others.any(|other| other.is_of_a_partial && other.message == order.message)
-        };
-        // One that was refused behind another one that has ended the message undoes nothing.
-        if order.is_of_a_partial && standing != Standing::Unknown && !is_ordered_again() {
-            self.uploads.undo_discard(order.message);
-        }
-    }
-
-    // ---- the share of partial messages ----
-
-    /// Content without envelope was refused: says once that its share is full.
-    pub(super) fn partials_refused(&mut self, octets: u64) {
-        if self.uploads.is_full_now(&self.log, octets, self.now) {
-            tracing::error!(
-                event = "log.alarm",
-                "messages that are not complete fill their {} % of the log; content of others gets 452 until there is room \
-                 (sternpost queue list --partials shows whose they are)",
-                self.uploads.share_max_percent()
-            );
-        }
-    }
-
-    /// Says once that there is room again.
-    pub(super) fn look_at_partials(&mut self) {
-        if self.uploads.has_room_again(&self.log, self.now) {
-            tracing::warn!(event = "log.alarm", "messages that are not complete have room again");
-        }
-    }
 }
 
 /// The first of a list, and the place of the one behind them.
@@ -342,14 +123,6 @@ fn page<T, P>(list: impl Iterator<Item = T>, count: usize, place: impl Fn(&T) ->
     let next = first.get(count).map(place);
     first.truncate(count);
     (first, next)
-}
-
-/// Whether a set brings content and no envelope.
-pub(super) fn only_content(records: &[Append<'_>]) -> Option<u64> {
-    records.iter().try_fold(0, |sum, record| match record {
-        Append::Content { octets, .. } => Some(sum + octets.len() as u64),
-        _ => None,
-    })
 }
 
 impl<L: Wire> Client<L> {

@@ -1,6 +1,7 @@
 //! What becomes of an operator's order that the log refuses, or that comes too late, and of a channel's questions; and in what
 //! words the store tells of its disk.
 
+use super::stream::{HINTS_UNSENT_OCTETS_MAX, STREAM_OCTETS_MAX};
 use super::*;
 use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
@@ -12,6 +13,7 @@ use sternpost_message::{MessageId, sample};
 use sternpost_platform::disk::DiskBackend;
 use sternpost_platform::door::Users;
 use sternpost_platform::link::Peer;
+use sternpost_platform::wire::Cells;
 use sternpost_queue::{AlignedBuffer, DiskError, Geometry, HEAD_OCTETS};
 use tracing::Level;
 
