@@ -1,5 +1,6 @@
 //! The log's device at start: opened, and made into a log when it is blank. What is not blank and no log is left alone.
 
+use crate::manner::Manner;
 use crate::{Options, StoreError};
 use std::time::{Duration, Instant};
 use sternpost_link::store::Origin;
@@ -26,45 +27,6 @@ const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// fit is read from the log.
 const RECENT_CONTENT_OCTETS_MAX: usize = 8 << 20;
 
-/// How the log is written, and who has chosen that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Manner {
-    /// The way of writing.
-    pub backend: DiskBackend,
-    /// Who has chosen it.
-    pub backend_from: Origin,
-    /// Octets of the largest batch.
-    pub batch_octets_max: u32,
-    /// Who has chosen that.
-    pub batch_from: Origin,
-}
-
-impl Manner {
-    /// The operator's word, else the self test's, else none.
-    fn of(options: &Options) -> Self {
-        let (backend, backend_from) = match (options.backend, options.recommended.backend) {
-            (DiskBackend::Auto, Some(backend)) => (backend, Origin::SelfTest),
-            (DiskBackend::Auto, None) => (DiskBackend::Dsync, Origin::Default),
-            (backend, _) => (backend, Origin::Operator),
-        };
-        let (batch, batch_from) = match (options.batch_octets_max, options.recommended.batch_octets_max) {
-            (Some(octets), _) => (Some(octets), Origin::Operator),
-            (None, Some(octets)) => (Some(octets), Origin::SelfTest),
-            (None, None) => (None, Origin::Default),
-        };
-        let fallback = u32::try_from(Parameters::default().batch_octets_max).unwrap_or(u32::MAX);
-        Self { backend, backend_from, batch_octets_max: batch.unwrap_or(fallback), batch_from }
-    }
-
-    /// In words.
-    pub(crate) const fn words(&self) -> &'static str {
-        match self.backend {
-            DiskBackend::IoUring => "io_uring, write linked to fdatasync",
-            DiskBackend::Dsync | DiskBackend::Auto => "pwritev2 with RWF_DSYNC",
-        }
-    }
-}
-
 /// A log that is open.
 pub(crate) struct Opened {
     pub(crate) log: Log<LogDisk>,
@@ -84,19 +46,7 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreErro
         segment_octets: options.segment_octets.unwrap_or(SEGMENT_OCTETS_MAX),
         segments: options.segments.unwrap_or(FILE_SEGMENTS_DEFAULT),
     };
-    let mut disk = match wait_for_device(options, manner.backend, for_file) {
-        // A recommendation is no order: the kernel may have rings for the self test and none for this process.
-        Err(StoreError::Device(DiskOpenError::Ring(error))) if manner.backend_from == Origin::SelfTest => {
-            tracing::warn!(
-                event = "log.no-ring",
-                %error,
-                "the self test recommends io_uring, which this process cannot have; writing with RWF_DSYNC"
-            );
-            (manner.backend, manner.backend_from) = (DiskBackend::Dsync, Origin::Default);
-            wait_for_device(options, manner.backend, for_file)?
-        }
-        opened => opened?,
-    };
+    let mut disk = take(options, &mut manner, for_file)?;
     // What cannot be read is not blank; what it is says the opening.
     if disk.is_blank().unwrap_or(false) {
         let geometry = if disk.is_block_device() { for_device(&disk, options)? } else { for_file };
@@ -110,6 +60,41 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreErro
             .map_or(Parameters::default().partial_timeout_ms, |seconds| u64::from(seconds) * 1_000),
         ..Parameters::default()
     };
+    let again = || wait_for_device(options, manner.backend, for_file);
+    let (mut log, report) = recover(disk, &mut parameters, options, clock, again)?;
+    // The ring learns of the memory now, for the filter will let it learn of no more.
+    log.with_buffers(LogDisk::register);
+    // A small segment allows less than was asked for.
+    manner.batch_octets_max = u32::try_from(log.batch_octets_max()).unwrap_or(u32::MAX);
+    tell_opened(&log, &report, manner, options);
+    Ok(Opened { log, manner, parameters, report })
+}
+
+/// Takes the device, written as was chosen; without a ring where the self test alone wants one that there is not.
+fn take(options: &Options, manner: &mut Manner, geometry: Geometry) -> Result<LogDisk, StoreError> {
+    match wait_for_device(options, manner.backend, geometry) {
+        // A recommendation is no order: the kernel may have rings for the self test and none for this process.
+        Err(StoreError::Device(DiskOpenError::Ring(error))) if manner.backend_from == Origin::SelfTest => {
+            tracing::warn!(
+                event = "log.no-ring",
+                %error,
+                "the self test recommends io_uring, which this process cannot have; writing with RWF_DSYNC"
+            );
+            (manner.backend, manner.backend_from) = (DiskBackend::Dsync, Origin::Default);
+            wait_for_device(options, manner.backend, geometry)
+        }
+        taken => taken,
+    }
+}
+
+/// Recovers the log, in several attempts while its device does not read; the last of them without what is not read.
+fn recover(
+    mut disk: LogDisk,
+    parameters: &mut Parameters,
+    options: &Options,
+    clock: &Clock,
+    again: impl Fn() -> Result<LogDisk, StoreError>,
+) -> Result<(Log<LogDisk>, RecoveryReport), StoreError> {
     let mut announced = Instant::now();
     let mut announce = |progress: Progress| {
         if announced.elapsed() >= ANNOUNCE_AGAIN {
@@ -119,25 +104,25 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreErro
         }
     };
     let mut opening = 1;
-    let (mut log, report) = loop {
+    loop {
         parameters.isolates_unreadable = opening >= OPENINGS_MAX;
-        match Log::open_with_progress(disk, parameters, clock.now(), &mut announce) {
+        match Log::open_with_progress(disk, *parameters, clock.now(), &mut announce) {
             Err(OpenError::Disk(error)) if opening < OPENINGS_MAX => {
                 tracing::warn!(event = "log.unread", opening, %error, "the log's device does not read; trying again");
                 std::thread::sleep(OPEN_AGAIN);
                 opening += 1;
-                disk = wait_for_device(options, manner.backend, for_file)?;
+                disk = again()?;
             }
-            opened => break opened.map_err(|error| refused(options, error))?,
+            opened => return opened.map_err(|error| refused(options, error)),
         }
-    };
-    // The ring learns of the memory now, for the filter will let it learn of no more.
-    log.with_buffers(LogDisk::register);
+    }
+}
+
+/// Says what was opened, and what of it is not as somebody may think.
+fn tell_opened(log: &Log<LogDisk>, report: &RecoveryReport, manner: Manner, options: &Options) {
     for remark in log.disk().remarks() {
         tracing::warn!(event = "log.device.slower", remark, "the log's device is slower than it could be");
     }
-    // A small segment allows less than was asked for.
-    manner.batch_octets_max = u32::try_from(log.batch_octets_max()).unwrap_or(u32::MAX);
     let kept = log.status().geometry;
     if options.segment_octets.is_some_and(|asked| asked != kept.segment_octets)
         || options.segments.is_some_and(|asked| asked != kept.segments)
@@ -162,7 +147,6 @@ pub(crate) fn open(options: &Options, clock: &Clock) -> Result<Opened, StoreErro
         torn_tail = report.torn_tail,
         "the log is recovered"
     );
-    Ok(Opened { log, manner, parameters, report })
 }
 
 /// Why the log was not opened. To what is not blank and no log a person must say what it is; the commands, which may be given

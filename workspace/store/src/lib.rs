@@ -8,13 +8,14 @@
 mod client;
 mod device;
 mod isolated;
+mod manner;
 pub mod offline;
 mod service;
 pub mod translate;
 mod uploads;
 
 pub use client::ClientId;
-pub use device::Manner;
+pub use manner::Manner;
 pub use service::Service;
 
 use std::cell::RefCell;

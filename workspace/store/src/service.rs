@@ -12,8 +12,8 @@ mod stream;
 mod tests;
 
 use crate::client::{CLIENTS_MAX, Client, ClientId, Window, of_ticket, ticket};
-use crate::device::Manner;
 use crate::isolated::Isolated;
+use crate::manner::Manner;
 use crate::translate;
 use crate::uploads::Uploads;
 use orders::Order;

@@ -1,8 +1,8 @@
 //! Between the words of the links and those of the log. Two sets of types, because the log's format and the links'
 //! protocol change at different times for different reasons.
 
-use crate::device::Manner;
 use crate::isolated::is_loss;
+use crate::manner::Manner;
 use std::sync::Arc;
 use sternpost_link::store as link;
 use sternpost_message::{MessageId, MessageSequence, Outcome, RecipientRange, chain};
