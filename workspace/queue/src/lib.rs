@@ -21,7 +21,7 @@ mod lanes;
 mod layout;
 mod living;
 mod log;
-mod memory;
+pub mod memory;
 mod pace;
 mod parts;
 mod path;

@@ -1,37 +1,53 @@
-//! A disk in memory that fails only when a test wants it: for the fuzz entry points and this crate's own tests.
+//! A disk in memory that fails only when a test wants it: for the fuzz entry points, and for the tests of this crate and of others.
 
 use crate::{AlignedBuffer, Disk, DiskError};
+use std::ops::Range;
+
+/// What a write takes along or leaves alone.
+const SECTOR_OCTETS: u32 = 512;
 
 /// Writes are complete as soon as they are started.
-pub(crate) struct MemoryDisk {
-    pub(crate) octets: Vec<u8>,
-    finished: Option<AlignedBuffer>,
-    /// How many of the next writes fail.
-    #[cfg(test)]
-    pub(crate) failures: u32,
+#[derive(Debug, Default)]
+pub struct MemoryDisk {
+    /// What stands on it.
+    pub octets: Vec<u8>,
+    /// How many of the next writes fail, though all of each arrives.
+    pub failures: u32,
+    /// The next write fails, and so many of its octets arrive.
+    pub fails_after: Option<usize>,
+    /// Writes do not end, until it is taken back.
+    pub hangs: bool,
     /// What is not read.
-    #[cfg(test)]
-    pub(crate) bad: Vec<std::ops::Range<usize>>,
+    pub bad: Vec<Range<usize>>,
     /// What the next reading gives wrong, and only that one.
-    #[cfg(test)]
-    pub(crate) slips: Vec<usize>,
+    pub slips: Vec<usize>,
+    finished: Option<AlignedBuffer>,
+    /// The write under way has arrived in part.
+    is_cut: bool,
+    /// Where the last write began, and what stood there before.
+    overwritten: (usize, Vec<u8>),
 }
 
 impl MemoryDisk {
-    pub(crate) fn new(octets: Vec<u8>) -> Self {
-        Self {
-            octets,
-            finished: None,
-            #[cfg(test)]
-            failures: 0,
-            #[cfg(test)]
-            bad: Vec::new(),
-            #[cfg(test)]
-            slips: Vec::new(),
+    /// One without faults.
+    #[must_use]
+    pub fn new(octets: Vec<u8>) -> Self {
+        Self { octets, ..Self::default() }
+    }
+
+    /// Of the last write only those sectors have arrived for which `arrived` says so.
+    pub fn tear(&mut self, mut arrived: impl FnMut() -> bool) {
+        let (start, before) = std::mem::take(&mut self.overwritten);
+        for (sector, at) in
+            before.chunks(SECTOR_OCTETS as usize).zip((start..).step_by(SECTOR_OCTETS as usize))
+        {
+            if !arrived() {
+                self.octets[at..at + sector.len()].copy_from_slice(sector);
+            }
         }
     }
 
-    fn range(&self, offset: u64, octets: usize) -> Result<std::ops::Range<usize>, DiskError> {
+    fn range(&self, offset: u64, octets: usize) -> Result<Range<usize>, DiskError> {
         let start = usize::try_from(offset).ok();
         start
             .and_then(|start| Some(start..start.checked_add(octets)?))
@@ -46,17 +62,15 @@ impl Disk for MemoryDisk {
     }
 
     fn block_octets(&self) -> u32 {
-        512
+        SECTOR_OCTETS
     }
 
     fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
         let range = self.range(offset, into.len())?;
-        #[cfg(test)]
         if self.bad.iter().any(|bad| bad.start < range.end && range.start < bad.end) {
             return Err(DiskError::Device { action: "read", offset, reason: "on demand".to_owned() });
         }
         into.copy_from_slice(&self.octets[range.start..range.end]);
-        #[cfg(test)]
         for at in self.slips.extract_if(.., |at| range.contains(at)) {
             into[at - range.start] ^= 1;
         }
@@ -64,20 +78,25 @@ impl Disk for MemoryDisk {
     }
 
     fn start_write(&mut self, offset: u64, buffer: AlignedBuffer) -> Result<(), DiskError> {
-        self.write_now(offset, &buffer)?;
+        let range = self.range(offset, buffer.len())?;
+        let fails_after = self.fails_after.take();
+        self.is_cut = fails_after.is_some();
+        let arrived = fails_after.unwrap_or(buffer.len()).min(buffer.len());
+        self.overwritten = (range.start, self.octets[range.clone()].to_vec());
+        self.octets[range][..arrived].copy_from_slice(&buffer.as_slice()[..arrived]);
         self.finished = Some(buffer);
         Ok(())
     }
 
     fn finish_write(&mut self) -> Option<(AlignedBuffer, Result<(), DiskError>)> {
-        let buffer = self.finished.take()?;
-        #[cfg(test)]
-        if self.failures > 0 {
-            self.failures -= 1;
-            let error = DiskError::Device { action: "write", offset: 0, reason: "on demand".to_owned() };
-            return Some((buffer, Err(error)));
+        if self.hangs {
+            return None;
         }
-        Some((buffer, Ok(())))
+        let buffer = self.finished.take()?;
+        let fails = self.is_cut || self.failures > 0;
+        self.failures = self.failures.saturating_sub(1);
+        let failure = || DiskError::Device { action: "write", offset: 0, reason: "on demand".to_owned() };
+        Some((buffer, if fails { Err(failure()) } else { Ok(()) }))
     }
 
     fn write_now(&mut self, offset: u64, buffer: &AlignedBuffer) -> Result<(), DiskError> {

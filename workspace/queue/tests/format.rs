@@ -14,7 +14,6 @@ use std::sync::OnceLock;
 use reader::comparison::{Way, compare, compare_without, ids, read, told};
 use reader::damage::{damage, page};
 use reader::difference::differences;
-use reader::disk::VecDisk;
 use reader::history::{Summary, live};
 use reader::mail::{content, diagnostic, id, message, plain, range, rich};
 use reader::random::Random;
@@ -24,6 +23,7 @@ use reader::writing::{
 };
 use serde_json::{Value, json};
 use sternpost_message::{ErrorScope, Outcome};
+use sternpost_queue::memory::MemoryDisk;
 use sternpost_queue::{Alarm, AppendSet, Lane, LogEvent, PAGE_OCTETS, inspect};
 
 const SUPERBLOCK_B: usize = 32_768;
@@ -315,7 +315,7 @@ fn a_log_of_another_version_or_with_segments_beyond_its_device_is_refused_in_wor
         octets
     };
     for (octets, words) in [(with(8, 1), "version 1"), (with(44, 11), "11 segments")] {
-        assert!(inspect(VecDisk::new(octets.clone()), &mut |_| {}).is_err());
+        assert!(inspect(MemoryDisk::new(octets.clone()), &mut |_| {}).is_err());
         let said = read(&octets, Way::InFull).unwrap_err();
         assert!(said.contains(words), "{said}");
     }

@@ -9,13 +9,13 @@ use sha2::{Digest, Sha256};
 use sternpost_message::{
     BodyType, Diagnostic, Envelope, MessageSequence, Notify, Recipient, Ret, UnixMillis,
 };
+use sternpost_queue::memory::MemoryDisk;
 use sternpost_queue::{
-    Damage, Inspection, Log, MessageDetail, MessageFacts, Parameters, PartialFacts, ReadError,
+    Damage, Inspection, Log, MessageDetail, MessageFacts, PAGE_OCTETS, Parameters, PartialFacts, ReadError,
     RecipientRecord, RecoveryReport, inspect,
 };
 
 use super::difference::differences;
-use super::disk::VecDisk;
 
 /// The two ways of finding what lives.
 #[derive(Clone, Copy)]
@@ -61,7 +61,12 @@ pub(crate) fn compare(octets: &[u8]) -> (Value, Value) {
 
 /// The same of a device that does not read the pages at some offsets.
 pub(crate) fn compare_without(octets: &[u8], unreadable: &[u64]) -> (Value, Value) {
-    let disk = || VecDisk::without(octets.to_vec(), unreadable.to_vec());
+    let disk = || {
+        let mut disk = MemoryDisk::new(octets.to_vec());
+        let starts = unreadable.iter().map(|start| usize::try_from(*start).unwrap());
+        disk.bad = starts.map(|start| start..start + PAGE_OCTETS).collect();
+        disk
+    };
     let mut inspection = inspect(disk(), &mut |_| {}).unwrap();
     let report = inspection.report().clone();
     let in_full = compare_with(&mut inspection, &report, octets, unreadable, Way::InFull);
@@ -81,7 +86,7 @@ trait Asked {
     fn content(&mut self, sequence: MessageSequence, into: &mut [u8]) -> Result<usize, ReadError>;
 }
 
-impl Asked for Inspection<VecDisk> {
+impl Asked for Inspection<MemoryDisk> {
     fn whole(&self, report: &RecoveryReport) -> Vec<MessageFacts> {
         self.messages().filter(|facts| !is_isolated(report, facts)).collect()
     }
@@ -103,7 +108,7 @@ impl Asked for Inspection<VecDisk> {
     }
 }
 
-impl Asked for Log<VecDisk> {
+impl Asked for Log<MemoryDisk> {
     fn whole(&self, _: &RecoveryReport) -> Vec<MessageFacts> {
         self.messages_from(MessageSequence(0)).collect()
     }

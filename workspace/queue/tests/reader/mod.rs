@@ -5,7 +5,6 @@
 pub(crate) mod comparison;
 pub(crate) mod damage;
 pub(crate) mod difference;
-pub(crate) mod disk;
 pub(crate) mod history;
 pub(crate) mod mail;
 pub(crate) mod random;

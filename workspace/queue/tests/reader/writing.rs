@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use sternpost_message::{MessageSequence, Outcome, RecipientRange, UnixMillis};
+use sternpost_queue::memory::MemoryDisk;
 use sternpost_queue::{
     Append, AppendSet, Geometry, HEAD_OCTETS, Lane, Log, LogEvent, PAGE_OCTETS, Parameters,
     SEGMENT_OCTETS_MIN,
 };
 
-use super::disk::VecDisk;
 use super::mail::{every_outcome, id, message, own, partial, plain, range, rich};
 
 pub(crate) const SEGMENT_OCTETS: usize = SEGMENT_OCTETS_MIN as usize;
@@ -19,7 +19,7 @@ const SECRET: [u8; 16] = *b"a secret of ours";
 
 /// A log that is open, and the time.
 pub(crate) struct Writing {
-    pub(crate) log: Log<VecDisk>,
+    pub(crate) log: Log<MemoryDisk>,
     pub(crate) now: UnixMillis,
     /// The number of the next message that comes and goes: none is given twice, for it is the message's id.
     next: u32,
@@ -35,14 +35,14 @@ impl Writing {
     pub(crate) fn with_segments(segments: u32) -> Self {
         let geometry = Geometry { segment_octets: SEGMENT_OCTETS_MIN, segments };
         let octets = vec![UNWRITTEN; usize::try_from(geometry.octets()).unwrap()];
-        let disk = Log::create(VecDisk::new(octets), geometry, SECRET).unwrap();
+        let disk = Log::create(MemoryDisk::new(octets), geometry, SECRET).unwrap();
         Self::open(disk.octets)
     }
 
     /// A log that was made before.
     pub(crate) fn open(octets: Vec<u8>) -> Self {
         let now = UnixMillis(1_700_000_000_000);
-        let (log, _) = Log::open(VecDisk::new(octets), Parameters::default(), now).unwrap();
+        let (log, _) = Log::open(MemoryDisk::new(octets), Parameters::default(), now).unwrap();
         let next = 10_000 + u32::try_from(log.status().sequence).unwrap();
         Self { log, now, next }
     }

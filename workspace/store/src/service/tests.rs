@@ -14,68 +14,11 @@ use sternpost_platform::disk::DiskBackend;
 use sternpost_platform::door::Users;
 use sternpost_platform::link::Peer;
 use sternpost_platform::wire::Cells;
-use sternpost_queue::{AlignedBuffer, DiskError, Geometry, HEAD_OCTETS};
+use sternpost_queue::memory::MemoryDisk;
+use sternpost_queue::{Geometry, HEAD_OCTETS};
 use tracing::Level;
 
 const MESSAGE: MessageId = MessageId([1; 16]);
-
-/// What the disk does with writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Writes {
-    Succeed,
-    Fail,
-    Last,
-}
-
-/// A disk in memory.
-struct TestDisk {
-    octets: Vec<u8>,
-    under_way: Option<AlignedBuffer>,
-    writes: Rc<Cell<Writes>>,
-    reads_fail: Rc<Cell<bool>>,
-}
-
-impl Disk for TestDisk {
-    fn octets(&self) -> u64 {
-        self.octets.len() as u64
-    }
-
-    fn block_octets(&self) -> u32 {
-        512
-    }
-
-    fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
-        if self.reads_fail.get() {
-            return Err(DiskError::Device { action: "read", offset, reason: "on demand".to_owned() });
-        }
-        let at = usize::try_from(offset).unwrap();
-        into.copy_from_slice(&self.octets[at..at + into.len()]);
-        Ok(())
-    }
-
-    fn start_write(&mut self, offset: u64, buffer: AlignedBuffer) -> Result<(), DiskError> {
-        if self.writes.get() != Writes::Fail {
-            self.write_now(offset, &buffer)?;
-        }
-        self.under_way = Some(buffer);
-        Ok(())
-    }
-
-    fn finish_write(&mut self) -> Option<(AlignedBuffer, Result<(), DiskError>)> {
-        let failed = || DiskError::Device { action: "write", offset: 0, reason: "on demand".to_owned() };
-        match self.writes.get() {
-            Writes::Succeed => self.under_way.take().map(|buffer| (buffer, Ok(()))),
-            Writes::Fail => self.under_way.take().map(|buffer| (buffer, Err(failed()))),
-            Writes::Last => None,
-        }
-    }
-
-    fn write_now(&mut self, offset: u64, buffer: &AlignedBuffer) -> Result<(), DiskError> {
-        let at = usize::try_from(offset).unwrap();
-        self.octets[at..at + buffer.len()].copy_from_slice(buffer.as_slice());
-        Ok(())
-    }
-}
 
 /// A link that remembers what was sent, as it is said.
 #[derive(Debug, Default)]
@@ -179,9 +122,7 @@ impl tracing::Subscriber for Told {
 
 /// A store with a sender, of whose message one chunk is durable, and an operator.
 struct Store {
-    service: Service<TestDisk, TestLink>,
-    writes: Rc<Cell<Writes>>,
-    reads_fail: Rc<Cell<bool>>,
+    service: Service<MemoryDisk, TestLink>,
     now: UnixMillis,
     sender: (ClientId, Rc<TestLink>),
     operator: (ClientId, Rc<TestLink>),
@@ -191,15 +132,7 @@ impl Store {
     fn new() -> Self {
         let geometry = Geometry { segment_octets: 1 << 20, segments: 8 };
         let octets = vec![0; usize::try_from(geometry.octets() + HEAD_OCTETS).unwrap()];
-        let writes = Rc::new(Cell::new(Writes::Succeed));
-        let reads_fail = Rc::new(Cell::new(false));
-        let disk = TestDisk {
-            octets,
-            under_way: None,
-            writes: Rc::clone(&writes),
-            reads_fail: Rc::clone(&reads_fail),
-        };
-        let disk = Log::create(disk, geometry, [7; 16]).unwrap();
+        let disk = Log::create(MemoryDisk::new(octets), geometry, [7; 16]).unwrap();
         let now = UnixMillis(1_000_000);
         // Nothing is read from memory.
         let parameters = Parameters { recent_content_octets_max: 0, ..Parameters::default() };
@@ -213,11 +146,15 @@ impl Store {
         let mut service = Service::new(log, 1, manner, Door::new(Users::Same(0)));
         let (sender, operator) =
             (connect(&mut service, Role::SmtpServer), connect(&mut service, Role::Operator));
-        let mut store = Self { service, writes, reads_fail, now, sender, operator };
+        let mut store = Self { service, now, sender, operator };
         store.send(1, Append::Content { message: MESSAGE, index: 0, octets: b"octets" });
         store.settle();
         assert!(store.heard_by_sender().contains("Committed"));
         store
+    }
+
+    fn disk(&mut self) -> &mut MemoryDisk {
+        self.service.log_mut().disk_mut()
     }
 
     fn send(&mut self, number: u64, record: Append<'_>) {
@@ -248,7 +185,7 @@ impl Store {
     }
 }
 
-fn connect(service: &mut Service<TestDisk, TestLink>, role: Role) -> (ClientId, Rc<TestLink>) {
+fn connect(service: &mut Service<MemoryDisk, TestLink>, role: Role) -> (ClientId, Rc<TestLink>) {
     let link = Rc::new(TestLink::default());
     let id = service.connected(Rc::clone(&link));
     let hello =
@@ -267,7 +204,7 @@ fn envelope() -> Append<'static> {
 fn a_message_whose_discard_the_log_has_refused_comes_in_as_if_nobody_had_said_anything() {
     let mut store = Store::new();
     store.heard_by_operator();
-    store.writes.set(Writes::Fail);
+    store.disk().failures = u32::MAX;
     // The first two are refused by the disk, the third one by a log that is closed.
     for number in 1..=3 {
         store.discard(number);
@@ -276,7 +213,7 @@ fn a_message_whose_discard_the_log_has_refused_comes_in_as_if_nobody_had_said_an
         assert!(store.heard_by_operator().contains("Refused"), "{number}");
     }
     assert_eq!(store.service.log().status().write_errors, 2);
-    store.writes.set(Writes::Succeed);
+    store.disk().failures = 0;
     store.settle();
     store.send(2, envelope());
     store.settle();
@@ -289,13 +226,13 @@ fn a_message_whose_discard_the_log_has_refused_comes_in_as_if_nobody_had_said_an
 fn an_order_that_came_behind_the_end_of_the_message_is_told_as_such() {
     let told = Told::default();
     let mut store = Store::new();
-    store.writes.set(Writes::Last);
+    store.disk().hangs = true;
     store.send(2, envelope());
     store.service.drive(store.now);
     store.service.drive(store.now.plus_ms(50));
     assert!(store.service.log().is_writing());
     store.discard(1);
-    store.writes.set(Writes::Succeed);
+    store.disk().hangs = false;
     tracing::subscriber::with_default(told.clone(), || store.settle());
     assert!(store.heard_by_operator().contains("Committed"));
     assert!(store.service.log().find(MESSAGE).is_some());
@@ -344,7 +281,7 @@ fn what_the_disk_does_not_read_is_told_in_the_disks_own_words() {
     store.settle();
     let message = store.service.log().find(MESSAGE).unwrap();
     store.heard_by_operator();
-    store.reads_fail.set(true);
+    store.disk().bad.push(0..usize::MAX);
     let asked = [ToStore::Show { message: MESSAGE }, ToStore::ReadPiece { message, chunk: 0, offset: 0 }];
     for question in asked {
         store.service.frame(store.now, store.operator.0, question);
@@ -368,13 +305,13 @@ fn a_log_that_opens_again_is_told_as_a_warning_and_its_failures_are_told_as_erro
     let told = Told::default();
     let mut store = Store::new();
     tracing::subscriber::with_default(told.clone(), || {
-        store.writes.set(Writes::Fail);
+        store.disk().failures = u32::MAX;
         for number in 1..=2 {
             store.discard(number);
             store.service.drive(store.now);
             store.service.drive(store.now);
         }
-        store.writes.set(Writes::Succeed);
+        store.disk().failures = 0;
         store.settle();
     });
     // Two writes have failed, and so the log was closed.
