@@ -238,47 +238,13 @@ fn tell_damage(damage: &Damage) {
 mod tests {
     use super::*;
     use crate::Recommended;
-    use std::fmt::{self, Write};
+    use crate::told::Told;
     use std::os::fd::OwnedFd;
     use std::path::Path;
-    use std::sync::{Arc, Mutex};
     use sternpost_platform::door::Users;
     use sternpost_platform::sandbox::Filter;
-    use tracing::field::{Field, Visit};
-    use tracing::span::{Attributes, Id, Record};
-    use tracing::{Event, Metadata, Subscriber};
 
     const MADE: Geometry = Geometry { segment_octets: 1 << 20, segments: 9 };
-
-    /// What was said, one event a line.
-    #[derive(Clone, Default)]
-    struct Said(Arc<Mutex<String>>);
-
-    struct Line<'a>(&'a mut String);
-
-    impl Visit for Line<'_> {
-        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-            write!(self.0, "{field}={value:?} ").unwrap();
-        }
-    }
-
-    impl Subscriber for Said {
-        fn enabled(&self, _: &Metadata<'_>) -> bool {
-            true
-        }
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-        fn event(&self, event: &Event<'_>) {
-            let mut said = self.0.lock().unwrap();
-            event.record(&mut Line(&mut said));
-            said.push('\n');
-        }
-        fn enter(&self, _: &Id) {}
-        fn exit(&self, _: &Id) {}
-    }
 
     fn options(path: &Path, asked: Geometry) -> Options {
         Options {
@@ -298,12 +264,10 @@ mod tests {
     /// Opens the log with the geometry of the bootstrap; gives the log's own, and the lines of the geometry.
     fn open_as(path: &Path, asked: Geometry) -> Result<(Geometry, Vec<String>), StoreError> {
         let options = options(path, asked);
-        let said = Said::default();
-        let opened = tracing::subscriber::with_default(said.clone(), || open(&options, &Clock::default()));
+        let told = Told::default();
+        let opened = tracing::subscriber::with_default(told.clone(), || open(&options, &Clock::default()));
         let log = opened?.log;
-        let said = said.0.lock().unwrap();
-        let lines = said.lines().filter(|line| line.contains("log.geometry")).map(str::to_owned).collect();
-        Ok((log.status().geometry, lines))
+        Ok((log.status().geometry, told.lines_of("log.geometry")))
     }
 
     #[test]

@@ -11,6 +11,8 @@ mod isolated;
 mod manner;
 pub mod offline;
 mod service;
+#[cfg(test)]
+mod told;
 pub mod translate;
 mod uploads;
 

@@ -173,21 +173,19 @@ impl Uploads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sternpost_platform::disk::{DiskBackend, open_log_disk};
-    use sternpost_queue::Geometry;
+    use sternpost_queue::memory::MemoryDisk;
+    use sternpost_queue::{Geometry, HEAD_OCTETS};
 
-    fn log(file: &tempfile::NamedTempFile) -> Log<sternpost_platform::disk::LogDisk> {
+    fn log() -> Log<MemoryDisk> {
         let geometry = Geometry { segment_octets: 1 << 20, segments: 8 };
-        file.as_file().set_len(geometry.octets() + sternpost_queue::HEAD_OCTETS).unwrap();
-        let disk = open_log_disk(file.path(), DiskBackend::Dsync, 0).unwrap();
-        let disk = Log::create(disk, geometry, [7; 16]).unwrap();
+        let octets = usize::try_from(geometry.octets() + HEAD_OCTETS).unwrap();
+        let disk = Log::create(MemoryDisk::new(vec![0; octets]), geometry, [7; 16]).unwrap();
         Log::open(disk, Parameters::default(), UnixMillis(0)).unwrap().0
     }
 
     #[test]
     fn a_message_of_which_a_part_was_refused_is_refused_for_the_same_reason() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let (log, now) = (log(&file), UnixMillis(1_000));
+        let (log, now) = (log(), UnixMillis(1_000));
         let mut uploads = Uploads::new(&Parameters::default());
         let take = |uploads: &mut Uploads, index| {
             let content = [Append::Content { message: MessageId([1; 16]), index, octets: b"x" }];
@@ -203,8 +201,7 @@ mod tests {
 
     #[test]
     fn what_was_discarded_stays_so_for_its_sender_and_may_be_begun_anew_by_another() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let log = log(&file);
+        let log = log();
         let mut uploads = Uploads::new(&Parameters::default());
         let (sender, another, now) = (ClientId(1), ClientId(2), UnixMillis(1_000));
         let take = |uploads: &mut Uploads, client, id: u8, index| {

@@ -3,10 +3,9 @@
 
 use super::stream::{HINTS_UNSENT_OCTETS_MAX, STREAM_OCTETS_MAX};
 use super::*;
+use crate::told::Told;
 use std::cell::{Cell, RefCell};
-use std::fmt::Debug;
 use std::io;
-use std::sync::{Arc, Mutex};
 use sternpost_link::FrameError;
 use sternpost_link::store::Origin;
 use sternpost_message::{MessageId, sample};
@@ -67,57 +66,6 @@ impl Wire for TestLink {
     }
 
     fn close(&self) {}
-}
-
-/// The names of the events that were told, with their levels.
-#[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<(String, Level)>>>);
-
-impl Told {
-    fn names(&self) -> Vec<String> {
-        self.0.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
-    }
-
-    fn levels_of(&self, event: &str) -> Vec<Level> {
-        let told = self.0.lock().unwrap();
-        told.iter().filter(|(name, _)| name == event).map(|(_, level)| *level).collect()
-    }
-}
-
-/// The name of an event, if it has one.
-#[derive(Default)]
-struct Name(Option<String>);
-
-impl tracing::field::Visit for Name {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
-        if field.name() == "event" {
-            self.0 = Some(format!("{value:?}").trim_matches('"').to_owned());
-        }
-    }
-}
-
-impl tracing::Subscriber for Told {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut name = Name::default();
-        event.record(&mut name);
-        self.0.lock().unwrap().extend(name.0.map(|name| (name, *event.metadata().level())));
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 /// A store with a sender, of whose message one chunk is durable, and an operator.
