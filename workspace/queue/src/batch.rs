@@ -149,6 +149,34 @@ impl Batch {
         self.records == 0 && self.sets.is_empty()
     }
 
+    /// Octets of its headers and records so far.
+    pub(crate) fn octets(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether it brings something of a message, or ends it.
+    pub(crate) fn speaks_of(&self, message: MessageId) -> bool {
+        self.chunks.contains_key(&message)
+            || self.accepted.contains(&message)
+            || self.discarded.contains(&message)
+    }
+
+    /// Puts it elsewhere in its segment: at `offset`, behind batches that add `entries_octets` to the index. False when it has
+    /// less room there than it takes.
+    pub(crate) fn move_to(&mut self, offset: u32, entries_octets: usize) -> bool {
+        let from = self.berth.offset;
+        let segment_end = self.berth.segment_rest + from as usize;
+        let Some(segment_rest) = segment_end.checked_sub(offset as usize) else { return false };
+        self.berth = Berth { offset, segment_rest, entries_octets, ..self.berth };
+        let mut entries = Vec::with_capacity(self.entries.len());
+        for effect in &mut self.effects {
+            effect.move_places(|place| place.at(place.offset() - from + offset));
+            entries = Entry::of(effect).write(entries);
+        }
+        self.entries = entries;
+        self.berth.octets_for(self.entries.len()) >= self.buffer.len()
+    }
+
     pub(crate) const fn records(&self) -> u32 {
         self.records
     }

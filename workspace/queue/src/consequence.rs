@@ -25,7 +25,7 @@ impl<D: Disk> Log<D> {
         if !set.is_consequence {
             return false;
         }
-        let batches = self.flight.as_ref().map(|flight| &flight.batch).into_iter().chain(&self.filling);
+        let batches = self.before_filling().chain(&self.filling);
         let batches: Vec<&Batch> = batches.filter(|batch| !batch.effects.is_empty()).collect();
         !batches.is_empty()
             && self.is_new_consequence(self.filling.as_ref(), set)

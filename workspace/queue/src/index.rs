@@ -34,6 +34,22 @@ pub(crate) enum Effect {
     Discarded { message: MessageId },
 }
 
+impl Effect {
+    /// Puts its records elsewhere.
+    pub(crate) fn move_places(&mut self, moved: impl Fn(Place) -> Place) {
+        match self {
+            Self::Content { place, .. } | Self::Told { place, .. } | Self::Outcome { place, .. } => {
+                *place = moved(*place);
+            }
+            Self::Message(message) => {
+                message.place = moved(message.place);
+                message.told.iter_mut().for_each(|place| *place = moved(*place));
+            }
+            Self::Discarded { .. } => {}
+        }
+    }
+}
+
 /// See [`Effect::Message`].
 #[derive(Clone, Debug)]
 pub(crate) struct MessageEffect {

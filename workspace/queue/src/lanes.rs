@@ -36,13 +36,15 @@ impl Lanes {
         self.lanes[..=lane.position()].iter().all(VecDeque::is_empty)
     }
 
-    pub(crate) fn front(&self, lane: Lane) -> Option<&WaitingSet<'static>> {
-        self.lanes[lane.position()].front()
-    }
-
     pub(crate) fn push_back(&mut self, set: WaitingSet<'static>) {
         self.came(&set);
         self.lanes[set.lane.position()].push_back(set);
+    }
+
+    /// Puts a set that was taken back to its place.
+    pub(crate) fn push_front(&mut self, set: WaitingSet<'static>) {
+        self.came(&set);
+        self.lanes[set.lane.position()].push_front(set);
     }
 
     pub(crate) fn pop_front(&mut self, lane: Lane) -> Option<WaitingSet<'static>> {

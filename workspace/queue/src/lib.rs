@@ -13,6 +13,8 @@ mod consequence;
 mod disk;
 mod entry;
 mod event;
+mod express;
+mod filling;
 mod format;
 pub mod fuzz;
 mod index;

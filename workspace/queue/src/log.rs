@@ -51,6 +51,8 @@ pub struct Log<D: Disk> {
     pub(crate) next_sequence: u64,
     pub(crate) next_message: u64,
     pub(crate) filling: Option<Batch>,
+    /// What goes before that one.
+    pub(crate) express: Option<Batch>,
     pub(crate) flight: Option<Flight>,
     /// The indexes of segments, and the part of one that is being written.
     pub(crate) seals: Seals,
@@ -183,13 +185,14 @@ impl<D: Disk> Log<D> {
             next_sequence: recovered.next_sequence,
             next_message,
             filling: None,
+            express: None,
             flight: None,
             seals: recovered.seals,
             part: None,
             part_was_last: false,
             has_hurried: false,
             residents: None,
-            buffers: (0..2).map(|_| AlignedBuffer::with_capacity(batch_octets_max)).collect(),
+            buffers: (0..3).map(|_| AlignedBuffer::with_capacity(batch_octets_max)).collect(),
             events: VecDeque::new(),
             failures_in_row: 0,
             probe_at: None,
@@ -267,11 +270,11 @@ impl<D: Disk> Log<D> {
             && u128::from(self.partial_octets() + octets) <= partial_max
     }
 
-    /// Octets of content without envelope that count in its share of the log: what is durable, what is in the two batches under
-    /// way, and what waits.
+    /// Octets of content without envelope that count in its share of the log: what is durable, what is in the batches under way,
+    /// and what waits.
     #[must_use]
     pub fn partial_octets(&self) -> u64 {
-        let batches = self.flight.iter().map(|flight| &flight.batch).chain(&self.filling);
+        let batches = self.before_filling().chain(&self.filling);
         let under_way: u64 = batches.map(|batch| batch.partial_octets).sum();
         self.index.partial_octets() + under_way + self.lanes.content_octets()
     }

@@ -48,6 +48,11 @@ impl Place {
         ((self.0 >> from) & ((1 << count) - 1)) as u32
     }
 
+    /// A record as long in the same segment.
+    pub(crate) fn at(self, offset: u32) -> Self {
+        Self::new(self.segment(), offset, self.octets())
+    }
+
     /// What the record takes in its batch.
     pub(crate) fn padded_octets(self) -> u64 {
         u64::from(self.octets()).next_multiple_of(u64::from(ALIGNMENT))

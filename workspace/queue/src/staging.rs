@@ -46,7 +46,12 @@ impl Planned {
 impl<D: Disk> Log<D> {
     /// Puts one set into the batch that is being filled, or refuses it.
     pub(crate) fn stage_set(&mut self, set: &WaitingSet<'_>, now: UnixMillis) {
-        let Some(mut batch) = self.filling.take() else { return };
+        let Some(batch) = self.filling.take() else { return };
+        self.filling = Some(self.put(batch, set, now));
+    }
+
+    /// Puts one set into a batch that has room for it, or refuses it.
+    pub(crate) fn put(&mut self, mut batch: Batch, set: &WaitingSet<'_>, now: UnixMillis) -> Batch {
         match self.check_set(&batch, set) {
             Ok(mut plan) => {
                 self.add_set(&mut batch, set, &mut plan, now);
@@ -57,53 +62,50 @@ impl<D: Disk> Log<D> {
             }
             Err(error) => self.refuse(set.ticket, error),
         }
-        self.filling = Some(batch);
+        batch
+    }
+
+    /// The batches under way that are written before the one that is being filled, in order.
+    pub(crate) fn before_filling(&self) -> impl DoubleEndedIterator<Item = &Batch> {
+        self.flight.as_ref().map(|flight| &flight.batch).into_iter().chain(&self.express)
     }
 
     pub(crate) fn is_accepted(&self, batch: Option<&Batch>, id: MessageId) -> bool {
-        let flight = self.flight.as_ref().map(|flight| &flight.batch);
-        flight.into_iter().chain(batch).any(|staged| staged.accepted.contains(&id)) || self.index.knows(id)
+        self.before_filling().chain(batch).any(|staged| staged.accepted.contains(&id)) || self.index.knows(id)
     }
 
     fn standing(&self, batch: &Batch, id: MessageId) -> Standing {
         if self.is_accepted(Some(batch), id) {
             return Standing::Accepted;
         }
-        let flight = self.flight.as_ref().map(|flight| &flight.batch);
-        let is_staged = |staged: &Batch| staged.chunks.contains_key(&id) || staged.discarded.contains(&id);
-        let is_known = flight.into_iter().chain([batch]).any(is_staged) || self.index.partial(id).is_some();
+        let is_known = self.before_filling().chain([batch]).any(|staged| staged.speaks_of(id))
+            || self.index.partial(id).is_some();
         if is_known { Standing::Partial } else { Standing::New }
     }
 
     /// Chunks of `id` that are durable, or will be no later than `batch`: index and octets.
     fn known_chunks(&self, batch: &Batch, id: MessageId) -> Vec<(u32, u32)> {
-        let flight = self.flight.as_ref().map(|flight| &flight.batch);
-        if batch.discarded.contains(&id) {
-            return batch.chunks.get(&id).cloned().unwrap_or_default();
-        }
-        let mut chunks: Vec<(u32, u32)> = Vec::new();
-        if !flight.is_some_and(|flight| flight.discarded.contains(&id))
-            && let Some(partial) = self.index.partial(id)
-        {
-            let octets = |place| u32::try_from(content_octets(place)).unwrap_or(u32::MAX);
-            chunks.extend(partial.chunks.iter().map(|(index, place)| (*index, octets(*place))));
-        }
-        for staged in flight.into_iter().chain([batch]) {
+        let octets = |place| u32::try_from(content_octets(place)).unwrap_or(u32::MAX);
+        let durable = self.index.partial(id).into_iter().flat_map(|partial| &partial.chunks);
+        let mut chunks: Vec<(u32, u32)> = durable.map(|(index, place)| (*index, octets(*place))).collect();
+        for staged in self.before_filling().chain([batch]) {
+            if staged.discarded.contains(&id) {
+                chunks.clear();
+            }
             chunks.extend(staged.chunks.get(&id).into_iter().flatten());
         }
         chunks
     }
 
     fn knows_chunk(&self, batch: &Batch, id: MessageId, index: u32) -> bool {
-        let staged_in = |batch: &Batch| {
-            batch.chunks.get(&id).is_some_and(|chunks| chunks.iter().any(|(known, _)| *known == index))
-        };
-        if staged_in(batch) || batch.discarded.contains(&id) {
-            return staged_in(batch);
-        }
-        let flight = self.flight.as_ref().map(|flight| &flight.batch);
-        if flight.is_some_and(|flight| staged_in(flight) || flight.discarded.contains(&id)) {
-            return flight.is_some_and(staged_in);
+        for staged in self.before_filling().chain([batch]).rev() {
+            let mut chunks = staged.chunks.get(&id).into_iter().flatten();
+            if chunks.any(|(known, _)| *known == index) {
+                return true;
+            }
+            if staged.discarded.contains(&id) {
+                return false;
+            }
         }
         self.index.partial(id).is_some_and(|partial| partial.chunks.contains_key(&index))
     }

@@ -2,6 +2,7 @@
 //! is found in a damaged one, in `damage`.
 
 mod damage;
+mod express;
 mod faults;
 mod finding;
 mod limits;

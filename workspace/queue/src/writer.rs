@@ -1,14 +1,13 @@
-//! Writing: which sets go into the next batch, when it starts, and what follows from its end. How a set gets in is in
-//! `staging`.
+//! Writing: when a batch starts, and what follows from its end. What goes into it is in `filling`.
 //!
 //! One batch is written while the next one is filled, which takes what comes at once as long as it has room. When the write has
 //! ended, the next one starts first, and only then is told what the ended one has changed: the disk does not wait for that. A
-//! batch that fails takes the half-filled one along, because that one may build upon it.
+//! batch that fails takes those along that were to follow, because they may build upon it.
 
 use sternpost_message::UnixMillis;
 
 use crate::append::{AppendError, Lane};
-use crate::batch::{Batch, Berth, Need, Seal, SealedBatch, StagedSet};
+use crate::batch::{Batch, Need, Seal, SealedBatch, StagedSet};
 use crate::event::{Alarm, LogEvent};
 use crate::format::{Follows, PAGE};
 use crate::pace::Share;
@@ -26,7 +25,7 @@ pub(crate) struct Flight {
     start_use: u64,
     octets: u64,
     disk_offset: u64,
-    gathered: Gathered,
+    pub(crate) gathered: Gathered,
     /// It opens a segment: the last good batch before it.
     opened_behind: Option<Follows>,
 }
@@ -107,8 +106,7 @@ impl<D: Disk> Log<D> {
         self.make_way();
         self.stage(now);
         let sets_are_due = self.sets_are_due(now);
-        let hurries = self.may_hurry() && self.filling.as_ref().is_some_and(|batch| batch.is_urgent);
-        self.has_hurried = hurries;
+        let hurries = self.hurries();
         // Parts of an index and batches take turns: neither waits for more than one of the other.
         if !hurries && self.part_is_next(sets_are_due) && self.start_part() {
             return;
@@ -123,23 +121,31 @@ impl<D: Disk> Log<D> {
 
     /// Whether the next batch may go without survivors and before a part of an index, if something urgent is in it: not twice in
     /// a row, so that these come to their end, and not while moves are so late that mail would be refused soon.
-    fn may_hurry(&self) -> bool {
+    pub(crate) fn may_hurry(&self) -> bool {
         !self.has_hurried && self.moves.is_none_or(Share::can_wait_for_one_batch)
     }
 
-    /// Whether something in the batch that is being filled waits for no other.
+    /// Whether the next batch does.
+    pub(crate) fn hurries(&self) -> bool {
+        self.express.is_some()
+            || (self.may_hurry() && self.filling.as_ref().is_some_and(|batch| batch.is_urgent))
+    }
+
+    /// Whether something in the next batch waits for no other.
     fn sets_are_due(&self, now: UnixMillis) -> bool {
         let delay_ms_max = self.parameters.outcome_delay_ms_max;
         let is_due = |set: &StagedSet| set.lazy_since.is_none_or(|since| since.plus_ms(delay_ms_max) <= now);
-        self.filling
-            .as_ref()
-            .is_some_and(|batch| batch.sets.iter().any(is_due) || batch.room() < self.batch_octets_max / 2)
+        self.express.is_some()
+            || self.filling.as_ref().is_some_and(|batch| {
+                batch.sets.iter().any(is_due) || batch.room() < self.batch_octets_max / 2
+            })
     }
 
-    /// Whether the batch that is being filled can go as it is. Moves need to know what the one before has changed.
+    /// Whether the next batch can go as it is. Moves need to know what the one before has changed.
     fn can_go_on(&self, now: UnixMillis) -> bool {
         let sets_are_due = self.sets_are_due(now);
-        sets_are_due && self.moves.is_none() && self.probe_at.is_none() && !self.part_is_next(sets_are_due)
+        let is_alone = || self.moves.is_none() && !self.part_is_next(sets_are_due);
+        sets_are_due && self.probe_at.is_none() && (self.express.is_some() || is_alone())
     }
 
     /// The start passes what is dead, and survivors move if they should.
@@ -196,116 +202,6 @@ impl<D: Disk> Log<D> {
         self.events.push_back(LogEvent::Alarm(Alarm::WriteFailed { segment, offset, reason }));
     }
 
-    /// Makes sure that a batch with room for `need` is being filled; a batch that holds something is left as it is.
-    /// False when no segment is free.
-    pub(crate) fn plan(&mut self, need: Need) -> bool {
-        match self.filling.take() {
-            Some(batch) if batch.is_empty() => self.buffers.push(batch.into_parts().0),
-            Some(batch) => {
-                let fits = batch.takes(need, 0);
-                self.filling = Some(batch);
-                return fits;
-            }
-            None => {}
-        }
-        let Some(berth) = self.berth(need) else { return false };
-        let buffer =
-            self.buffers.pop().unwrap_or_else(|| AlignedBuffer::with_capacity(self.batch_octets_max));
-        self.filling = Some(Batch::new(buffer, berth, &self.shelf.secret));
-        true
-    }
-
-    /// Where a batch with `need` goes: behind the last one, or into a fresh segment.
-    fn berth(&self, need: Need) -> Option<Berth> {
-        let behind = self.head.map(|Head { segment, use_number, offset }| {
-            let segment_rest = self.shelf.geometry.segment_octets as usize - offset as usize;
-            let (octets_max, entries_octets) = (self.batch_octets_max, self.open_entries_octets());
-            Berth { segment, use_number, offset, opens: false, octets_max, segment_rest, entries_octets }
-        });
-        behind.filter(|berth| berth.takes(need)).or_else(|| {
-            let segment = self.space.next_free()?;
-            Some(Berth { segment, use_number: self.next_use, ..self.empty_berth() })
-        })
-    }
-
-    /// Octets of the entries of the segment that the next batch goes into, with those that are being written.
-    fn open_entries_octets(&self) -> usize {
-        let (opens, under_way) = self
-            .flight
-            .as_ref()
-            .map_or((false, 0), |flight| (flight.batch.berth.opens, flight.gathered.entries.len()));
-        if opens { under_way } else { self.seals.open_octets() + under_way }
-    }
-
-    /// A batch at the front of a segment.
-    pub(crate) fn empty_berth(&self) -> Berth {
-        Berth {
-            segment: 0,
-            use_number: 0,
-            offset: PAGE,
-            opens: true,
-            octets_max: self.batch_octets_max,
-            segment_rest: self.shelf.geometry.segment_octets as usize,
-            entries_octets: 0,
-        }
-    }
-
-    /// Fills the next batch with what waits, lane by lane.
-    fn stage(&mut self, now: UnixMillis) {
-        if self.probe_at.is_some() {
-            return;
-        }
-        for lane in Lane::ALL {
-            let kept = self.kept_octets(lane, self.flight.is_some());
-            while let Some(set) = self.lanes.front(lane) {
-                let (need, accepts) = (set.need, set.accepts);
-                if !self.may_take(accepts, need, kept) || self.conclusion_is_open(set) || !self.plan(need) {
-                    break;
-                }
-                let Some(set) = self.lanes.pop_front(lane) else { break };
-                self.stage_set(&set, now);
-            }
-        }
-    }
-
-    /// Puts a set that comes just now into the next batch, if none waits before it and it leaves room for what is urgent. False
-    /// when it has to wait.
-    pub(crate) fn stage_at_once(&mut self, set: &WaitingSet<'_>, now: UnixMillis) -> bool {
-        let kept = self.kept_octets(set.lane, true);
-        let may = self.lanes.is_next(set.lane)
-            && self.may_take(set.accepts, set.need, kept)
-            && !self.conclusion_is_open(set)
-            && self.plan(set.need);
-        if may {
-            self.stage_set(set, now);
-        }
-        may
-    }
-
-    /// What sets of this lane leave free in a batch: for moves, and for what is urgent, if `more_comes` before it is written. What
-    /// is urgent itself leaves room for moves in a batch that may not go without them.
-    fn kept_octets(&self, lane: Lane, more_comes: bool) -> usize {
-        match self.moves {
-            _ if lane < Lane::Urgent => 0,
-            Some(_) if lane == Lane::Urgent && self.may_hurry() => 0,
-            Some(share) => share.octets_of(self.batch_octets_max),
-            None if lane > Lane::Urgent && more_comes => self.batch_octets_max / 4,
-            None => 0,
-        }
-    }
-
-    /// Whether the next batch may take a set, by what must be kept free in it and by the segments in reserve. Asked before
-    /// a batch is begun: a segment that may not be used must not be opened either.
-    fn may_take(&self, accepts: bool, need: Need, kept: usize) -> bool {
-        match self.filling.as_ref().filter(|batch| !batch.is_empty()) {
-            Some(batch) => {
-                let room_is_kept = batch.sets.is_empty() || batch.takes(need, kept);
-                room_is_kept && self.space.permits(accepts, batch.berth.opens)
-            }
-            None => self.berth(need).is_some_and(|berth| self.space.permits(accepts, berth.opens)),
-        }
-    }
-
     pub(crate) fn refuse(&mut self, ticket: Option<u64>, error: AppendError) {
         if let Some(ticket) = ticket {
             self.events.push_back(LogEvent::Refused { ticket, error });
@@ -321,7 +217,10 @@ impl<D: Disk> Log<D> {
 
     /// The same. An error leaves a flight that nobody will end.
     fn start_write(&mut self, now: UnixMillis) -> Result<(), DiskError> {
-        let Some(mut batch) = self.filling.take() else { return Ok(()) };
+        self.has_hurried = self.hurries();
+        let express = self.express.take();
+        let is_express = express.is_some();
+        let Some(mut batch) = express.or_else(|| self.filling.take()) else { return Ok(()) };
         self.part_was_last = false;
         let berth = batch.berth;
         if berth.opens {
@@ -344,6 +243,10 @@ impl<D: Disk> Log<D> {
         let disk_offset = self.shelf.geometry.offset_of(berth.segment, offset);
         let octets = buffer.len() as u64;
         let opened_behind = berth.opens.then_some(self.last);
+        if is_express {
+            let fits = self.move_filling(end, gathered.entries.len());
+            debug_assert!(fits, "the express takes no more than its strip");
+        }
         self.flight = Some(Flight { batch, name, start_use, octets, disk_offset, gathered, opened_behind });
         self.shelf.disk.start_write(disk_offset, buffer)
     }
@@ -416,8 +319,8 @@ impl<D: Disk> Log<D> {
         self.failures_in_row += 1;
         self.tell_write_failed(berth.segment, flight.disk_offset, error);
         let (_, mut sets) = flight.batch.into_parts();
-        // What was put into the next batch meanwhile may build upon this one.
-        if let Some(batch) = self.filling.take() {
+        // What was put into the next ones meanwhile may build upon this one.
+        for batch in self.express.take().into_iter().chain(self.filling.take()) {
             let (buffer, more) = batch.into_parts();
             self.buffers.push(buffer);
             sets.extend(more);
