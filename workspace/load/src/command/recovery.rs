@@ -149,7 +149,7 @@ impl RecoveryArguments {
             }
             log.drive(now()?);
             if log.is_writing() {
-                wait(log.disk())?;
+                wait(log.disk(), WRITE_LIMIT)?;
                 log.drive(now()?);
             }
             while let Some(event) = log.poll() {
@@ -162,7 +162,7 @@ impl RecoveryArguments {
         }
         // What is still to be written is the index of the last sealed segment.
         while log.is_writing() {
-            wait(log.disk())?;
+            wait(log.disk(), WRITE_LIMIT)?;
             log.drive(now()?);
         }
         Ok(log.status().living_memory_octets)
@@ -214,9 +214,13 @@ fn field(line: &str, name: &str) -> u64 {
     marked.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-pub(super) fn wait(disk: &LogDisk) -> Result<(), Box<dyn Error>> {
+/// How long a write may take.
+pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Waits for the end of a write, so long at most.
+pub(super) fn wait(disk: &LogDisk, limit: Duration) -> Result<(), Box<dyn Error>> {
     let readiness = disk.readiness();
-    let timeout = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
+    let timeout = rustix::time::Timespec::try_from(limit)?;
     poll(&mut [PollFd::new(&readiness, PollFlags::IN)], Some(&timeout))?;
     Ok(())
 }

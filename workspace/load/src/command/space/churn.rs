@@ -10,7 +10,7 @@ use sternpost_platform::disk::LogDisk;
 use sternpost_platform::process::random;
 use sternpost_queue::{Append, AppendSet, Lane, Log, LogEvent};
 
-use super::super::recovery::{envelope, wait};
+use super::super::recovery::{WRITE_LIMIT, envelope, wait};
 use super::super::tool::number;
 use super::{AmplificationRow, CONTENT_OCTETS, GEOMETRY, RECORDS_OCTETS};
 
@@ -36,7 +36,7 @@ impl Running {
     pub(super) fn turn(&mut self) -> Result<Vec<LogEvent>, Box<dyn Error>> {
         self.log.drive(self.now());
         if self.log.is_writing() {
-            wait(self.log.disk())?;
+            wait(self.log.disk(), WRITE_LIMIT)?;
             self.log.drive(self.now());
         }
         Ok(std::iter::from_fn(|| self.log.poll()).collect())

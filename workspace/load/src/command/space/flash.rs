@@ -10,7 +10,7 @@ use sternpost_platform::disk::LogDisk;
 use sternpost_platform::process::random;
 use sternpost_queue::{Append, AppendSet, Lane, Log, LogEvent};
 
-use super::super::recovery::envelope;
+use super::super::recovery::{WRITE_LIMIT, envelope, wait};
 use super::super::tool::number;
 use super::churn::{Churn, Running};
 use super::{CONTENT_OCTETS, RECORDS_OCTETS};
@@ -178,14 +178,31 @@ impl Mixture {
         Ok(is_durable)
     }
 
+    /// One chunk comes, or the write under way is waited for: as in the store, which looks for the end of a write between two
+    /// datagrams.
     fn turn(&mut self) -> Result<(), Box<dyn Error>> {
-        while self.chunks_open < CHUNKS_OPEN_MAX && self.append_chunk() {}
-        if self.flash.is_none() && Instant::now() >= self.next_flash {
+        let until_flash = self.next_flash.saturating_duration_since(Instant::now());
+        if self.flash.is_none() && until_flash.is_zero() {
             let ticket = self.append_flash()?;
             self.flash = Some(Flash { ticket, came: Instant::now(), met_ended: None });
             self.next_flash = Instant::now() + EVERY;
         }
-        for event in self.running.turn()? {
+        let has_come = self.chunks_open < CHUNKS_OPEN_MAX && self.append_chunk();
+        let log = &self.running.log;
+        if !has_come && log.is_writing() {
+            wait(log.disk(), if self.flash.is_none() { until_flash } else { WRITE_LIMIT })?;
+        }
+        if !has_come || log.is_writing() {
+            self.running.log.drive(self.running.now());
+        }
+        self.hear()?;
+        self.see_batches();
+        Ok(())
+    }
+
+    /// Takes what the log says.
+    fn hear(&mut self) -> Result<(), Box<dyn Error>> {
+        while let Some(event) = self.running.log.poll() {
             match event {
                 LogEvent::Committed { ticket: CHUNK } | LogEvent::Refused { ticket: CHUNK, .. } => {
                     self.chunks_open -= 1;
@@ -205,7 +222,12 @@ impl Mixture {
                 _ => {}
             }
         }
-        let (batches, now) = (self.running.log.status().batches, Instant::now());
+        Ok(())
+    }
+
+    /// Takes the time of the end of a batch.
+    fn see_batches(&mut self) {
+        let (batches, now) = (self.running.log.batches_count(), Instant::now());
         let (ended_count, ended) = self.batch_ended;
         if batches != ended_count {
             self.batch_ended = (batches, now);
@@ -214,7 +236,6 @@ impl Mixture {
                 self.met_batches.push(now - ended);
             }
         }
-        Ok(())
     }
 
     fn is_under_way(&self, flash: u64) -> bool {
