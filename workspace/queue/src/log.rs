@@ -36,7 +36,8 @@ pub enum CreateError {
 
 /// One log with one writer.
 ///
-/// Call `append` at will, `drive` after appends, when the disk has finished a write and at `wake_at`; then drain `poll`.
+/// Call `append` at will, `drive` after appends, when the disk has finished a write and at `wake_at`; then drain `poll`, and
+/// begin again if it `goes_on`.
 pub struct Log<D: Disk> {
     pub(crate) shelf: Shelf<D>,
     pub(crate) index: Index,
@@ -60,6 +61,8 @@ pub struct Log<D: Disk> {
     pub(crate) part_was_last: bool,
     /// The batch before was urgent: it went before a part of an index, and without survivors.
     pub(crate) has_hurried: bool,
+    /// Since when the next batch waits until the owner has answered for the last one.
+    pub(crate) goes_on_at: Option<UnixMillis>,
     /// Who has still to be moved out of the oldest segment: its use, and whoever has a record in it.
     pub(crate) residents: Option<(u64, VecDeque<Resident>)>,
     pub(crate) buffers: Vec<AlignedBuffer>,
@@ -191,6 +194,7 @@ impl<D: Disk> Log<D> {
             part: None,
             part_was_last: false,
             has_hurried: false,
+            goes_on_at: None,
             residents: None,
             buffers: (0..3).map(|_| AlignedBuffer::with_capacity(batch_octets_max)).collect(),
             events: VecDeque::new(),
@@ -291,8 +295,8 @@ impl<D: Disk> Log<D> {
         if self.is_writing() {
             return None;
         }
-        if let Some(probe_at) = self.probe_at {
-            return Some(probe_at);
+        if let Some(at) = self.goes_on_at.or(self.probe_at) {
+            return Some(at);
         }
         // What is not in the next batch yet waits for room, not for time.
         let staged = self.filling.iter().flat_map(|batch| &batch.sets);
@@ -301,6 +305,12 @@ impl<D: Disk> Log<D> {
             .min();
         let sweep = (self.index.partials_count() > 0).then_some(self.sweep_at);
         lazy.into_iter().chain(sweep).chain(self.moves_rest_until).min()
+    }
+
+    /// Whether `drive` has returned so that its owner answers first, and is to be called again at once.
+    #[must_use]
+    pub const fn goes_on(&self) -> bool {
+        self.goes_on_at.is_some()
     }
 
     /// Whether a write is under way.

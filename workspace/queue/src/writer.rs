@@ -53,7 +53,11 @@ const SWEEP_INTERVAL_MS: u64 = 1000;
 
 impl<D: Disk> Log<D> {
     /// Takes the end of a write, if it has come, and tells what follows from it; fills and starts the next batch.
+    ///
+    /// Before survivors are read for the next one it returns, so that nobody waits for that who waits for the ended one:
+    /// `goes_on`.
     pub fn drive(&mut self, now: UnixMillis) {
+        self.goes_on_at = None;
         self.shelf.unread.turn(now);
         self.moves_rest_until = self.moves_rest_until.filter(|until| now < *until);
         if self.is_writing() {
@@ -69,6 +73,10 @@ impl<D: Disk> Log<D> {
                 None => {
                     let result = result.and_then(|()| self.read_back(&buffer));
                     self.finish(now, buffer, result);
+                    if self.owes_moves() && !self.events.is_empty() {
+                        self.goes_on_at = Some(now);
+                        return;
+                    }
                 }
             }
         }
@@ -78,6 +86,11 @@ impl<D: Disk> Log<D> {
         } else {
             self.begin(now);
         }
+    }
+
+    /// Whether survivors go into the next batch, which takes its time.
+    fn owes_moves(&self) -> bool {
+        self.flight.is_none() && self.probe_at.is_none() && self.moves.is_some() && !self.hurries()
     }
 
     /// Looks whether the first write of a segment stands where it should. Recovery finds all others by that one; if a device

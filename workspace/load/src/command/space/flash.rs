@@ -193,11 +193,21 @@ impl Mixture {
             wait(log.disk(), if self.flash.is_none() { until_flash } else { WRITE_LIMIT })?;
         }
         if !has_come || log.is_writing() {
-            self.running.log.drive(self.running.now());
+            self.drive()?;
         }
-        self.hear()?;
-        self.see_batches();
         Ok(())
+    }
+
+    /// Lets the log go on.
+    fn drive(&mut self) -> Result<(), Box<dyn Error>> {
+        loop {
+            self.running.log.drive(self.running.now());
+            self.hear()?;
+            self.see_batches();
+            if !self.running.log.goes_on() {
+                return Ok(());
+            }
+        }
     }
 
     /// Takes what the log says.
