@@ -367,6 +367,12 @@ impl Link {
         }
     }
 
+    /// Sends as much of what is queued as the socket takes, without waiting for a turn of the event loop.
+    pub fn send_now(&self) {
+        // What hinders it is found again in the link's own turn, which knows what to make of it.
+        let _ = self.flush_now();
+    }
+
     /// Waits until the socket takes something. Only then is it watched for that: else each datagram that the other end reads
     /// would wake this one.
     async fn writable(&self) -> io::Result<()> {

@@ -50,6 +50,9 @@ pub trait Wire: Debug {
     /// When the kernel does not say.
     fn peer(&self) -> io::Result<Peer>;
 
+    /// Sends as much of what is queued as the other end takes at once. The rest, and everything else, goes by itself soon.
+    fn send_now(&self);
+
     /// Octets that wait to be sent.
     fn unsent_octets(&self) -> usize;
 
@@ -86,6 +89,10 @@ impl Wire for Link {
 
     fn peer(&self) -> io::Result<Peer> {
         Self::peer(self)
+    }
+
+    fn send_now(&self) {
+        Self::send_now(self);
     }
 
     fn unsent_octets(&self) -> usize {

@@ -250,11 +250,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
     /// when the log's time has come.
     pub fn drive(&mut self, now: UnixMillis) {
         self.now = now;
-        self.log.drive(now);
-        while let Some(event) = self.log.poll() {
-            self.event(event);
-        }
-        self.acknowledge(now);
+        self.go_on(now);
         self.show_content();
         self.look_at_partials();
         self.answer_marks();
@@ -272,16 +268,24 @@ impl<D: Disk, L: Wire> Service<D, L> {
     pub fn take_end_of_write(&mut self, now: UnixMillis) -> bool {
         let before = self.log.batches_count();
         if self.log.is_writing() {
+            self.go_on(now);
+        }
+        self.log.batches_count() != before
+    }
+
+    /// Lets the log go on, and answers who waited for it.
+    fn go_on(&mut self, now: UnixMillis) {
+        loop {
             self.log.drive(now);
+            while let Some(event) = self.log.poll() {
+                self.event(event);
+            }
+            self.acknowledge(now);
+            if !self.log.goes_on() {
+                return;
+            }
+            self.clients.values().for_each(|client| client.link.send_now());
         }
-        if self.log.batches_count() == before {
-            return false;
-        }
-        while let Some(event) = self.log.poll() {
-            self.event(event);
-        }
-        self.acknowledge(now);
-        true
     }
 
     /// When [`Self::drive`] must be called at the latest.

@@ -201,3 +201,33 @@ fn wherever_the_segment_ends_each_message_is_where_the_log_says() {
     }
     assert!(overtaken > 300, "{overtaken}");
 }
+
+#[test]
+fn the_end_of_a_batch_is_told_before_survivors_are_read_for_the_next_one() {
+    let mut log = empty();
+    // One in ten stays, so that survivors move in the end.
+    for number in 1..5000 {
+        log.append(NOW, Lane::Normal, message(number, 30_000, 1), 7).unwrap();
+        let moved = log.status().moved_records;
+        log.drive(NOW);
+        let events: Vec<LogEvent> = std::iter::from_fn(|| log.poll()).collect();
+        if log.goes_on() {
+            assert!(committed(&events).contains(&7) && !log.is_writing() && log.wake_at() == Some(NOW));
+            log.drive(NOW);
+            assert!(log.is_writing() && !log.goes_on() && log.status().moved_records == moved);
+            // A part of an index may go first.
+            (0..3).for_each(|_| log.drive(NOW));
+            assert!(log.status().moved_records > moved);
+            return;
+        }
+        for event in events {
+            if let LogEvent::Accepted { sequence, .. } = event
+                && !sequence.0.is_multiple_of(10)
+            {
+                let end = outcome(sequence, 0, 1, Outcome::Discarded { why: String::new() });
+                log.append(NOW, Lane::Outcome, end, 8).unwrap();
+            }
+        }
+    }
+    panic!("survivors never moved: {:?}", log.status());
+}

@@ -61,6 +61,8 @@ impl Wire for TestLink {
         Ok(Peer { uid: 0, pid: 7 })
     }
 
+    fn send_now(&self) {}
+
     fn unsent_octets(&self) -> usize {
         self.unsent_octets.get()
     }
