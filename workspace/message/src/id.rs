@@ -59,8 +59,8 @@ impl FromStr for MessageId {
     }
 }
 
-/// The place of a message in the order of acceptance of one log: given by the store when the envelope is committed,
-/// kept for the life of the message (also when reclaim moves it), never given twice. Starts at 1.
+/// The place of a message in the order in which one log took envelopes: given by the store, kept for the life of the message
+/// (also when reclaim moves it), never given twice. An urgent one may be durable before one with a lower place. Starts at 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageSequence(pub u64);
 

@@ -2,7 +2,7 @@
 //!
 //! The batch that is being filled while another is written may hold a megabyte of content already. What is urgent would
 //! wait for the write of that, too. So it gets a batch of its own, which is written first, and the other one stands behind
-//! it: a strip at the end of the segment's rest is kept for the express while there is one. No two go without a full batch
+//! it: a strip of the segment before that one is kept for the express while there is one. No two go without another batch
 //! between them, and nothing overtakes what it builds upon.
 
 use sternpost_message::UnixMillis;
@@ -78,7 +78,8 @@ impl<D: Disk> Log<D> {
     /// more of the segment's index. False when it has no room there.
     pub(crate) fn move_filling(&mut self, offset: u32, entries_octets: usize) -> bool {
         self.filling.as_mut().filter(|batch| !batch.berth.opens).is_none_or(|batch| {
-            batch.berth.offset == offset || batch.move_to(offset, batch.berth.entries_octets + entries_octets)
+            let is_there = batch.berth.offset == offset && entries_octets == 0;
+            is_there || batch.move_to(offset, batch.berth.entries_octets + entries_octets)
         })
     }
 }
