@@ -275,16 +275,14 @@ impl Index {
                         self.account(old, place);
                     }
                 }
-                None if owner != 0 && !self.dead_ids.contains(id) => {
+                None if owner != 0 => {
                     self.orphans.entry(owner).or_default().push((index, place));
                 }
                 None => {}
             }
             return;
         }
-        if self.dead_ids.contains(id) {
-            return;
-        }
+        // A remembered id does not matter: the writer takes no chunk of one, so what stands behind a death is another life.
         let partial = self.partials.entry(id).or_insert_with(|| Partial {
             first_seen_at: at,
             changed_at: at,

@@ -3,7 +3,7 @@
 //!
 //! `compare` is the judge: messages with envelopes, contents and states, partial and isolated messages, damage, torn tail.
 //! What a test adds is that the log holds what its name says. `STERNPOST_SEED=17 cargo test -p sternpost-queue --test format`
-//! flips that bit alone and lives that history alone in the last two.
+//! flips that bit alone and lives that history alone in the last three.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here, with the place")]
 
 mod reader;
@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use reader::comparison::{Way, compare, compare_without, ids, read, told};
 use reader::damage::{damage, page};
 use reader::difference::differences;
-use reader::history::{Summary, live};
+use reader::history::{Ids, Summary, live};
 use reader::mail::{content, diagnostic, id, message, plain, range, rich};
 use reader::random::Random;
 use reader::writing::{
@@ -493,7 +493,7 @@ fn a_stranger_understands_what_a_long_life_has_left_whole_and_damaged() {
     let mut total = Summary::default();
     for seed in seeds(LIVES) {
         let mut random = Random::new(seed);
-        let (mut octets, summary) = live(&mut random);
+        let (mut octets, summary) = live(&mut random, Ids::Once);
         println!("seed {seed}: {summary:?}");
         total += summary;
         let (in_full, by_index) = compare(&octets);
@@ -507,4 +507,18 @@ fn a_stranger_understands_what_a_long_life_has_left_whole_and_damaged() {
         compare_without(&octets, &lost);
     }
     assert!(total.is_eventful() || seed_asked_for().is_some(), "these lives were too quiet: {total:?}");
+}
+
+#[test]
+fn a_stranger_understands_a_life_in_which_messages_come_back_under_their_ids() {
+    let mut total = Summary::default();
+    for seed in seeds(LIVES) {
+        let (octets, summary) = live(&mut Random::new(seed), Ids::Again);
+        println!("seed {seed}: {summary:?}");
+        total += summary;
+        let (in_full, by_index) = compare(&octets);
+        assert_both_ways_agree(&in_full, &by_index);
+        assert_eq!((whats(&in_full), &in_full["isolated"]), (vec![], &json!([])));
+    }
+    assert!(total.come_back > 10 || seed_asked_for().is_some(), "too few came back: {total:?}");
 }

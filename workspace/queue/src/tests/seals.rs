@@ -123,3 +123,44 @@ fn the_newest_segment_is_found_by_its_batches_when_its_header_is_lost() {
     put(&mut log, Lane::Normal, message(500, 20_000, 1), 1);
     assert_eq!(open(log.into_disk()).1.living_messages, facts.len() as u64 + 1);
 }
+
+/// Seven messages came and ended, `forgotten` the last to come and the first to end; the log remembers four.
+fn with_a_forgotten_id(forgotten: u32) -> Log<MemoryDisk> {
+    let (mut log, _) = open_with(create(), remembers_four());
+    let numbers = || 1..=6;
+    for number in numbers().chain([forgotten]) {
+        put(&mut log, Lane::Normal, message(number, 2_000, 1), 1);
+    }
+    for number in [forgotten].into_iter().chain(numbers()) {
+        let sequence = log.find(id(number)).unwrap();
+        let discarded = Outcome::Discarded { why: String::new() };
+        put(&mut log, Lane::Outcome, outcome(sequence, 0, 1, discarded), 2);
+    }
+    assert!(!log.knows(id(forgotten)));
+    log
+}
+
+fn remembers_four() -> Parameters {
+    Parameters { recent_ids_max: 4, ..Parameters::default() }
+}
+
+#[test]
+fn a_message_whose_id_has_lived_before_is_whole_after_a_restart_that_remembers_its_first_life() {
+    let mut log = with_a_forgotten_id(21);
+    // Its first life gets into an index, in which its death stands at the place of its envelope: behind those of the others.
+    for number in 100.. {
+        put(&mut log, Lane::Normal, message(number, 9_000, 1), 1);
+        if log.status().live_segments == 2 {
+            break;
+        }
+    }
+    let mut set = message(21, 50_000, 1);
+    let envelope = AppendSet { records: vec![set.records.pop().unwrap()] };
+    put(&mut log, Lane::Normal, set, 3);
+    put(&mut log, Lane::Normal, envelope, 4);
+    let second = log.find(id(21)).unwrap();
+    let (mut log, report) = open_with(log.into_disk(), remembers_four());
+    assert_eq!((report.segments_by_index, &report.damaged_messages[..]), (1, &[][..]));
+    assert_eq!(log.find(id(21)), Some(second));
+    assert_eq!(read(&mut log, second), content(21, 50_000));
+}

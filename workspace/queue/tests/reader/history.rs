@@ -16,6 +16,7 @@ const SEGMENTS: u32 = 16;
 const ROUNDS: u64 = 2;
 const CHUNK_OCTETS_MAX: usize = 65_536;
 const UPLOADS_MAX: usize = 3;
+const COME_BACK_LAST: u32 = 12;
 
 /// What a log has lived through, to show that it was worth its while.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,11 +27,12 @@ pub(crate) struct Summary {
     pub(crate) failed_writes: u32,
     pub(crate) power_cuts: u32,
     pub(crate) moved_records: u64,
+    pub(crate) come_back: u32,
 }
 
 impl Summary {
     pub(crate) const fn is_eventful(&self) -> bool {
-        let Self { large, discarded, dead, failed_writes, power_cuts, moved_records } = *self;
+        let Self { large, discarded, dead, failed_writes, power_cuts, moved_records, .. } = *self;
         large > 0 && discarded > 0 && dead > 0 && failed_writes > 0 && power_cuts > 0 && moved_records > 0
     }
 }
@@ -43,19 +45,33 @@ impl AddAssign for Summary {
         self.failed_writes += other.failed_writes;
         self.power_cuts += other.power_cuts;
         self.moved_records += other.moved_records;
+        self.come_back += other.come_back;
     }
 }
 
+/// Whether messages that are forgotten come back under their ids, as an operator may bring them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// Each one is new.
+    Once,
+    /// Some are those of messages that came before.
+    Again,
+}
+
 /// Lives until the log has gone round, and ends in the middle of things.
-pub(crate) fn live(random: &mut Random) -> (Vec<u8>, Summary) {
+pub(crate) fn live(random: &mut Random, ids: Ids) -> (Vec<u8>, Summary) {
     let mut history = History {
         writing: Writing::with_segments(SEGMENTS),
         uploads: Vec::new(),
         next: 1,
+        ids,
         summary: Summary::default(),
     };
     while history.writing.head_use() < ROUNDS * u64::from(SEGMENTS) {
         history = history.step(random);
+    }
+    if ids == Ids::Again {
+        history.end_most_and_bring_some_back(random);
     }
     history.summary.moved_records += history.writing.log.status().moved_records;
     (history.writing.into_octets(), history.summary)
@@ -66,6 +82,7 @@ struct History {
     /// Messages whose content comes chunk by chunk: what is still to come of each.
     uploads: Vec<VecDeque<Append<'static>>>,
     next: u32,
+    ids: Ids,
     summary: Summary,
 }
 
@@ -100,10 +117,24 @@ impl History {
         octets: usize,
         chunk_octets: usize,
     ) -> Vec<Append<'static>> {
-        self.next += 1;
+        let number = self.number(random);
         let recipients = u32::try_from(1 + random.below(20)).unwrap();
-        let envelope = if random.chance(50) { plain(self.next) } else { rich(self.next, recipients) };
-        records(self.next, octets, chunk_octets, envelope)
+        let envelope = if random.chance(50) { plain(number) } else { rich(number, recipients) };
+        records(number, octets, chunk_octets, envelope)
+    }
+
+    /// Of a message that is new, or of one of the last that the log does not know any more.
+    fn number(&mut self, random: &mut Random) -> u32 {
+        if self.ids == Ids::Again && random.chance(80) {
+            let number = self.next.saturating_sub(u32::try_from(random.below(50)).unwrap()).max(2);
+            let is_under_way = self.writing.log.partials().any(|partial| partial.message == id(number));
+            if !is_under_way && number <= self.next && !self.writing.log.knows(id(number)) {
+                self.summary.come_back += 1;
+                return number;
+            }
+        }
+        self.next += 1;
+        self.next
     }
 
     fn accept(&mut self, random: &mut Random) {
@@ -142,6 +173,17 @@ impl History {
         let message = random.one_of(&living);
         let outcomes = (0..=random.below(3)).map(|_| outcome(random)).collect();
         self.put(Lane::Outcome, vec![Append::Outcome { message, outcomes }]);
+    }
+
+    fn end_most_and_bring_some_back(&mut self, random: &mut Random) {
+        let living: Vec<MessageSequence> =
+            self.writing.log.messages_from(MessageSequence(0)).map(|facts| facts.sequence).collect();
+        // The oldest ones keep the segments in which the others have lived.
+        for message in living.into_iter().skip(2) {
+            let outcomes = vec![(range(0, u32::MAX), Outcome::Delivered(own(2, "kept")))];
+            self.put(Lane::Outcome, vec![Append::Outcome { message, outcomes }]);
+        }
+        (0..COME_BACK_LAST).for_each(|_| self.accept(random));
     }
 
     fn discard(&mut self, random: &mut Random) {

@@ -15,6 +15,8 @@ pub(crate) const SEGMENT_OCTETS: usize = SEGMENT_OCTETS_MIN as usize;
 const SEGMENTS: u32 = 10;
 /// What the disk is full of before there is a log.
 pub(crate) const UNWRITTEN: u8 = 0xa5;
+/// So few that an id that comes back is soon taken for a new one.
+const RECENT_IDS_MAX: usize = 8;
 const SECRET: [u8; 16] = *b"a secret of ours";
 
 /// A log that is open, and the time.
@@ -42,7 +44,8 @@ impl Writing {
     /// A log that was made before.
     pub(crate) fn open(octets: Vec<u8>) -> Self {
         let now = UnixMillis(1_700_000_000_000);
-        let (log, _) = Log::open(MemoryDisk::new(octets), Parameters::default(), now).unwrap();
+        let parameters = Parameters { recent_ids_max: RECENT_IDS_MAX, ..Parameters::default() };
+        let (log, _) = Log::open(MemoryDisk::new(octets), parameters, now).unwrap();
         let next = 10_000 + u32::try_from(log.status().sequence).unwrap();
         Self { log, now, next }
     }
