@@ -114,7 +114,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Octets of the entries of the segment that the next batch goes into, with those that are being written.
-    fn open_entries_octets(&self) -> usize {
+    pub(crate) fn open_entries_octets(&self) -> usize {
         let (opens, under_way) = self
             .flight
             .as_ref()

@@ -16,10 +16,14 @@ use crate::living::Living;
 use crate::pace::{Sealed, Share};
 use crate::place::Place;
 use crate::runs::{Last, Runs};
+use crate::seal::index_room;
 use crate::{Disk, Log, stand_in};
 
 /// How much of a segment is read at once for those who move out of it.
 const READ_AHEAD_OCTETS: u32 = 512 << 10;
+
+/// Of the index of a segment that is nearly full, so much is still to come.
+const INDEX_GROWTH_DIVISOR: u64 = 16;
 
 /// Segments that only moves may open. Outcomes stop before them, mail one segment earlier still.
 const RESERVE_SEGMENTS: usize = 2;
@@ -166,9 +170,8 @@ impl<D: Disk> Log<D> {
             filled_octets: u64::from(self.space.filled_octets[*segment as usize]),
             living_octets: self.index.living_octets_in(*segment),
         });
-        let head_rest = self.head.map_or(0, |head| segment_octets - u64::from(head.offset));
         // What a batch moves wins room when that batch is durable.
-        let room = (self.space.open_to_mail() * segment_octets + head_rest)
+        let room = (self.space.open_to_mail() * segment_octets + self.head_rest())
             .saturating_sub(self.batch_octets_max as u64);
         let living = self.index.living_octets();
         let range = self.space.ring.len() as u64 * segment_octets;
@@ -180,6 +183,14 @@ impl<D: Disk> Log<D> {
         let dead_in = |sealed: Sealed| sealed.filled_octets.saturating_sub(sealed.living_octets);
         let is_worth_it = || sealed.map(dead_in).sum::<u64>() >= segment_octets.max(range / 6);
         ((is_thin || share.is_urgent() || self.space.is_short()) && is_worth_it()).then_some(share)
+    }
+
+    /// Octets of the head that mail and moves may still take: the room of its index is kept from both, and grows with what comes.
+    fn head_rest(&self) -> u64 {
+        let Some(head) = self.head else { return 0 };
+        let kept = index_room(self.open_entries_octets()) as u64;
+        let rest = u64::from(self.shelf.geometry.segment_octets - head.offset);
+        rest.saturating_sub(kept + kept / INDEX_GROWTH_DIVISOR)
     }
 
     /// Puts survivors of the oldest segment into the batch. Whether there were any.

@@ -2,18 +2,23 @@
 
 use super::*;
 
-/// A segment holds eight batches.
-const GEOMETRY: Geometry = Geometry { segment_octets: 1 << 20, segments: 32 };
 const BATCH_OCTETS: usize = 128 << 10;
-/// Messages that wait for the log at any time.
-const WAITING: usize = 60;
+/// A segment holds eight batches.
+const COARSE: Geometry = Geometry { segment_octets: 1 << 20, segments: 32 };
+/// A segment holds 64 batches, and there are few: a log of 1 GiB by default, but for its size.
+const FINE: Geometry = Geometry { segment_octets: 8 << 20, segments: 16 };
 const CONTENT_OCTETS: usize = 4_000;
-/// Messages of which the log would be full.
-const FULL: usize = (32 << 20) / (CONTENT_OCTETS + 400);
+/// So many messages fill a batch.
+const BATCH_MESSAGES: usize = BATCH_OCTETS / (CONTENT_OCTETS + 400);
+/// Messages that wait for the log at any time: hardly two batches' worth, so that many are not full, or far more.
+const WAITING: [usize; 2] = [2 * BATCH_MESSAGES, 20 * BATCH_MESSAGES];
 
 /// A log into which mail comes without a pause.
 struct Flood {
     log: Log<MemoryDisk>,
+    waiting_max: usize,
+    /// Messages of which the log would be full.
+    full: usize,
     appended: u32,
     waiting: usize,
     stayed: Vec<MessageSequence>,
@@ -23,12 +28,14 @@ struct Flood {
 
 impl Flood {
     /// A log of which the first messages stay, and take this share of it.
-    fn over(stayed_percent: usize) -> Self {
-        let disk = MemoryDisk::new(vec![0xa5; usize::try_from(GEOMETRY.octets()).unwrap()]);
+    fn over(geometry: Geometry, waiting_max: usize, stayed_percent: usize) -> Self {
+        let octets = usize::try_from(geometry.octets()).unwrap();
         let parameters = Parameters { batch_octets_max: BATCH_OCTETS, ..Parameters::default() };
-        let log = open_with(Log::create(disk, GEOMETRY, [7; 16]).unwrap(), parameters).0;
-        let mut flood = Self { log, appended: 0, waiting: 0, stayed: Vec::new(), urgent_every: 0 };
-        let refused = flood.pass(FULL * stayed_percent / 100, |stayed, sequence| {
+        let disk = Log::create(MemoryDisk::new(vec![0xa5; octets]), geometry, [7; 16]).unwrap();
+        let (log, full) = (open_with(disk, parameters).0, octets / (CONTENT_OCTETS + 400));
+        let stayed = Vec::new();
+        let mut flood = Self { log, waiting_max, full, appended: 0, waiting: 0, stayed, urgent_every: 0 };
+        let refused = flood.pass(full * stayed_percent / 100, |stayed, sequence| {
             stayed.push(sequence);
             None
         });
@@ -44,7 +51,7 @@ impl Flood {
     ) -> usize {
         let (mut came, mut refused) = (0, 0);
         while came < messages && refused == 0 {
-            while self.waiting < WAITING && refused == 0 {
+            while self.waiting < self.waiting_max && refused == 0 {
                 self.appended += 1;
                 let set = message(self.appended, CONTENT_OCTETS, 1);
                 let is_urgent = self.urgent_every != 0 && self.appended.is_multiple_of(self.urgent_every);
@@ -71,21 +78,42 @@ impl Flood {
     }
 }
 
+impl std::fmt::Display for Flood {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { log, waiting_max, appended, stayed, .. } = self;
+        let (stayed, status) = (stayed.len(), log.status());
+        write!(f, "{stayed} stay, {waiting_max} wait, {appended} came: {status:?}")
+    }
+}
+
+/// Each number of messages that wait with each share of the log that stays.
+fn floods(geometry: Geometry) -> impl Iterator<Item = Flood> {
+    let rows = WAITING.into_iter().flat_map(|waiting| [10, 25, 40, 50].map(|percent| (waiting, percent)));
+    rows.map(move |(waiting_max, stayed_percent)| Flood::over(geometry, waiting_max, stayed_percent))
+}
+
 #[test]
 fn mail_is_not_refused_behind_old_mail_that_stands_closely() {
-    for stayed_percent in [10, 25, 40, 50] {
-        let mut flood = Flood::over(stayed_percent);
-        let refused = flood.pass(3 * FULL, |_, sequence| Some(sequence));
-        assert_eq!(refused, 0, "{stayed_percent} % live: {:?}", flood.log.status());
+    for mut flood in floods(COARSE) {
+        let refused = flood.pass(3 * flood.full, |_, sequence| Some(sequence));
+        assert_eq!(refused, 0, "{flood}");
+    }
+}
+
+#[test]
+fn mail_is_not_refused_in_a_log_of_few_segments_that_hold_many_batches() {
+    for stayed_percent in [10, 40] {
+        let mut flood = Flood::over(FINE, WAITING[1], stayed_percent);
+        let refused = flood.pass(flood.full * 3 / 2, |_, sequence| Some(sequence));
+        assert_eq!(refused, 0, "{flood}");
     }
 }
 
 #[test]
 fn mail_is_not_refused_among_old_mail_that_is_strewn() {
-    for stayed_percent in [10, 25, 40, 50] {
-        let mut flood = Flood::over(stayed_percent);
+    for mut flood in floods(COARSE) {
         let mut came = 0_usize;
-        let refused = flood.pass(4 * FULL, |stayed, sequence| {
+        let refused = flood.pass(4 * flood.full, |stayed, sequence| {
             came += 1;
             // One in twenty stays, and takes the place of any of those that stayed before.
             let place = came.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
@@ -96,26 +124,24 @@ fn mail_is_not_refused_among_old_mail_that_is_strewn() {
                 sequence
             })
         });
-        assert_eq!(refused, 0, "{stayed_percent} % live: {:?}", flood.log.status());
+        assert_eq!(refused, 0, "{flood}");
     }
 }
 
 #[test]
 fn mail_is_not_refused_while_something_urgent_is_in_every_batch() {
-    for (stayed_percent, urgent_every) in
-        [10, 25, 40, 50].into_iter().flat_map(|it| [(it, 2), (it, 8), (it, 40)])
-    {
-        let mut flood = Flood::over(stayed_percent);
-        flood.urgent_every = urgent_every;
-        let refused = flood.pass(3 * FULL, |_, sequence| Some(sequence));
-        let status = flood.log.status();
-        assert_eq!(refused, 0, "{stayed_percent} % live, one in {urgent_every} is urgent: {status:?}");
+    for urgent_every in [2, 8, 40] {
+        for mut flood in floods(COARSE) {
+            flood.urgent_every = urgent_every;
+            let refused = flood.pass(3 * flood.full, |_, sequence| Some(sequence));
+            assert_eq!(refused, 0, "one in {urgent_every} is urgent: {flood}");
+        }
     }
 }
 
 #[test]
 fn an_urgent_message_travels_without_survivors_and_they_go_on_behind_it() {
-    let mut flood = Flood::over(40);
+    let mut flood = Flood::over(COARSE, WAITING[0], 40);
     while flood.log.status().moved_records == 0 {
         assert_eq!(flood.pass(100, |_, sequence| Some(sequence)), 0);
     }
