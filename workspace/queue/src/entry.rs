@@ -115,6 +115,22 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// The entry of a message that stands for a damaged record.
+    pub(crate) fn of_arrival(arrival: &Arrival, routes: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        Self::Message {
+            message: arrival.message.0,
+            sequence: arrival.sequence.0,
+            accepted_at_ms: arrival.accepted_at.0,
+            precedence: arrival.precedence,
+            content_octets: arrival.content_octets,
+            chunks: arrival.chunks,
+            spot: Spot::of(arrival.place),
+            moved: arrival.moved,
+            routes: routes.collect(),
+            runs: entry_runs(&arrival.runs),
+        }
+    }
+
     /// Adds its octets to those before it.
     pub(crate) fn write(&self, octets: Vec<u8>) -> Vec<u8> {
         postcard::to_extend(self, octets).expect("an entry has nothing that postcard does not take")

@@ -12,6 +12,7 @@ use sternpost_message::{
 };
 
 use crate::LogEvent;
+use crate::claim::Claim;
 use crate::event::{MessageFacts, PartialFacts, RouteFacts};
 use crate::living::{Content, Living, LivingMessages, content_octets};
 use crate::place::Place;
@@ -107,7 +108,11 @@ pub(crate) struct Index {
     segment_octets: Vec<u64>,
     living_octets: u64,
     /// Recovery only: moved chunks whose message was not seen yet.
-    orphans: FxHashMap<u64, Vec<(u32, Place)>>,
+    orphans: FxHashMap<u64, Vec<(MessageId, u32, Place)>>,
+    /// Recovery only: what damaged envelopes claim, by message sequence.
+    claims: FxHashMap<u64, Claim>,
+    /// Claims that became messages since they were asked for.
+    believed: Vec<(Claim, u32)>,
 }
 
 impl Index {
@@ -121,6 +126,8 @@ impl Index {
             segment_octets: vec![0; segments as usize],
             living_octets: 0,
             orphans: FxHashMap::default(),
+            claims: FxHashMap::default(),
+            believed: Vec::new(),
         }
     }
 
@@ -276,7 +283,8 @@ impl Index {
                     }
                 }
                 None if owner != 0 => {
-                    self.orphans.entry(owner).or_default().push((index, place));
+                    self.orphans.entry(owner).or_default().push((id, index, place));
+                    self.believe(owner);
                 }
                 None => {}
             }
@@ -317,6 +325,7 @@ impl Index {
             moved,
             told,
         } = arrival;
+        self.give_way(message, sequence);
         if let Some(living) = self.living.get_mut(sequence.0) {
             let old = std::mem::replace(&mut living.place, place);
             living.runs = runs;
@@ -368,7 +377,7 @@ impl Index {
                 }
             }
         }
-        for (index, place) in self.orphans.remove(&sequence.0).unwrap_or_default() {
+        for (_, index, place) in self.orphans.remove(&sequence.0).unwrap_or_default() {
             if let Some(chunk) = places.get_mut(index as usize) {
                 let old = std::mem::replace(chunk, place);
                 self.account(old, place);
@@ -434,9 +443,54 @@ impl Index {
 
     /// A message came and went, or went: what is there of it is dead.
     pub(crate) fn take_gone(&mut self, sequence: MessageSequence, message: MessageId) {
+        self.give_way(message, sequence);
         self.bury(sequence);
         self.drop_partial(message);
         self.dead_ids.insert(message);
+    }
+
+    /// An envelope is damaged, whose head claims something. It becomes a message when the log agrees, now or later.
+    pub(crate) fn claim(&mut self, claim: Claim) {
+        let sequence = claim.sequence;
+        if self.get(sequence).is_none() && self.find(claim.message).is_none() {
+            self.claims.insert(sequence.0, claim);
+            self.believe(sequence.0);
+        }
+    }
+
+    /// Makes a message of a claim if chunks of its id are there without one.
+    fn believe(&mut self, sequence: u64) {
+        let is_new =
+            |claim: &&Claim| self.get(claim.sequence).is_none() && self.find(claim.message).is_none();
+        let Some(claim) = self.claims.get(&sequence).filter(is_new) else { return };
+        let partial = self.partials.get(&claim.message).into_iter().flat_map(|partial| partial.chunks.keys());
+        let orphans = self.orphans.get(&sequence).into_iter().flatten();
+        let orphans = orphans.filter(|(id, ..)| *id == claim.message).map(|(_, index, _)| index);
+        let Some(last) = partial.chain(orphans).max() else { return };
+        let (claim, found) = (claim.clone(), last.saturating_add(1));
+        self.take_message(claim.arrival(found), Claim::routes(), &mut None);
+        self.believed.push((claim, found));
+    }
+
+    /// The claims that became messages since the last time, with the number of the chunk behind those that were there.
+    pub(crate) fn take_believed(&mut self) -> Vec<(Claim, u32)> {
+        std::mem::take(&mut self.believed)
+    }
+
+    /// A sound record tells of a message: what stands for a damaged one under its id or its number gives way to it.
+    fn give_way(&mut self, message: MessageId, sequence: MessageSequence) {
+        if self.claims.is_empty() {
+            return;
+        }
+        for number in [self.find(message), Some(sequence)].into_iter().flatten() {
+            let Some(chunks) = self.get(number).map(|living| living.chunks().to_vec()) else { continue };
+            let Some(claim) = self.claims.remove(&number.0) else { continue };
+            self.bury(number);
+            self.dead_ids.remove(claim.message);
+            for (index, place) in (0..).zip(chunks).filter(|(_, place)| !place.is_missing()) {
+                self.take_content(claim.message, index, 0, place, claim.at);
+            }
+        }
     }
 
     pub(crate) fn drop_partial(&mut self, id: MessageId) {
@@ -459,6 +513,7 @@ impl Index {
     /// Ends recovery: marks the messages of which a part was not found, and gives their numbers.
     pub(crate) fn settle(&mut self) -> Vec<MessageSequence> {
         self.orphans = FxHashMap::default();
+        self.claims = FxHashMap::default();
         let mut damaged = Vec::new();
         for (sequence, living) in self.living.iter_mut() {
             let found: u64 = living.chunks().iter().map(|place| content_octets(*place)).sum();

@@ -9,6 +9,7 @@
 mod append;
 mod batch;
 mod buffer;
+mod claim;
 mod consequence;
 mod disk;
 mod entry;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use rustc_hash::FxHashSet;
 use sternpost_message::{MessageId, MessageSequence, UnixMillis};
 
 use crate::append::{AppendError, AppendSet, Lane, Parameters};
@@ -76,6 +77,8 @@ pub struct Log<D: Disk> {
     pub(crate) moves_rest_until: Option<UnixMillis>,
     pub(crate) full: bool,
     pub(crate) sweep_at: UnixMillis,
+    /// Partial messages that are not swept, for an envelope that was found damaged may have been that of one of them.
+    pub(crate) kept_partials: FxHashSet<MessageId>,
     pub(crate) counts: Counts,
 }
 
@@ -204,6 +207,7 @@ impl<D: Disk> Log<D> {
             moves_rest_until: None,
             full: false,
             sweep_at: now,
+            kept_partials: recovered.kept_partials.into_iter().collect(),
             counts: Counts::default(),
         };
         Ok((log, recovered.report))

@@ -32,6 +32,13 @@ impl RecentIds {
             }
         }
     }
+
+    /// It lives after all.
+    pub(crate) fn remove(&mut self, id: MessageId) {
+        if self.ids.remove(&id) {
+            self.order.retain(|other| *other != id);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use zerocopy::FromBytes;
 
 use crate::append::Parameters;
 use crate::batch::to_u32;
+use crate::claim::Claim;
 use crate::entry::Entry;
 use crate::format::{
     ContentHead, Follows, Footer, Geometry, HEAD_OCTETS, HEADER, Kind, PAGE, PAGE_OCTETS,
@@ -158,6 +159,10 @@ pub(crate) struct Recovered {
     pub(crate) report: RecoveryReport,
     /// Messages that an index knows, and where their envelopes stood.
     lost_envelopes: Vec<(MessageSequence, Place)>,
+    /// The ids that the heads of damaged envelopes name.
+    claimed: Vec<MessageId>,
+    /// Partial messages one of which may belong to a damaged envelope that does not say whose it was.
+    pub(crate) kept_partials: Vec<MessageId>,
 }
 
 /// What the log on `disk` says of itself. Reads the superblocks, and writes nothing.
@@ -246,6 +251,8 @@ pub(crate) fn recover<D: Disk>(
         seals: Seals::default(),
         report: RecoveryReport::default(),
         lost_envelopes: Vec::new(),
+        claimed: Vec::new(),
+        kept_partials: Vec::new(),
     };
     if let Some(offset) = lost_superblock {
         recovered.damage(offset, PAGE_OCTETS as u64, DamagedPart::Superblock);
@@ -443,12 +450,18 @@ impl Recovered {
                 None => {
                     let disk_offset = self.superblock.geometry.offset_of(header.segment, offset);
                     self.damage(disk_offset, taken as u64, DamagedPart::Record);
+                    let kind = Kind::from_number(record.kind.get());
                     if let Some(entry) = spare.iter().find(|entry| entry.is_of_message_at(place)) {
                         self.lost_envelopes
                             .extend(entry.sequence().map(|number| (MessageSequence(number), place)));
                         entry.clone().apply(&mut self.index, header.segment, &mut UnixMillis(0));
+                    } else if matches!(kind, Some(Kind::Envelope | Kind::Moved)) {
+                        self.take_claim(body, place, at);
                     }
                 }
+            }
+            for (claim, found) in self.index.take_believed() {
+                entries = Entry::of_arrival(&claim.arrival(found), Claim::routes()).write(entries);
             }
             rest = &rest[taken..];
             offset += to_u32(taken);
@@ -456,6 +469,13 @@ impl Recovered {
         gathered.entries = entries;
         gathered.end = header.offset + header.octets();
         gathered.next_message = header.next_message;
+    }
+
+    /// An envelope is damaged, and nothing else tells of its message: its head may.
+    fn take_claim(&mut self, body: &[u8], place: Place, at: UnixMillis) {
+        let claim = Claim::read(body, place, at, self.superblock.geometry);
+        self.claimed.push(claim.as_ref().map_or(MessageId([0; 16]), |claim| claim.message));
+        claim.into_iter().for_each(|claim| self.index.claim(claim));
     }
 
     fn decode(&mut self, kind: Kind, body: &[u8], place: Place) -> Option<Effect> {
@@ -520,6 +540,9 @@ impl Recovered {
         let after_last = self.last.sequence.saturating_add(1);
         self.next_sequence = announced.map_or(after_last, |header| header.first_sequence);
         self.tell_damaged();
+        if self.claimed.iter().any(|id| !self.index.knows(*id)) {
+            self.kept_partials = self.index.partials().map(|partial| partial.message).collect();
+        }
         self.report.living_messages = self.index.living_count();
     }
 

@@ -1,6 +1,7 @@
 //! The log as its owner sees it. What it does when the disk fails, or its owner insists, is in `faults` and `limits`; what
 //! is found in a damaged one, in `damage`.
 
+mod claims;
 mod damage;
 mod express;
 mod faults;

@@ -360,8 +360,8 @@ impl<D: Disk> Log<D> {
         self.sweep_at = now.plus_ms(SWEEP_INTERVAL_MS);
         let timeout_ms = self.parameters.partial_timeout_ms;
         let over = |changed_at: UnixMillis| now.since_ms(changed_at) >= timeout_ms;
-        let late: Vec<_> =
-            self.index.partial_changes().filter(|(_, at)| over(*at)).map(|(id, _)| id).collect();
+        let is_late = |(id, at): &(_, _)| over(*at) && !self.kept_partials.contains(id);
+        let late: Vec<_> = self.index.partial_changes().filter(is_late).map(|(id, _)| id).collect();
         for message in late {
             let records = vec![crate::Append::DiscardPartial { message }];
             let set = crate::AppendSet { records };

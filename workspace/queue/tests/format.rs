@@ -458,6 +458,61 @@ fn a_damaged_batch_costs_itself_wherever_it_stands() {
 }
 
 #[test]
+fn a_damaged_envelope_that_no_index_knows_isolates_its_message_if_its_head_is_right() {
+    let mut writing = Writing::new();
+    every_shape(&mut writing);
+    let octets = without_indexes(writing.into_octets());
+    // Of no chunk, one and three; the last one is concluded in part.
+    for (number, isolated) in [(1, 0), (2, 1), (4, 1), (103, 1)] {
+        let name = if number < 100 { format!("r{number}@plain") } else { format!("köln{number}-0@") };
+        let address = find(&octets, name.as_bytes());
+        let (in_full, _) = compare(&damaged(&octets, address.start..address.start + 1));
+        let found = ids(&in_full["isolated"]);
+        assert_eq!((found.len(), ids(&in_full["partials"]).len()), (isolated, 2), "{number}");
+        assert_eq!(whats(&in_full), ["record"]);
+    }
+    // Its id.
+    let address = find(&octets, b"r4@plain");
+    let head = octets[..address.start].windows(16).rposition(|octets| octets == id(4).0).unwrap();
+    let (in_full, _) = compare(&damaged(&octets, head..head + 1));
+    assert_eq!((ids(&in_full["isolated"]).len(), ids(&in_full["partials"]).len()), (0, 3));
+}
+
+#[test]
+fn a_damaged_moved_record_that_no_index_knows_isolates_its_message() {
+    let octets = without_indexes(used());
+    for number in [2, 4] {
+        let address = find_moved(&octets, format!("r{number}@plain").as_bytes());
+        let (in_full, _) = compare(&damaged(&octets, address));
+        assert_eq!(
+            (ids(&in_full["isolated"]), whats(&in_full)),
+            (vec![id(number).to_string()], vec!["record".to_owned()])
+        );
+    }
+}
+
+/// No segment has a footer.
+fn without_indexes(octets: Vec<u8>) -> Vec<u8> {
+    segments_by_age(&octets).into_iter().fold(octets, |octets, segment| {
+        let footer = segment_at(segment + 1) - PAGE_OCTETS;
+        damaged(&octets, footer..footer + 8)
+    })
+}
+
+/// Where the newest of several copies stands: the one in the youngest segment that has one.
+fn find_moved(octets: &[u8], wanted: &[u8]) -> Range<usize> {
+    let segments = segments_by_age(octets).into_iter().rev();
+    let mut places = segments.filter_map(|segment| {
+        let start = segment_at(segment);
+        let batches = batches_of(octets, segment);
+        let end = batches.last()? + PAGE_OCTETS;
+        let at = octets[start..end].windows(wanted.len()).rposition(|window| window == wanted)?;
+        Some(start + at..start + at + 1)
+    });
+    places.next().unwrap()
+}
+
+#[test]
 fn batches_that_are_damaged_side_by_side_are_gone_together() {
     let octets = used();
     let batches = batches_of(&octets, living_segments(&octets)[1]);

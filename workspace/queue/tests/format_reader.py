@@ -35,6 +35,9 @@ HEADER_OCTETS = 128
 CRC_OFFSET = 124
 RECORD_HEADER_OCTETS = 16
 CHUNK_HEAD_OCTETS = 32
+MESSAGE_HEAD_OCTETS = 80
+RECIPIENT_OCTETS_MIN = 7
+CLAIMED_CHUNKS_MAX = 4096
 SUPERBLOCK_OFFSETS = (0, 32_768)
 HEAD_OCTETS = 65_536
 VERSION = 2
@@ -357,10 +360,30 @@ class Place:
     owner: int
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What the head of a damaged envelope or moved record says, and what its header and its batch do."""
+
+    id: str
+    sequence: int
+    content_octets: int
+    chunks: int
+    recipients: int
+    spot: Spot
+    written_at_ms: int
+
+    def message(self, found: int) -> Message:
+        """The message that stands for it, if chunks below `found` are there. One more is told of than there is."""
+        chunks = min(max(self.chunks, found), CLAIMED_CHUNKS_MAX) + 1
+        recipients = [Recipient() for _ in range(self.recipients)]
+        return Message(self.id, self.sequence, self.content_octets, chunks, self.spot, recipients)
+
+
 class Contents:
     """The living messages and the chunks that were found: records, or entries of an index, applied in log order."""
 
     def __init__(self) -> None:
+        self.claims: dict[int, Claim] = {}
         self.messages: dict[int, Message] = {}
         self.chunks: dict[str, dict[int, Place]] = {}
         self.first_seen_ms: dict[str, int] = {}
@@ -373,8 +396,39 @@ class Contents:
         self.chunks.setdefault(id, {})[index] = place
         if place.owner == 0:
             self.first_seen_ms.setdefault(id, written_at_ms)
+        else:
+            self._believe(place.owner)
+
+    def claim(self, claim: Claim) -> None:
+        if claim.sequence not in self.messages and not self._lives(claim.id):
+            self.claims[claim.sequence] = claim
+            self._believe(claim.sequence)
+
+    def _believe(self, sequence: int) -> None:
+        """Makes a message of a claim if chunks of its id are there without one."""
+        claim = self.claims.get(sequence)
+        if claim is None or sequence in self.messages or self._lives(claim.id):
+            return
+        places = self.chunks.get(claim.id, {})
+        found = [index for index, place in places.items() if place.owner in (0, sequence)]
+        if found:
+            self.messages[sequence] = claim.message(max(found) + 1)
+
+    def _lives(self, id: str) -> bool:
+        return any(message.id == id for message in self.messages.values())
+
+    def _give_way(self, id: str, sequence: int) -> None:
+        """What stands for a damaged message gives way to a sound record of its id or of its number."""
+        for number in [number for number in self.claims if number in self.messages]:
+            if number == sequence or self.messages[number].id == id:
+                claim = self.claims.pop(number)
+                del self.messages[number]
+                self.first_seen_ms.setdefault(claim.id, claim.written_at_ms)
+                for place in self.chunks[claim.id].values():
+                    place.owner = 0
 
     def message(self, message: Message) -> None:
+        self._give_way(message.id, message.sequence)
         self.name_next(message.sequence + 1)
         self.messages[message.sequence] = message
         self._bury(message)
@@ -393,6 +447,7 @@ class Contents:
         self.first_seen_ms.pop(id, None)
 
     def gone(self, id: str, sequence: int) -> None:
+        self._give_way(id, sequence)
         self.name_next(sequence + 1)
         self.messages.pop(sequence, None)
         self.discarded(id)
@@ -1092,6 +1147,15 @@ class Log:
             if spot in spare:
                 self.lost_envelopes.add(spot)
                 spare[spot](self.contents)
+            elif record.kind in (ENVELOPE, MOVED) and len(record.body) >= MESSAGE_HEAD_OCTETS:
+                self._claim(record.body, spot, batch.written_at_ms)
+
+    def _claim(self, body: bytes, spot: Spot, written_at_ms: int) -> None:
+        decoder = Decoder(body)
+        id = decoder.message_id()
+        sequence, octets, chunks = decoder.unpack("<QQI")
+        octets, recipients = min(octets, self.superblock.octets), len(body) // RECIPIENT_OCTETS_MIN
+        self.contents.claim(Claim(id, sequence, octets, chunks, recipients, spot, written_at_ms))
 
     def _apply_body(self, kind: int, body: bytes, spot: Spot, written_at_ms: int) -> None:
         if kind == CHUNK:

@@ -128,7 +128,7 @@ fn records_that_are_damaged_side_by_side_are_named_one_by_one() {
 }
 
 #[test]
-fn a_message_whose_envelope_is_damaged_in_the_newest_segment_is_gone_and_its_content_a_partial_message() {
+fn a_message_whose_envelope_is_damaged_in_the_newest_segment_is_isolated_with_its_content() {
     let mut log = with_three();
     put(&mut log, Lane::Normal, message(4, ALONE, 2), 1);
     let envelope = log.index.get(MessageSequence(3)).unwrap().place;
@@ -143,9 +143,10 @@ fn a_message_whose_envelope_is_damaged_in_the_newest_segment_is_gone_and_its_con
         .map(|record| (record.kind, record.message))
         .collect();
     assert_eq!(named, [(RecordKind::Envelope, Some(id(3)))]);
-    assert_eq!((found.isolated, inspection.find(id(3))), (Vec::new(), None));
-    let partials: Vec<_> = inspection.partials().map(|partial| (partial.message, partial.octets)).collect();
-    assert_eq!(partials, [(id(3), ALONE as u64)]);
+    let isolated = IsolatedFacts { sequence: MessageSequence(3), id: id(3), why: Isolation::Envelope };
+    assert_eq!((found.isolated, inspection.partials().count()), (vec![isolated], 0));
+    let chunks: Vec<u8> = read(&mut inspection, 3).into_iter().filter_map(Result::ok).flatten().collect();
+    assert_eq!(chunks, content(3, ALONE));
 }
 
 #[test]
