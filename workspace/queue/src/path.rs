@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::format::{BatchHeader, Follows, Footer, PAGE, PAGE_OCTETS, Salt, SegmentHeader, Superblock};
+use crate::format::{
+    BatchHeader, Follows, Footer, Geometry, PAGE, PAGE_OCTETS, Salt, SegmentHeader, Superblock,
+};
 use crate::log::BATCH_OCTETS_MAX;
 use crate::recovery::{DamagedPart, OpenError, Recovered};
 use crate::scan::{Found, Scan};
@@ -314,10 +316,12 @@ impl Recovered {
         self.damage(offset, PAGE_OCTETS as u64, DamagedPart::SegmentHeader);
     }
 
-    /// Lists the living uses between two. One of which every write failed is not told from one that is lost.
+    /// Lists the living uses between two. One of which every write failed is not told from one that is lost. No more of them have
+    /// lived than there are segments, whatever a header claims.
     fn tell_lost_uses(&mut self, below: u64, above: u64) {
-        let octets = u64::from(self.superblock.geometry.segment_octets);
-        for _ in (below + 1).max(self.start_use)..above {
+        let Geometry { segment_octets, segments } = self.superblock.geometry;
+        let octets = u64::from(segment_octets);
+        for _ in (below + 1).max(self.start_use).max(above.saturating_sub(segments.into()))..above {
             self.damage(0, octets, DamagedPart::Segment);
         }
     }

@@ -1074,7 +1074,7 @@ class Log:
         self.tell("segment header", self.offset_of(index), PAGE_OCTETS, f"use {number} has lost it")
 
     def _tell_lost_uses(self, below: int, above: int) -> None:
-        for number in range(max(below + 1, self.start), above):
+        for number in range(max(below + 1, self.start, above - self.superblock.segments), above):
             self.tell("whole segment", 0, self.superblock.segment_octets, f"use {number} is not found")
 
     # The places where a batch is expected.

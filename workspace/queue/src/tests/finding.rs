@@ -1,7 +1,7 @@
 //! Batches and segments that recovery has to look for, because something that led to them is lost.
 
 use super::*;
-use crate::format::PAGE;
+use crate::format::{Follows, PAGE, SegmentHeader};
 
 /// Where the next batch will be written.
 fn head_at(log: &Log<MemoryDisk>) -> usize {
@@ -287,4 +287,25 @@ fn newest_segments_that_are_lost_are_missed_and_the_log_goes_on_behind_them() {
     let (log, report) = open(log.into_disk());
     assert_eq!(report.damage, []);
     assert_eq!(ids(&log), [&left[..], &[id(7_777)]].concat());
+}
+
+#[test]
+fn no_more_segments_are_said_to_be_lost_than_the_log_has() {
+    let (mut log, _) = open(create());
+    put(&mut log, Lane::Normal, message(1, 100, 1), 1);
+    let mut disk = log.into_disk();
+    let header = SegmentHeader {
+        segment: 3,
+        use_number: 10_000_000,
+        first_sequence: 50,
+        follows: Follows { use_number: 9_999_999, sequence: 49, crc: 0 },
+        start_use: 1,
+        next_message: 1,
+        opened_at_ms: 0,
+    };
+    let at = usize::try_from(GEOMETRY.offset_of(3, 0)).unwrap();
+    disk.octets[at..at + 128].copy_from_slice(&header.encode(&[7; 16]));
+    let report = inspect(disk, &mut |_| {}).unwrap().report().clone();
+    assert_eq!(report.damage.len(), GEOMETRY.segments as usize);
+    assert!(report.damage.iter().all(|damage| damage.what == DamagedPart::Segment));
 }
