@@ -59,6 +59,9 @@ impl<'a> WaitingSet<'a> {
         let has = |wanted: fn(&Append<'a>) -> bool| set.records.iter().any(wanted);
         let has_envelope = has(|record| matches!(record, Append::Envelope { .. }));
         let has_outcome = has(|record| matches!(record, Append::Outcome { .. }));
+        if ends_what_it_brings(&set.records) {
+            return Err(AppendError::Invalid("it ends a partial message and brings its envelope"));
+        }
         let mut waiting = Self {
             ticket,
             lane,
@@ -138,6 +141,17 @@ impl<'a> WaitingSet<'a> {
             }
         }
     }
+}
+
+/// Whether a partial message ends in the set that brings its envelope: the order of the records would decide what is left of it.
+fn ends_what_it_brings(records: &[Append<'_>]) -> bool {
+    let ended = |record: &Append<'_>| match record {
+        Append::DiscardPartial { message } => Some(*message),
+        _ => None,
+    };
+    records.iter().filter_map(ended).any(|ended| {
+        records.iter().any(|record| matches!(record, Append::Envelope { message, .. } if *message == ended))
+    })
 }
 
 /// Losing one of these costs a duplicate or an attempt, never a message.

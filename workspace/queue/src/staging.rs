@@ -164,6 +164,9 @@ impl<D: Disk> Log<D> {
             let mut chunks = self.known_chunks(batch, new.message);
             chunks.extend(own);
             chunks.sort_unstable();
+            if chunks.windows(2).any(|pair| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1) {
+                return Err(AppendError::Invalid("two chunks of one index have different lengths"));
+            }
             chunks.dedup_by_key(|(index, _)| *index);
             sum(chunks.into_iter())
         };

@@ -105,6 +105,47 @@ fn a_report_waits_no_longer_for_an_outcome_than_that_one_may_wait() {
     assert_eq!(ids(&log), [id(1)]);
 }
 
+#[test]
+fn a_set_that_ends_a_partial_message_and_brings_its_envelope_is_refused() {
+    for at in [0, 1] {
+        let (mut log, _) = open(create());
+        let mut set = message(1, 100, 1);
+        set.records.insert(at, Append::DiscardPartial { message: id(1) });
+        assert!(matches!(log.append(NOW, Lane::Normal, set, 1), Err(AppendError::Invalid(_))));
+        // Another message's may.
+        let mut set = message(1, 100, 1);
+        set.records.insert(at, Append::DiscardPartial { message: id(2) });
+        put(&mut log, Lane::Normal, set, 2);
+        assert_eq!(ids(&log), [id(1)]);
+        assert_eq!(open(log.into_disk()).1.damaged_messages, []);
+    }
+}
+
+#[test]
+fn two_chunks_of_one_index_with_different_lengths_make_no_message() {
+    let chunk = |octets: usize| Append::Content { message: id(1), index: 0, octets: vec![7; octets].into() };
+    for (first, second) in [(100, 50), (50, 100)] {
+        // The first one in the same set, and in one before.
+        for sets in [0, 1] {
+            let (mut log, _) = open(create());
+            let mut records = vec![chunk(first)];
+            if sets == 1 {
+                put(&mut log, Lane::Normal, AppendSet { records: std::mem::take(&mut records) }, 1);
+            }
+            records.push(chunk(second));
+            records.push(Append::Envelope {
+                message: id(1),
+                envelope: envelope(1, NOW),
+                content_octets: 50,
+                content_sha256: [0; 32],
+            });
+            let events = put(&mut log, Lane::Normal, AppendSet { records }, 2);
+            assert!(events.len() == 1 && is_invalid(&events[0], 2), "{events:?}");
+            assert_eq!(ids(&log), []);
+        }
+    }
+}
+
 fn only_content(number: u32) -> AppendSet<'static> {
     let octets = content(number, 20_000).into();
     AppendSet { records: vec![Append::Content { message: id(number), index: 0, octets }] }
