@@ -252,12 +252,12 @@ impl Device {
                 self.durable[start..start + SECTOR_OCTETS].copy_from_slice(&octets);
             }
         }
-        match self.random.below(3) {
-            0 => {
+        match self.random.below(4) {
+            0 | 1 => {
                 self.counts.zeroed += 1;
                 self.durable[place.clone()].fill(0);
             }
-            1 => {
+            2 => {
                 self.counts.rotted += 1;
                 for sector in sectors {
                     let (octet, bit) = (self.random.place(SECTOR_OCTETS), self.random.below(8));
