@@ -2,14 +2,16 @@
 //!
 //! Knows nothing of lanes, space or moves; it is told where it will stand, and says when a record does not fit.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use sternpost_message::{Envelope, MessageId, MessageSequence, Outcome, RecipientRange, UnixMillis};
 use zerocopy::IntoBytes;
 
 use crate::AlignedBuffer;
 use crate::buffer::BufferFull;
+use crate::by_message::{ByMessage, MessageIds};
 use crate::entry::{
     CONTENT_ENTRY_OCTETS_MAX, DISCARDED_ENTRY_OCTETS_MAX, Entry, WRITTEN_ENTRY_OCTETS_MAX,
     message_entry_octets_max, outcome_entry_octets_max,
@@ -106,15 +108,15 @@ pub(crate) struct Batch {
     /// Octets of the sets in it that bring content without an envelope.
     pub(crate) partial_octets: u64,
     /// Chunks of messages whose envelope is not in the batch: index and octets.
-    pub(crate) chunks: FxHashMap<MessageId, Vec<(u32, u32)>>,
+    pub(crate) chunks: ByMessage<Vec<(u32, u32)>>,
     /// Messages whose envelope is in it.
-    pub(crate) accepted: FxHashSet<MessageId>,
+    pub(crate) accepted: MessageIds,
     /// Messages with an outcome in it: these are not moved in the same batch.
     pub(crate) touched: FxHashSet<u64>,
     /// Partial messages that end in it: not moved either.
-    pub(crate) discarded: FxHashSet<MessageId>,
+    pub(crate) discarded: MessageIds,
     /// Whose records were moved into it: a resident may be listed twice.
-    pub(crate) residents: FxHashSet<Resident>,
+    pub(crate) residents: HashSet<Resident>,
     pub(crate) moved: u32,
 }
 
@@ -136,11 +138,11 @@ impl Batch {
             sets: Vec::new(),
             is_urgent: false,
             partial_octets: 0,
-            chunks: FxHashMap::default(),
-            accepted: FxHashSet::default(),
+            chunks: ByMessage::default(),
+            accepted: MessageIds::default(),
             touched: FxHashSet::default(),
-            discarded: FxHashSet::default(),
-            residents: FxHashSet::default(),
+            discarded: MessageIds::default(),
+            residents: HashSet::default(),
             moved: 0,
         }
     }

@@ -102,7 +102,8 @@ pub(crate) enum Resident {
 pub(crate) struct Index {
     living: LivingMessages,
     dead_ids: RecentIds,
-    partials: FxHashMap<MessageId, Partial>,
+    /// In the order of their ids: sweeping goes through them, and must not depend on a hash.
+    partials: BTreeMap<MessageId, Partial>,
     partial_octets: u64,
     routes: Routes,
     segment_octets: Vec<u64>,
@@ -120,7 +121,7 @@ impl Index {
         Self {
             living: LivingMessages::default(),
             dead_ids: RecentIds::new(recent_ids_max),
-            partials: FxHashMap::default(),
+            partials: BTreeMap::new(),
             partial_octets: 0,
             routes: Routes::default(),
             segment_octets: vec![0; segments as usize],

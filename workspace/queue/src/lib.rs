@@ -9,6 +9,7 @@
 mod append;
 mod batch;
 mod buffer;
+mod by_message;
 mod claim;
 mod consequence;
 mod disk;

@@ -4,6 +4,7 @@
 //! table of ids. The others keep a box beside. Knows nothing of segments or records.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 use sternpost_message::{MessageId, MessageSequence, Precedence, UnixMillis};
@@ -142,10 +143,8 @@ struct Named {
 }
 
 impl Named {
-    fn new(id: MessageId, sequence: u64) -> Self {
-        let [a, b, c, d, e, f, g, h] = sequence.to_le_bytes();
-        let sequence = [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])];
-        Self { hash: hash_part(id), sequence }
+    fn new(hash: u32, sequence: u64) -> Self {
+        Self { hash, sequence: halves(sequence) }
     }
 
     fn sequence(self) -> u64 {
@@ -158,9 +157,10 @@ impl Named {
     }
 }
 
-/// Ids are random, but a client may choose them: all octets count.
-fn hash_part(id: MessageId) -> u32 {
-    crc32c::crc32c(&id.0)
+/// The lower 32 bits and the upper ones.
+const fn halves(number: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
 /// Neighbours, ascending. A living message's `number` is counted from the page's first sequence.
@@ -173,6 +173,8 @@ pub(crate) struct LivingMessages {
     /// filled, for neighbours with few messages become one.
     pages: BTreeMap<u64, Page>,
     by_id: HashTable<Named>,
+    /// Ids are random, but a client may choose them: nobody knows which of them meet in the table.
+    key: RandomState,
 }
 
 impl LivingMessages {
@@ -190,8 +192,14 @@ impl LivingMessages {
         page.get_mut(found(page, sequence - first)?)
     }
 
+    /// The part of an id's hash that its place keeps.
+    fn hash_part(&self, id: MessageId) -> u32 {
+        let [hash, _] = halves(self.key.hash_one(id));
+        hash
+    }
+
     pub(crate) fn find(&self, id: MessageId) -> Option<u64> {
-        let hash = hash_part(id);
+        let hash = self.hash_part(id);
         let is_it = |named: &Named| {
             named.hash == hash && self.get(named.sequence()).is_some_and(|living| living.id == id)
         };
@@ -200,7 +208,7 @@ impl LivingMessages {
 
     /// Adds a message; its number and its id are new.
     pub(crate) fn insert(&mut self, sequence: u64, mut living: Living) {
-        let named = Named::new(living.id, sequence);
+        let named = Named::new(self.hash_part(living.id), sequence);
         let (first, page) = self.page_for(sequence);
         living.number = number_in(first, sequence).expect("a page was chosen that reaches so far");
         let at = page.partition_point(|other| other.number < living.number);
@@ -256,7 +264,7 @@ impl LivingMessages {
             let before = self.pages.range(..first).next_back().map(|(before, _)| *before);
             before.into_iter().for_each(|before| self.join_behind(before));
         }
-        let hash = hash_part(living.id);
+        let hash = self.hash_part(living.id);
         let named = self.by_id.find_entry(Named::hash(hash), |named| named.sequence() == sequence);
         if let Ok(named) = named {
             named.remove();
@@ -362,6 +370,17 @@ mod tests {
             assert_eq!(all.find(id), lives.then_some(number));
             assert_eq!(all.get(number).map(|living| living.id), lives.then_some(id));
         }
+    }
+
+    #[test]
+    fn which_ids_meet_is_another_question_in_each_table() {
+        let tables = [LivingMessages::default(), LivingMessages::default()];
+        let hash_parts = |table: &LivingMessages| {
+            let hash_part = |number: u128| table.hash_part(MessageId(number.to_be_bytes()));
+            (0..1_000).map(hash_part).collect::<std::collections::BTreeSet<u32>>()
+        };
+        let [one, other] = tables.each_ref().map(hash_parts);
+        assert!(one != other && one.len() > 990 && other.len() > 990);
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashSet;
 use sternpost_message::{MessageId, MessageSequence, UnixMillis};
 
 use crate::append::{AppendError, AppendSet, Lane, Parameters};
 use crate::batch::{Batch, Need};
+use crate::by_message::MessageIds;
 use crate::entry::CONTENT_ENTRY_OCTETS_MAX;
 use crate::event::{Alarm, LogEvent, LogStatus, MessageDetail, MessageFacts, PartialFacts, ReadError};
 use crate::format::{
@@ -78,7 +78,7 @@ pub struct Log<D: Disk> {
     pub(crate) full: bool,
     pub(crate) sweep_at: UnixMillis,
     /// Partial messages that are not swept, for an envelope that was found damaged may have been that of one of them.
-    pub(crate) kept_partials: FxHashSet<MessageId>,
+    pub(crate) kept_partials: MessageIds,
     pub(crate) counts: Counts,
 }
 

@@ -2,19 +2,20 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashSet;
 use sternpost_message::MessageId;
+
+use crate::by_message::MessageIds;
 
 /// The last ids put in, up to a bound.
 pub(crate) struct RecentIds {
-    ids: FxHashSet<MessageId>,
+    ids: MessageIds,
     order: VecDeque<MessageId>,
     max: usize,
 }
 
 impl RecentIds {
     pub(crate) fn new(max: usize) -> Self {
-        Self { ids: FxHashSet::default(), order: VecDeque::new(), max }
+        Self { ids: MessageIds::default(), order: VecDeque::new(), max }
     }
 
     pub(crate) fn contains(&self, id: MessageId) -> bool {
