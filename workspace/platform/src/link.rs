@@ -178,8 +178,26 @@ pub struct Link {
 #[derive(Debug, Default)]
 struct Out {
     outbox: Outbox,
-    /// Descriptors that wait, with the number of the datagram that carries them.
-    attached: VecDeque<(u64, OwnedFd)>,
+    attached: VecDeque<Attached>,
+    /// Octets that they hold.
+    attached_octets: usize,
+}
+
+/// A descriptor that waits, with the number of the datagram that carries it.
+#[derive(Debug)]
+struct Attached {
+    carrier: u64,
+    descriptor: OwnedFd,
+    /// Octets that it holds for this one datagram.
+    octets: usize,
+}
+
+impl Out {
+    fn clear(&mut self) {
+        self.outbox.clear();
+        self.attached.clear();
+        self.attached_octets = 0;
+    }
 }
 
 impl Link {
@@ -225,13 +243,24 @@ impl Link {
     /// # Errors
     /// `TooLarge`: nothing was queued.
     pub fn push_with<F: Serialize>(&self, frame: &F, attached: OwnedFd) -> Result<(), FrameError> {
+        self.push_holding(frame, attached, 0)
+    }
+
+    /// The same; the descriptor holds so many octets until it is sent.
+    pub(crate) fn push_holding<F: Serialize>(
+        &self,
+        frame: &F,
+        descriptor: OwnedFd,
+        octets: usize,
+    ) -> Result<(), FrameError> {
         if self.takes() {
             let mut out = self.out.borrow_mut();
             out.outbox.seal();
             out.outbox.push(frame)?;
             out.outbox.seal();
-            let number = out.outbox.sealed_count();
-            out.attached.push_back((number, attached));
+            let carrier = out.outbox.sealed_count();
+            out.attached.push_back(Attached { carrier, descriptor, octets });
+            out.attached_octets += octets;
             self.wake.notify_one();
         }
         Ok(())
@@ -249,10 +278,11 @@ impl Link {
         peer(self.socket.get_ref().as_fd())
     }
 
-    /// Octets that wait to be sent.
+    /// Octets that wait to be sent, with those in sealed memory.
     #[must_use]
     pub fn unsent_octets(&self) -> usize {
-        self.out.borrow().outbox.octets()
+        let out = self.out.borrow();
+        out.outbox.octets() + out.attached_octets
     }
 
     /// Receives the next datagram into `buffer`, which holds [`DATAGRAM_OCTETS_MAX`] octets. Everything that the other
@@ -321,7 +351,7 @@ impl Link {
     pub fn close(&self) {
         self.closed.set(true);
         let _ = rustix::net::shutdown(self.socket.get_ref(), rustix::net::Shutdown::Both);
-        self.out.borrow_mut().outbox.clear();
+        self.out.borrow_mut().clear();
         self.wake.notify_one();
     }
 
@@ -349,7 +379,7 @@ impl Link {
                     if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
                 {
                     strong.deaf.set(true);
-                    strong.out.borrow_mut().outbox.clear();
+                    strong.out.borrow_mut().clear();
                     return;
                 }
                 Err(_) => return strong.close(),
@@ -383,15 +413,17 @@ impl Link {
 
     fn flush_now(&self) -> io::Result<()> {
         let mut out = self.out.borrow_mut();
-        let Out { outbox, attached } = &mut *out;
+        let Out { outbox, attached, attached_octets } = &mut *out;
         loop {
             let number = outbox.front_number();
             let Some(datagram) = outbox.front() else { return Ok(()) };
-            let descriptor =
-                attached.front().filter(|(carrier, _)| *carrier == number).map(|(_, fd)| fd.as_fd());
+            let descriptor = attached
+                .front()
+                .filter(|waits| waits.carrier == number)
+                .map(|waits| waits.descriptor.as_fd());
             send(self.socket.get_ref().as_fd(), datagram, descriptor)?;
-            if descriptor.is_some() {
-                attached.pop_front();
+            if let Some(sent) = attached.pop_front_if(|waits| waits.carrier == number) {
+                *attached_octets -= sent.octets;
             }
             outbox.pop();
         }
@@ -489,6 +521,28 @@ mod tests {
                 here.close();
                 let end = there.receive(&mut buffer).await.unwrap_err();
                 assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+            })
+            .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_waits_in_sealed_memory_counts_until_it_is_sent() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("s");
+                let listener = Listener::new(listen(&path).unwrap()).unwrap();
+                let here = Link::new(connect(&path).unwrap()).unwrap();
+                let _there = listener.accept().await.unwrap();
+                for closes in [false, true] {
+                    crate::wire::Wire::push_sealed(&*here, &1_u32, &[7; 100_000]).unwrap();
+                    assert!((100_000..100_100).contains(&here.unsent_octets()), "{}", here.unsent_octets());
+                    if closes {
+                        here.close();
+                    }
+                    here.flushed().await;
+                    assert_eq!(here.unsent_octets(), 0, "{closes}");
+                }
             })
             .await;
     }

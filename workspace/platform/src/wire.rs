@@ -53,7 +53,7 @@ pub trait Wire: Debug {
     /// Sends as much of what is queued as the other end takes at once. The rest, and everything else, goes by itself soon.
     fn send_now(&self);
 
-    /// Octets that wait to be sent.
+    /// Octets that wait to be sent, with those in sealed memory.
     fn unsent_octets(&self) -> usize;
 
     /// Ends the link: the other end sees it, and nothing more is sent.
@@ -80,7 +80,7 @@ impl Wire for Link {
     }
 
     fn push_sealed<F: Serialize>(&self, frame: &F, value: &[u8]) -> Result<(), WireError> {
-        Ok(self.push_with(frame, memory::seal(value)?)?)
+        Ok(self.push_holding(frame, memory::seal(value)?, value.len())?)
     }
 
     fn push_cells<F: Serialize>(&self, frame: &F, cells: &WindowWriter) -> Result<(), WireError> {

@@ -11,6 +11,11 @@ use sternpost_platform::wire::{Cells, Wire};
 /// Cells that one fetch may fill before the client has released the first of them.
 const CELLS_PER_FETCH: u16 = 4;
 
+/// Unsent octets beyond which a channel gets no more details of messages until it has read some. What it fetches is its own
+/// choice, and the details of one message may have as many octets as its envelope: a datagram of questions would be worth
+/// hundreds of MiB.
+const DETAILS_UNSENT_OCTETS_MAX: usize = 1 << 20;
+
 /// The number of a client, never given twice by one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(pub(crate) u64);
@@ -36,6 +41,16 @@ pub(crate) fn of_ticket(ticket: u64) -> (ClientId, Lane, u64) {
     (ClientId(ticket >> 40), lane, ticket & ((1 << 38) - 1))
 }
 
+/// A message that a client wants to read and has no answer to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) request: u32,
+    pub(crate) message: MessageSequence,
+    /// The first octet wanted, and how many at most.
+    pub(crate) offset: u64,
+    pub(crate) octets_max: u64,
+}
+
 /// A message that a client reads.
 #[derive(Debug)]
 pub(crate) struct Fetch {
@@ -54,6 +69,8 @@ pub(crate) struct Window<C> {
     pub(crate) memory: C,
     /// Last in, first out: a cell that was just read is still in the processor's cache.
     free: Vec<u16>,
+    /// What is not answered, because the client has not read the answers before.
+    asked: VecDeque<Asked>,
     pub(crate) fetches: VecDeque<Fetch>,
     /// Cells of fetches that are complete or cancelled, on their way back.
     orphans: u16,
@@ -68,10 +85,20 @@ impl<C: Cells> Window<C> {
         Ok(Self {
             memory: C::new(cells_count, CELL_OCTETS)?,
             free: (0..cells_count).rev().collect(),
+            asked: VecDeque::new(),
             fetches: VecDeque::new(),
             orphans: 0,
             cells_count,
         })
+    }
+
+    /// Takes a question. False when as many are open as there are cells: twice as many as the channel takes Mlists at a time.
+    pub(crate) fn ask(&mut self, asked: Asked) -> bool {
+        let has_room = self.asked.len() + self.fetches.len() < usize::from(self.cells_count);
+        if has_room {
+            self.asked.push_back(asked);
+        }
+        has_room
     }
 
     pub(crate) fn fetch(&mut self, request: u32, message: MessageSequence, at: u64, end: u64) {
@@ -81,6 +108,8 @@ impl<C: Cells> Window<C> {
     pub(crate) fn cancel(&mut self, request: u32) {
         if let Some(at) = self.fetches.iter().position(|fetch| fetch.request == request) {
             self.end_fetch(at);
+        } else {
+            self.asked.retain(|asked| asked.request != request);
         }
     }
 
@@ -144,6 +173,8 @@ pub(crate) struct Client<L: Wire> {
     pub(crate) committed: [(u64, u64); Lane::COUNT],
     /// Its link has ended.
     pub(crate) is_gone: bool,
+    /// Its link was closed for what it did: nothing that it has sent behind that is taken.
+    pub(crate) is_refused: bool,
 }
 
 impl<L: Wire> Client<L> {
@@ -155,12 +186,26 @@ impl<L: Wire> Client<L> {
             open_sets: 0,
             committed: [(0, 0); Lane::COUNT],
             is_gone: false,
+            is_refused: false,
         }
     }
 
     /// Whether it has said that it is this role.
     pub(crate) fn is(&self, role: Role) -> bool {
         self.hello.as_ref().is_some_and(|hello| hello.role == role)
+    }
+
+    /// Whether it has asked for messages and has no answer yet.
+    pub(crate) fn is_owed_answers(&self) -> bool {
+        self.window.as_ref().is_some_and(|window| !window.asked.is_empty())
+    }
+
+    /// What it has asked for and is to be answered now. Nothing while it does not read the answers that it has.
+    pub(crate) fn next_asked(&mut self) -> Option<Asked> {
+        if self.link.unsent_octets() > DETAILS_UNSENT_OCTETS_MAX {
+            return None;
+        }
+        self.window.as_mut()?.asked.pop_front()
     }
 
     pub(crate) fn pid(&self) -> u32 {

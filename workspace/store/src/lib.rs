@@ -216,7 +216,7 @@ async fn serve(shared: Rc<Shared>, id: ClientId, link: Rc<Link>) {
         }
         shared.appended.notify_one();
         // The disk does not wait until all sockets are empty, nor do those who wait for its answers.
-        Ok(service.take_end_of_write(now) || service.holds_back(id))
+        Ok(service.take_end_of_write(now) || service.holds_back(id) || service.owes_answers(id))
     };
     let between = async || {
         // The flushers send the answers.
@@ -224,6 +224,13 @@ async fn serve(shared: Rc<Shared>, id: ClientId, link: Rc<Link>) {
         // Content that comes faster than the disk takes it stays in the sockets.
         while shared.service.borrow().holds_back(id) {
             shared.drained.notified().await;
+        }
+        // So do the questions of a client that does not read its answers.
+        while shared.service.borrow().owes_answers(id) {
+            link.flushed().await;
+            shared.service.borrow_mut().answer_fetches(id);
+            shared.appended.notify_one();
+            tokio::task::yield_now().await;
         }
     };
     let end = link.read_in_turns(take, between).await;

@@ -11,7 +11,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use crate::client::{CLIENTS_MAX, Client, ClientId, Window, of_ticket, ticket};
+use crate::client::{Asked, CLIENTS_MAX, Client, ClientId, Window, of_ticket, ticket};
 use crate::isolated::Isolated;
 use crate::manner::Manner;
 use crate::translate;
@@ -33,6 +33,8 @@ use stream::{Mark, Stream};
 const DELIVERABLE_WINDOW: u64 = 64;
 /// The longest that an acknowledgement waits for deliverable mail to leave first.
 const INTAKE_DELAY_MS_MAX: u64 = 20;
+/// Answers that a client has not read, beyond which it has broken the protocol. QMGR gets a new snapshot instead (`stream`).
+const ANSWERS_UNSENT_OCTETS_MAX: usize = 8 << 20;
 
 /// The store.
 pub struct Service<D: Disk, L: Wire> {
@@ -158,7 +160,14 @@ impl<D: Disk, L: Wire> Service<D, L> {
     }
 
     fn frame(&mut self, now: UnixMillis, id: ClientId, frame: ToStore<'_>) -> bool {
-        let Some(client) = self.clients.get_mut(&id) else { return false };
+        let Some(client) = self.clients.get_mut(&id).filter(|client| !client.is_refused) else {
+            return false;
+        };
+        let is_bounded = client.hello.as_ref().is_some_and(|hello| hello.role != Role::Qmgr);
+        if is_bounded && client.link.unsent_octets() > ANSWERS_UNSENT_OCTETS_MAX {
+            self.refuse(id, "it does not read what it is answered");
+            return false;
+        }
         match (client.hello.as_ref().map(|hello| hello.role), &frame) {
             (None, ToStore::Hello(hello)) => {
                 if let Some(hello) = self.door.admit(&*client.link, hello.clone()) {
@@ -169,7 +178,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
             (Some(role), frame) if frame.is_business_of(role) => {}
             (role, _) => {
                 let who = role.map_or("a process that has not said who it is", Role::name);
-                self.door.refuse(&*client.link, &format!("{who} has sent what is not its business"));
+                self.refuse(id, &format!("{who} has sent what is not its business"));
                 return false;
             }
         }
@@ -182,7 +191,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
                 }
             }
             ToStore::Fetch { request, message, offset, octets_max } => {
-                self.fetch(id, request, message, offset, octets_max);
+                self.fetch(id, Asked { request, message, offset, octets_max });
             }
             ToStore::Release { cells } => client.release(&cells),
             ToStore::Cancel { request } => {
@@ -201,6 +210,14 @@ impl<D: Disk, L: Wire> Service<D, L> {
             question => self.operator(id, &question),
         }
         false
+    }
+
+    /// Closes a client's link for what it did.
+    fn refuse(&mut self, id: ClientId, why: &str) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.is_refused = true;
+            self.door.refuse(&*client.link, why);
+        }
     }
 
     fn append(

@@ -199,7 +199,12 @@ impl Wire for End {
     }
 
     fn unsent_octets(&self) -> usize {
-        self.outbox.borrow().octets() + self.pretended_octets.get()
+        let sealed = |(_, attached): &(u64, Attached)| match attached {
+            Attached::Sealed(value) => value.len(),
+            Attached::Cells(_) => 0,
+        };
+        let sealed_octets: usize = self.attached.borrow().iter().map(sealed).sum();
+        self.outbox.borrow().octets() + sealed_octets + self.pretended_octets.get()
     }
 
     fn close(&self) {

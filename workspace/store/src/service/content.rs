@@ -1,7 +1,7 @@
 //! Messages for the channels: envelope and content, cell by cell through the window of each.
 
 use super::{Service, push};
-use crate::client::{Client, ClientId, Window};
+use crate::client::{Asked, Client, ClientId, Window};
 use crate::isolated::is_loss;
 use crate::translate;
 use sternpost_link::Role;
@@ -11,14 +11,33 @@ use sternpost_platform::wire::{Cells, Wire};
 use sternpost_queue::{Disk, Log, ReadError};
 
 impl<D: Disk, L: Wire> Service<D, L> {
-    pub(super) fn fetch(
-        &mut self,
-        id: ClientId,
-        request: u32,
-        message: MessageSequence,
-        offset: u64,
-        octets_max: u64,
-    ) {
+    pub(super) fn fetch(&mut self, id: ClientId, asked: Asked) {
+        let Some(window) = self.clients.get_mut(&id).and_then(|client| client.window.as_mut()) else {
+            return;
+        };
+        if window.ask(asked) {
+            self.answer_fetches(id);
+        } else {
+            self.refuse(id, "it fetches more messages at a time than its window has cells");
+        }
+    }
+
+    /// Whether a client has asked for messages and does not read the answers that it has: until it does, nothing more that it
+    /// sends need be read.
+    #[must_use]
+    pub fn owes_answers(&self, id: ClientId) -> bool {
+        self.clients.get(&id).is_some_and(Client::is_owed_answers)
+    }
+
+    /// Answers what a client has asked for, as far as it reads the answers. [`Self::drive`] does so for all.
+    pub fn answer_fetches(&mut self, id: ClientId) {
+        while let Some(asked) = self.clients.get_mut(&id).and_then(Client::next_asked) {
+            self.answer_fetch(id, asked);
+        }
+    }
+
+    fn answer_fetch(&mut self, id: ClientId, asked: Asked) {
+        let Asked { request, message, offset, octets_max } = asked;
         let detail = self.log.message(message);
         let is_isolated = self.isolated.contains(message);
         let (absence, why) = match detail {
@@ -57,6 +76,11 @@ impl<D: Disk, L: Wire> Service<D, L> {
 
     /// Fills what is free of the channels' windows.
     pub(super) fn show_content(&mut self) {
+        let is_owed = |(id, client): (&ClientId, &Client<L>)| client.is_owed_answers().then_some(*id);
+        let owed: Vec<ClientId> = self.clients.iter().filter_map(is_owed).collect();
+        for id in owed {
+            self.answer_fetches(id);
+        }
         let mut lost = Vec::new();
         for client in self.clients.values_mut() {
             // A report does without the words that it is about.

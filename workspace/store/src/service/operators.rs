@@ -20,7 +20,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
     pub(super) fn operator(&mut self, id: ClientId, frame: &ToStore<'_>) {
         let Some(client) = self.clients.get(&id) else { return };
         if client.link.unsent_octets() > UNREAD_OCTETS_MAX {
-            return self.door.refuse(&*client.link, "it asks and does not read the answers");
+            return self.refuse(id, "it asks and does not read the answers");
         }
         match *frame {
             ToStore::List { from, count_max } => {

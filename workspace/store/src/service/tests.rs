@@ -1,6 +1,8 @@
 //! What becomes of an operator's order that the log refuses, or that comes too late, and of a channel's questions; and in what
 //! words the store tells of its disk.
 
+mod limits;
+
 use super::stream::{HINTS_UNSENT_OCTETS_MAX, STREAM_OCTETS_MAX};
 use super::*;
 use crate::told::Told;
@@ -24,6 +26,7 @@ const MESSAGE: MessageId = MessageId([1; 16]);
 struct TestLink {
     sent: RefCell<Vec<String>>,
     unsent_octets: Cell<usize>,
+    is_closed: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,7 @@ impl Wire for TestLink {
 
     fn push<F: serde::Serialize>(&self, frame: &F) -> Result<(), FrameError> {
         let octets = postcard::to_stdvec(frame).unwrap();
+        self.unsent_octets.set(self.unsent_octets.get() + octets.len());
         let frame: FromStore = postcard::from_bytes(&octets).unwrap();
         self.sent.borrow_mut().push(format!("{frame:?}"));
         Ok(())
@@ -67,7 +71,9 @@ impl Wire for TestLink {
         self.unsent_octets.get()
     }
 
-    fn close(&self) {}
+    fn close(&self) {
+        self.is_closed.set(true);
+    }
 }
 
 /// A store with a sender, of whose message one chunk is durable, and an operator.
@@ -136,12 +142,18 @@ impl Store {
 }
 
 fn connect(service: &mut Service<MemoryDisk, TestLink>, role: Role) -> (ClientId, Rc<TestLink>) {
+    connect_as(service, hello(role))
+}
+
+fn connect_as(service: &mut Service<MemoryDisk, TestLink>, hello: Hello) -> (ClientId, Rc<TestLink>) {
     let link = Rc::new(TestLink::default());
     let id = service.connected(Rc::clone(&link));
-    let hello =
-        Hello { version: PROTOCOL_VERSION, role, pid: 7, process: 0, channel: String::new(), capacity: 0 };
     service.frame(UnixMillis(0), id, ToStore::Hello(hello));
     (id, link)
+}
+
+fn hello(role: Role) -> Hello {
+    Hello { version: PROTOCOL_VERSION, role, pid: 7, process: 0, channel: String::new(), capacity: 0 }
 }
 
 fn envelope() -> Append<'static> {
