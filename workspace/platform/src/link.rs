@@ -11,12 +11,14 @@ use rustix::net::{
 use serde::Serialize;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use sternpost_link::{DATAGRAM_OCTETS_MAX, DatagramError, FrameError, Outbox};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -24,6 +26,9 @@ use tokio::sync::Notify;
 
 /// Connections that wait while the listening process restarts or is busy.
 const BACKLOG: i32 = 128;
+/// What the datagrams of one link may cost before the others have their turn. An honest datagram takes microseconds; a socket
+/// that never empties keeps a turn for as long as the event loop's own budget lasts, and that counts datagrams, not time.
+const TURN_MAX: Duration = Duration::from_millis(1);
 
 /// Opens a listening socket at `path`; a socket file that an earlier run left there is replaced.
 ///
@@ -324,18 +329,36 @@ impl Link {
         self.read_in_turns(|datagram, attached| take(datagram, attached).map(|()| false), async || {}).await
     }
 
-    /// The same; where `take` says so, `between` has to come to its end before the next datagram is read.
+    /// The same; where `take` says so, and when its turn has lasted [`TURN_MAX`], `between` has to come to its end before the next
+    /// datagram is read.
     pub async fn read_in_turns(
         &self,
         mut take: impl FnMut(&[u8], Option<OwnedFd>) -> Result<bool, DatagramError>,
         mut between: impl AsyncFnMut(),
     ) -> LinkEnd {
         let mut buffer = vec![0; DATAGRAM_OCTETS_MAX];
+        let mut turn_began = None;
         loop {
-            match self.receive(&mut buffer).await {
+            let received = {
+                let mut receiving = pin!(self.receive(&mut buffer));
+                poll_fn(|context| {
+                    let polled = receiving.as_mut().poll(context);
+                    if polled.is_pending() {
+                        // The others have their turn.
+                        turn_began = None;
+                    }
+                    polled
+                })
+                .await
+            };
+            let began = *turn_began.get_or_insert_with(Instant::now);
+            match received {
                 Ok(received) => match take(&buffer[..received.octets], received.attached) {
-                    Ok(false) => {}
-                    Ok(true) => between().await,
+                    Ok(false) if began.elapsed() < TURN_MAX => {}
+                    Ok(_) => {
+                        turn_began = None;
+                        between().await;
+                    }
                     Err(error) => {
                         self.close();
                         return LinkEnd::Nonsense(error);
@@ -543,6 +566,41 @@ mod tests {
                     here.flushed().await;
                     assert_eq!(here.unsent_octets(), 0, "{closes}");
                 }
+            })
+            .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_link_whose_datagrams_cost_much_has_one_turn_like_every_other() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("s");
+                let listener = Listener::new(listen(&path).unwrap()).unwrap();
+                let floods = connect(&path).unwrap();
+                let there = Link::new(listener.accept().await.unwrap()).unwrap();
+                for number in 0..20 {
+                    send(floods.as_fd(), &datagram(number), None).unwrap();
+                }
+                drop(floods);
+                let turns = Rc::new(Cell::new(0));
+                let counts = Rc::clone(&turns);
+                tokio::task::spawn_local(async move {
+                    loop {
+                        counts.set(counts.get() + 1);
+                        tokio::task::yield_now().await;
+                    }
+                });
+                let mut seen = Vec::new();
+                let take = |_: &[u8], _| {
+                    seen.push(turns.get());
+                    let began = Instant::now();
+                    while began.elapsed() < TURN_MAX {}
+                    Ok(false)
+                };
+                let end = there.read_in_turns(take, tokio::task::yield_now).await;
+                assert!(matches!(end, LinkEnd::Closed), "{end:?}");
+                assert!(seen.len() == 20 && seen.is_sorted_by(|before, after| before < after), "{seen:?}");
             })
             .await;
     }

@@ -219,7 +219,7 @@ async fn serve(shared: Rc<Shared>, id: ClientId, link: Rc<Link>) {
         Ok(service.take_end_of_write(now) || service.holds_back(id) || service.owes_answers(id))
     };
     let between = async || {
-        // The flushers send the answers.
+        // The flushers send the answers, and the others have their turn.
         tokio::task::yield_now().await;
         // Content that comes faster than the disk takes it stays in the sockets.
         while shared.service.borrow().holds_back(id) {
