@@ -82,6 +82,10 @@ pub struct Log<D: Disk> {
     pub(crate) counts: Counts,
 }
 
+/// What may wait for the disk, of messages of any kind, before those who send them are held back: ten thousand sessions with a
+/// message of 4 KiB each are 40 MiB. The share of the log that mail may take is no bound for memory: of 64 GiB it is 45.
+const WAITING_OCTETS_SATURATED: u64 = 64 << 20;
+
 /// The smallest batch that can be asked for: no segment is smaller.
 const BATCH_OCTETS_MIN: usize = SEGMENT_OCTETS_MIN as usize;
 /// The largest batch that can be asked for: 10 ms of a device that writes 1.6 GB/s.
@@ -258,10 +262,12 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Whether half of the content without envelope waits that may: the time to hold back who sends it. It ends by itself.
+    /// Whether half of the content without envelope waits that may, or as much of all sets as memory is meant for: the time to
+    /// hold back who sends content. It ends by itself.
     #[must_use]
     pub fn content_is_saturated(&self) -> bool {
         self.lanes.content_octets() * 2 >= self.waiting_content_octets_max()
+            || self.lanes.octets() >= WAITING_OCTETS_SATURATED
     }
 
     fn waiting_content_octets_max(&self) -> u64 {

@@ -196,3 +196,28 @@ fn content_without_envelope_waits_in_bounded_memory_and_leaves_room_for_whole_me
     assert_eq!((log.status().waiting_octets, log.lanes.content_octets()), (0, 0));
     assert!(pile_up(&mut log, 5000) > 0);
 }
+
+#[test]
+fn whole_messages_that_wait_hold_back_who_sends_them_before_they_fill_the_memory() {
+    const GEOMETRY: Geometry = Geometry { segment_octets: 16 << 20, segments: 16 };
+    const SATURATED: u64 = 64 << 20;
+    let disk = MemoryDisk::new(vec![0; usize::try_from(GEOMETRY.octets()).unwrap()]);
+    let disk = Log::create(disk, GEOMETRY, [7; 16]).unwrap();
+    let (mut log, _) = open_with(disk, Parameters::default());
+    let mut number = 0;
+    while !log.content_is_saturated() {
+        assert!(log.status().waiting_octets < SATURATED);
+        number += 1;
+        log.append(NOW, Lane::Urgent, message(number, 60_000, 1), u64::from(number)).unwrap();
+    }
+    assert!(log.status().waiting_octets < SATURATED + 64_000, "{:?}", log.status());
+    // Nobody is refused who has sent before he is held back, and it ends by itself.
+    for _ in 0..64 {
+        number += 1;
+        log.append(NOW, Lane::Urgent, message(number, 60_000, 1), u64::from(number)).unwrap();
+    }
+    let events = settle(&mut log, NOW);
+    let committed = events.iter().filter(|event| matches!(event, LogEvent::Committed { .. })).count();
+    assert_eq!(committed, number as usize);
+    assert!(!log.content_is_saturated());
+}
