@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use sternpost_link::store::{CELL_OCTETS, Lane};
 use sternpost_link::{Hello, Role};
-use sternpost_message::MessageSequence;
+use sternpost_message::{MessageSequence, UnixMillis};
 use sternpost_platform::wire::{Cells, Wire};
 
 /// Cells that one fetch may fill before the client has released the first of them.
@@ -23,6 +23,13 @@ pub struct ClientId(pub(crate) u64);
 /// The clients that one store may have after each other: what a ticket has room for. At ten commands a second they last
 /// nineteen days; then the store ends and begins anew, which its clients notice as a pause.
 pub(crate) const CLIENTS_MAX: u64 = 1 << 24;
+
+/// Links that one process may have at a time. A channel has one, and one more whose end was not read yet when it was made
+/// anew; a command of operators has three at most. Descriptors and what is answered are the store's, for all.
+pub(crate) const LINKS_PER_PROCESS_MAX: usize = 16;
+
+/// The time that a link has for its Hello, which honest clients send when they connect.
+const HELLO_MS_MAX: u64 = 5_000;
 
 /// What a ticket of the log stands for: 24 bits of client, 2 of lane, 38 of number. A client that appends a hundred
 /// thousand sets a second runs out of numbers after a month.
@@ -165,6 +172,12 @@ impl<C: Cells> Window<C> {
 #[derive(Debug)]
 pub(crate) struct Client<L: Wire> {
     pub(crate) link: Rc<L>,
+    /// The process that has connected; none where the kernel does not say it, as of one in another namespace.
+    pub(crate) process: Option<u32>,
+    /// When it is closed if it has not said who it is; and turns of the event loop still to wait then, so that a Hello that lies
+    /// in its socket while the store had to wait for its machine is read.
+    hello_due_at: UnixMillis,
+    hello_turns: u8,
     pub(crate) hello: Option<Hello>,
     pub(crate) window: Option<Window<L::Cells>>,
     /// Sets given to the log and not answered by it.
@@ -178,9 +191,13 @@ pub(crate) struct Client<L: Wire> {
 }
 
 impl<L: Wire> Client<L> {
-    pub(crate) fn new(link: Rc<L>) -> Self {
+    pub(crate) fn new(now: UnixMillis, link: Rc<L>) -> Self {
+        let process = link.peer().ok().map(|peer| peer.pid).filter(|pid| *pid != 0);
         Self {
             link,
+            process,
+            hello_due_at: now.plus_ms(HELLO_MS_MAX),
+            hello_turns: 2,
             hello: None,
             window: None,
             open_sets: 0,
@@ -188,6 +205,28 @@ impl<L: Wire> Client<L> {
             is_gone: false,
             is_refused: false,
         }
+    }
+
+    /// Whether it is a living link of this process.
+    pub(crate) fn is_link_of(&self, process: u32) -> bool {
+        !self.is_gone && !self.is_refused && self.process == Some(process)
+    }
+
+    /// When its link is closed, unless it says by then who it is.
+    pub(crate) fn hello_due(&self) -> Option<UnixMillis> {
+        let waits = self.hello.is_none() && !self.is_gone && !self.is_refused;
+        waits.then_some(self.hello_due_at)
+    }
+
+    /// Whether its time is over, and that of the turns behind it. Asked once in each.
+    pub(crate) fn is_silent(&mut self, now: UnixMillis) -> bool {
+        if self.hello_due().is_none_or(|due| now < due) {
+            return false;
+        }
+        let is_over = self.hello_turns == 0;
+        self.hello_turns = self.hello_turns.saturating_sub(1);
+        self.hello_due_at = now.plus_ms(1);
+        is_over
     }
 
     /// Whether it has said that it is this role.

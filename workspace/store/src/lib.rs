@@ -197,7 +197,9 @@ async fn accept(shared: Rc<Shared>, listener: Listener) {
     loop {
         match listener.accept().await.and_then(Link::new) {
             Ok(link) => {
-                let id = shared.service.borrow_mut().connected(Rc::clone(&link));
+                let id = shared.service.borrow_mut().connected(shared.clock.now(), Rc::clone(&link));
+                // It has so much time to say who it is.
+                shared.appended.notify_one();
                 spawn_local(serve(Rc::clone(&shared), id, link));
             }
             Err(error) => {

@@ -11,7 +11,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use crate::client::{Asked, CLIENTS_MAX, Client, ClientId, Window, of_ticket, ticket};
+use crate::client::{Asked, CLIENTS_MAX, Client, ClientId, LINKS_PER_PROCESS_MAX, Window, of_ticket, ticket};
 use crate::isolated::Isolated;
 use crate::manner::Manner;
 use crate::translate;
@@ -108,15 +108,20 @@ impl<D: Disk, L: Wire> Service<D, L> {
         self.isolated.contains(message)
     }
 
-    /// Somebody has connected.
+    /// Somebody has connected. Whose process has as many links as it may is refused; what lies unread in the others stays.
     ///
     /// # Panics
     /// When the numbers of clients are used up: the store ends and begins anew.
-    pub fn connected(&mut self, link: Rc<L>) -> ClientId {
+    pub fn connected(&mut self, now: UnixMillis, link: Rc<L>) -> ClientId {
         self.client_last += 1;
         assert!(self.client_last < CLIENTS_MAX, "a store begins anew before its tickets run out of clients");
         let id = ClientId(self.client_last);
-        self.clients.insert(id, Client::new(link));
+        let client = Client::new(now, link);
+        let links_count = client.process.map_or(0, |process| self.links_count(process));
+        self.clients.insert(id, client);
+        if links_count >= LINKS_PER_PROCESS_MAX {
+            self.refuse(id, "its process has as many links as it may");
+        }
         id
     }
 
@@ -171,7 +176,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
         match (client.hello.as_ref().map(|hello| hello.role), &frame) {
             (None, ToStore::Hello(hello)) => {
                 if let Some(hello) = self.door.admit(&*client.link, hello.clone()) {
-                    client.greet(&self.own, hello);
+                    self.greet(id, hello);
                 }
                 return false;
             }
@@ -210,6 +215,32 @@ impl<D: Disk, L: Wire> Service<D, L> {
             question => self.operator(id, &question),
         }
         false
+    }
+
+    fn links_count(&self, process: u32) -> usize {
+        self.clients.values().filter(|client| client.is_link_of(process)).count()
+    }
+
+    /// Takes a client that is who it says. A process has one window: through the link that it had before it made this one, a
+    /// channel reads nothing any more.
+    fn greet(&mut self, id: ClientId, hello: Hello) {
+        let process = self.clients.get(&id).and_then(|client| client.process);
+        if let Some(process) = process.filter(|_| hello.role.is_channel()) {
+            let before = self.clients.values_mut().filter(|client| client.is_link_of(process));
+            before.for_each(|client| client.window = None);
+        }
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.greet(&self.own, hello);
+        }
+    }
+
+    /// Closes the links that have not said in time who they are.
+    fn end_silent_links(&mut self, now: UnixMillis) {
+        let is_silent = |(id, client): (&ClientId, &mut Client<L>)| client.is_silent(now).then_some(*id);
+        let silent: Vec<ClientId> = self.clients.iter_mut().filter_map(is_silent).collect();
+        for id in silent {
+            self.refuse(id, "it has not said who it is");
+        }
     }
 
     /// Closes a client's link for what it did.
@@ -268,6 +299,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
     pub fn drive(&mut self, now: UnixMillis) {
         self.now = now;
         self.go_on(now);
+        self.end_silent_links(now);
         self.show_content();
         self.look_at_partials();
         self.answer_marks();
@@ -309,7 +341,9 @@ impl<D: Disk, L: Wire> Service<D, L> {
     #[must_use]
     pub fn wake_at(&self, now: UnixMillis) -> Option<UnixMillis> {
         let marks = (!self.marks.is_empty()).then(|| now.plus_ms(1));
-        [self.log.wake_at(), self.held_until, marks, self.partial_share.wake_at()].into_iter().flatten().min()
+        let hello = self.clients.values().filter_map(Client::hello_due).min();
+        let own = [self.held_until, marks, hello, self.partial_share.wake_at()];
+        own.into_iter().chain([self.log.wake_at()]).flatten().min()
     }
 
     fn event(&mut self, event: LogEvent) {

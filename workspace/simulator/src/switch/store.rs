@@ -211,11 +211,12 @@ impl World {
     }
 
     pub(crate) fn store_accepts(&mut self, link: u64) -> Kept {
+        let now = self.now();
         let (Store::Up(up), Some(accepted)) = (&mut self.store, self.links.get_mut(&link)) else {
             return Ok(());
         };
         accepted.is_accepted = true;
-        let client = up.service.connected(Rc::clone(&accepted.ends[1]));
+        let client = up.service.connected(now, Rc::clone(&accepted.ends[1]));
         up.clients.insert(link, client);
         up.has_news = true;
         Ok(())

@@ -147,7 +147,7 @@ fn connect(service: &mut Service<MemoryDisk, TestLink>, role: Role) -> (ClientId
 
 fn connect_as(service: &mut Service<MemoryDisk, TestLink>, hello: Hello) -> (ClientId, Rc<TestLink>) {
     let link = Rc::new(TestLink::default());
-    let id = service.connected(Rc::clone(&link));
+    let id = service.connected(UnixMillis(0), Rc::clone(&link));
     service.frame(UnixMillis(0), id, ToStore::Hello(hello));
     (id, link)
 }

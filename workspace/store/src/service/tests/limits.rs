@@ -84,3 +84,56 @@ fn a_client_that_does_not_read_what_it_is_answered_is_refused_and_nothing_behind
     assert!(store.service.frame(store.now, qmgr, ToStore::Subscribe));
     assert!(!link.is_closed.get());
 }
+
+#[test]
+fn a_process_has_so_many_links_and_a_new_one_when_an_old_one_has_ended() {
+    let mut store = Store::new();
+    let now = store.now;
+    let connect = |service: &mut Service<MemoryDisk, TestLink>| {
+        let link = Rc::new(TestLink::default());
+        (service.connected(now, Rc::clone(&link)), link.is_closed.get())
+    };
+    // The sender and the operator of the store are links of the same process.
+    for number in 3..=16 {
+        assert!(!connect(&mut store.service).1, "{number}");
+    }
+    for _ in 0..2 {
+        assert!(connect(&mut store.service).1);
+    }
+    // What the others have sent is not lost for it.
+    assert!(!store.sender.1.is_closed.get());
+    store.service.lost(store.operator.0);
+    assert!(!connect(&mut store.service).1);
+    assert!(connect(&mut store.service).1);
+}
+
+#[test]
+fn a_link_that_does_not_say_who_it_is_is_closed_after_five_seconds() {
+    let mut store = Store::new();
+    let link = Rc::new(TestLink::default());
+    let start = store.now;
+    store.service.connected(start, Rc::clone(&link));
+    // The log wakes for the partial message before that.
+    store.service.drive(start.plus_ms(4_999));
+    assert!(!link.is_closed.get());
+    for late_ms in 0..3 {
+        assert!(!link.is_closed.get());
+        let now = start.plus_ms(5_000 + late_ms);
+        assert_eq!(store.service.wake_at(now), Some(now));
+        store.service.drive(now);
+    }
+    assert!(link.is_closed.get() && !store.sender.1.is_closed.get());
+    assert!(store.service.wake_at(start).is_none_or(|at| at > start.plus_ms(5_003)));
+}
+
+#[test]
+fn a_channel_process_that_connects_anew_has_the_new_window_alone() {
+    let (mut store, older, older_link, message) = with_large_details(4);
+    let (newer, newer_link) = connect(&mut store.service, Role::Channel);
+    for client in [older, newer] {
+        store.service.frame(store.now, client, fetch(1, message, 6));
+    }
+    assert!(!older_link.sent.take().concat().contains("Message"));
+    assert!(newer_link.sent.take().concat().contains("Message"));
+    assert!(!older_link.is_closed.get());
+}
