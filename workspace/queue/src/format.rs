@@ -5,6 +5,7 @@ use sternpost_message::{Diagnostic, MessageId, RecipientState};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::log::BATCH_OCTETS_MAX;
 use crate::place::SEGMENTS_MAX;
 
 /// The unit in which the log is aligned and written.
@@ -428,7 +429,7 @@ impl BatchHeader {
     }
 
     /// The header that stands at `offset` of the segment whose octets are given, with its CRC; none when anything about
-    /// it is wrong, or when its body would leave the segment.
+    /// it is wrong, or when its body would leave the segment or has more octets than a batch may have.
     pub(crate) fn decode(
         octets: &[u8],
         salt: Salt,
@@ -447,7 +448,7 @@ impl BatchHeader {
             && header.segment.get() == segment
             && header.use_number.get() == use_number
             && header.page.get() == offset / PAGE
-            && HEADER_OCTETS.checked_add(body_octets)? <= at.len();
+            && HEADER_OCTETS.checked_add(body_octets)? <= at.len().min(BATCH_OCTETS_MAX);
         valid.then(|| {
             let header = Self {
                 records: header.records.get(),
@@ -633,6 +634,30 @@ mod tests {
         let mut moved = vec![0; PAGE_OCTETS];
         moved.extend_from_slice(&octets);
         assert_eq!(BatchHeader::decode(&moved, salt, 2, 3, PAGE), None);
+    }
+
+    #[test]
+    fn a_batch_header_that_claims_more_than_a_batch_may_have_is_none() {
+        let salt = Salt::of_use(&[1; 16], 2, 3);
+        let mut octets = vec![0; BATCH_OCTETS_MAX + 1];
+        let body_octets_max = u32::try_from(BATCH_OCTETS_MAX - HEADER_OCTETS).unwrap();
+        for (body_octets, is_valid) in [(body_octets_max, true), (body_octets_max + 1, false)] {
+            let header = BatchHeader {
+                records: 0,
+                sequence: 9,
+                use_number: 3,
+                segment: 2,
+                offset: 0,
+                body_octets,
+                records_crc: 0,
+                predecessor_crc: 0,
+                start_use: 1,
+                next_message: 1,
+                written_at_ms: 0,
+            };
+            octets[..HEADER_OCTETS].copy_from_slice(&header.encode(salt).0);
+            assert_eq!(BatchHeader::decode(&octets, salt, 2, 3, 0).is_some(), is_valid);
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 PAGE_OCTETS = 4096
 HEADER_OCTETS = 128
+BATCH_OCTETS_MAX = 16 << 20
 CRC_OFFSET = 124
 RECORD_HEADER_OCTETS = 16
 CHUNK_HEAD_OCTETS = 32
@@ -627,7 +628,10 @@ class Segment:
         if version != VERSION or index != self.index or own_page != page or named != (use or named):
             return None
         crc = u32_at(octets, CRC_OFFSET)
-        pages = round_up(HEADER_OCTETS + u32_at(octets, 40), PAGE_OCTETS) // PAGE_OCTETS
+        batch_octets = HEADER_OCTETS + u32_at(octets, 40)
+        if batch_octets > BATCH_OCTETS_MAX:
+            return None
+        pages = round_up(batch_octets, PAGE_OCTETS) // PAGE_OCTETS
         if page + pages > self.pages or crc32c(octets[:CRC_OFFSET], self.salt_of_use(b"batch", named)) != crc:
             return None
         return Batch(page, pages, records, sequence, named, crc, *struct.unpack_from("<III4xQQQ", octets, 40))
