@@ -20,8 +20,9 @@ use sternpost_link::store::{CHUNK_OCTETS_MAX, Refusal, Standing};
 use sternpost_message::MessageId;
 use sternpost_platform::process;
 
-/// An envelope of a hundred thousand recipients, each with a diagnostic.
-const JSON_OCTETS_MAX: u64 = 256 << 20;
+/// The JSON of a message that the queue can take: its envelope fits a frame of 64 KiB, which has room for eight thousand
+/// recipients, and each of them has a diagnostic of a KiB or two. In memory a JSON has many times its octets.
+const JSON_OCTETS_MAX: u64 = 16 << 20;
 
 /// What is imported, and where to.
 #[derive(Debug, clap::Args)]
@@ -66,6 +67,13 @@ enum Why {
     /// A content without its JSON.
     #[error("its JSON (ID.json) is not beside it; bring the file that was exported with it")]
     Alone,
+    /// It is longer than that of any message that can be imported.
+    #[error(
+        "it has {}, and the JSON of a message that the queue takes has {} MiB at most; name the file that was exported",
+        counted(*octets, "octet"),
+        JSON_OCTETS_MAX >> 20
+    )]
+    Large { octets: u64 },
     /// It is no JSON.
     #[error("it is no JSON; leave the file as sternpost queue export has written it")]
     Json(#[source] serde_json::Error),
@@ -275,8 +283,13 @@ fn json_of(file: &Path) -> Result<PathBuf, ImportError> {
 }
 
 fn read(json: &Path) -> Result<Exported, ImportError> {
-    let text = place::open_regular(json).and_then(|file| place::text_of(file, JSON_OCTETS_MAX));
-    let text = text.map_err(|error| Why::Read(error).of(json))?;
+    let read_error = |error| Why::Read(error).of(json);
+    let file = place::open_regular(json).map_err(read_error)?;
+    let octets = file.metadata().map_err(read_error)?.len();
+    if octets > JSON_OCTETS_MAX {
+        return Err(Why::Large { octets }.of(json));
+    }
+    let text = place::text_of(file, JSON_OCTETS_MAX).map_err(read_error)?;
     let value: Value = serde_json::from_str(&text).map_err(|error| Why::Json(error).of(json))?;
     exported::read(&value).map_err(|error| Why::Field(error).of(json))
 }
@@ -427,4 +440,23 @@ fn check(eml: &Path, exported: &Exported) -> Result<File, ImportError> {
     }
     io::Seek::rewind(&mut file).map_err(failed)?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_json_that_is_longer_than_any_message_needs_is_refused_before_it_is_read_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let json = folder.path().join("0f0e0d0c0b0a09080706050403020100.json");
+        let refused = |octets| {
+            File::create(&json).unwrap().set_len(octets).unwrap();
+            said(read(&json).unwrap_err()).1
+        };
+        assert!(refused(JSON_OCTETS_MAX).starts_with("it is no JSON"));
+        let wanted = "it has 16777217 octets, and the JSON of a message that the queue takes has 16 MiB at most; name the \
+                      file that was exported";
+        assert_eq!(refused(JSON_OCTETS_MAX + 1), wanted);
+    }
 }
