@@ -19,7 +19,7 @@ use sternpost_platform::process;
 /// Which messages are restored, and how.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost queue restore 0f0e0d0c0b0a09080706050403020100\n  sternpost queue restore --as-is --yes 0f0e0d0c0b0a09080706050403020100\n\nAn isolated message that can be read again, with the SHA-256 that it had, is handed out again. With --as-is, what can be read\nof it is sent on as a new message, whose first header field says how much is lost, to the recipients that are still open; the\nisolated one ends. sternpost queue list --isolated shows which there are.\n\nExit status: 0 all are restored, 1 one is not."
+    after_help = "Examples:\n  sternpost queue restore 0f0e0d0c0b0a09080706050403020100\n  sternpost queue restore --as-is --yes 0f0e0d0c0b0a09080706050403020100\n\nAn isolated message that can be read again, with the SHA-256 that it had, is handed out again. With --as-is, what can be read\nof it is sent on as a new message, whose first header field says how much is lost, to the recipients that are still open; the\nisolated one ends. sternpost queue list --isolated shows which there are.\n\nA message of which an attempt is still under way may be delivered twice: when it is isolated, whoever had begun to send it goes\non.\n\nExit status: 0 all are restored, 1 one is not."
 )]
 pub(crate) struct Restoring {
     #[command(flatten)]
