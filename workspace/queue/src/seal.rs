@@ -137,8 +137,8 @@ fn image(
     let body_crc = salt.crc(&octets);
     octets.resize(body_octets.next_multiple_of(PAGE_OCTETS), 0);
     let offset = geometry.segment_octets.checked_sub(to_u32(octets.len() + PAGE_OCTETS))?;
+    // Batches leave room for it. Only what is said of a damaged envelope (`claim`) may be longer than what was said of it before.
     if offset < gathered.end {
-        debug_assert!(false, "batches left no room for the index");
         return None;
     }
     let footer = Footer {

@@ -3,7 +3,7 @@
 //! All of it is in memory: after a restart of the store the sender of a partial message is not known until its next chunk.
 
 use crate::client::ClientId;
-use rustc_hash::FxHashMap;
+use std::collections::{HashMap, HashSet};
 use sternpost_link::store::{Append, Lane, Refusal};
 use sternpost_message::{MessageId, UnixMillis};
 use sternpost_queue::{Disk, Log, Parameters};
@@ -37,7 +37,7 @@ struct Sender {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Uploads {
-    by_message: FxHashMap<MessageId, Upload>,
+    by_message: HashMap<MessageId, Upload>,
     /// When the log throws away content of which nothing more comes.
     timeout_ms: u64,
 }
@@ -58,7 +58,7 @@ impl Upload {
 
 impl Uploads {
     pub(crate) fn new(parameters: &Parameters) -> Self {
-        Self { by_message: FxHashMap::default(), timeout_ms: parameters.partial_timeout_ms }
+        Self { by_message: HashMap::default(), timeout_ms: parameters.partial_timeout_ms }
     }
 
     /// A client appends. Notes who sends content without envelope, and refuses what an operator has discarded meanwhile or what
@@ -109,7 +109,7 @@ impl Uploads {
     fn make_room<D: Disk>(&mut self, log: &Log<D>) {
         let partials = usize::try_from(log.status().partials).unwrap_or(usize::MAX);
         if self.by_message.len() >= partials.saturating_mul(2).saturating_add(UPLOADS_SPARE) {
-            let known: rustc_hash::FxHashSet<_> = log.partials().map(|partial| partial.message).collect();
+            let known: HashSet<_> = log.partials().map(|partial| partial.message).collect();
             let is_refused = |upload: &Upload| upload.is_refused() && upload.sender.is_some();
             self.by_message.retain(|message, upload| is_refused(upload) || known.contains(message));
         }
