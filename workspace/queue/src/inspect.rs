@@ -7,6 +7,7 @@ mod findings;
 mod sums;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -345,7 +346,9 @@ impl<D: Disk> Inspection<D> {
             octets: PAGE_OCTETS as u64,
             what: DamagedPart::Unreadable,
         });
-        pages.filter(|damage| !self.report.damage.contains(damage))
+        let known = self.report.damage.iter().filter(|damage| damage.what == DamagedPart::Unreadable);
+        let known: BTreeSet<(u64, u64)> = known.map(|damage| (damage.offset, damage.octets)).collect();
+        pages.filter(move |damage| !known.contains(&(damage.offset, damage.octets)))
     }
 
     /// What is wrong with a living message, if anything is.
