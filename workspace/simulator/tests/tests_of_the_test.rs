@@ -52,7 +52,18 @@ fn a_store_that_does_not_wait_for_the_last_write_of_the_one_before_is_caught() {
 #[test]
 fn a_recovery_that_takes_stale_batches_for_fresh_ones_is_caught() {
     let habits = Habits { revives: true, ..Habits::default() };
-    let words = ["number", "Void", "dead", "durably", "gone", "not what was appended", "possible", "damage"];
+    let words = [
+        "number",
+        "Void",
+        "dead",
+        "durably",
+        "gone",
+        "not what was appended",
+        "possible",
+        "damage",
+        "different mail",
+        "cannot be read and was not hit",
+    ];
     assert_caught(&caught_in_the_log(habits, 40), 20, &words);
 }
 
