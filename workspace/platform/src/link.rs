@@ -329,7 +329,7 @@ impl Link {
         self.read_in_turns(|datagram, attached| take(datagram, attached).map(|()| false), async || {}).await
     }
 
-    /// The same; where `take` says so, and when its turn has lasted [`TURN_MAX`], `between` has to come to its end before the next
+    /// The same; where `take` says so, and when its turn has lasted a millisecond, `between` has to come to its end before the next
     /// datagram is read.
     pub async fn read_in_turns(
         &self,
