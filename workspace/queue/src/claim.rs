@@ -48,6 +48,11 @@ impl Claim {
         })
     }
 
+    /// Where the damaged record stands.
+    pub(crate) const fn place(&self) -> Place {
+        self.place
+    }
+
     /// The message that stands for it, of which chunks below `found` are there: of one chunk more than it can have, so that it is
     /// isolated.
     pub(crate) fn arrival(&self, found: u32) -> Arrival {

@@ -224,6 +224,11 @@ impl<'a> Entry<'a> {
         matches!(self, Self::Message { spot, .. } if spot.place(place.segment()) == place)
     }
 
+    /// Whether it says that a message of this id or of this sequence is over.
+    pub(crate) fn is_end_of(&self, id: [u8; 16], number: u64) -> bool {
+        matches!(self, Self::Gone { message, sequence } if *message == id || *sequence == number)
+    }
+
     /// What is left of it when the index is written and `index` knows what has become of its message; none when nothing
     /// is. `said` are the messages of which an entry has said that they are over.
     fn kept(self, index: &Index, said: &mut FxHashSet<u64>) -> Option<Self> {

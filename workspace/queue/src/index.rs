@@ -470,6 +470,8 @@ impl Index {
         let Some(last) = partial.chain(orphans).max() else { return };
         let (claim, found) = (claim.clone(), last.saturating_add(1));
         self.take_message(claim.arrival(found), Claim::routes(), &mut None);
+        // No record was that sound.
+        self.claims.insert(sequence, claim.clone());
         self.believed.push((claim, found));
     }
 
@@ -484,8 +486,9 @@ impl Index {
             return;
         }
         for number in [self.find(message), Some(sequence)].into_iter().flatten() {
-            let Some(chunks) = self.get(number).map(|living| living.chunks().to_vec()) else { continue };
             let Some(claim) = self.claims.remove(&number.0) else { continue };
+            let stand_in = self.get(number).filter(|living| living.place == claim.place());
+            let Some(chunks) = stand_in.map(|living| living.chunks().to_vec()) else { continue };
             self.bury(number);
             self.dead_ids.remove(claim.message);
             for (index, place) in (0..).zip(chunks).filter(|(_, place)| !place.is_missing()) {

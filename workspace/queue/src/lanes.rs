@@ -1,6 +1,6 @@
 //! The sets that wait for a batch, each in its lane, and how much they hold.
 //!
-//! Decides nothing: which set goes next is the matter of `writer`, which one may come in that of `log`.
+//! Decides nothing: which set goes next is the matter of `filling`, which one may come in that of `log`.
 
 use std::collections::VecDeque;
 

@@ -13,8 +13,9 @@ use crate::batch::to_u32;
 use crate::claim::Claim;
 use crate::entry::Entry;
 use crate::format::{
-    ContentHead, Follows, Footer, Geometry, HEAD_OCTETS, HEADER, Kind, PAGE, PAGE_OCTETS,
-    RECORD_HEADER_OCTETS, SUPERBLOCK_B_OFFSET, Salt, SegmentHeader, Superblock, VERSION, split_record,
+    BatchHeader, ContentHead, Follows, Footer, Geometry, HEAD_OCTETS, HEADER, Kind, MessageHead, PAGE,
+    PAGE_OCTETS, RECORD_HEADER_OCTETS, SUPERBLOCK_B_OFFSET, Salt, SegmentHeader, Superblock, VERSION,
+    split_record,
 };
 use crate::index::{Effect, Index, MessageEffect};
 use crate::path::Located;
@@ -371,7 +372,7 @@ impl Recovered {
     ) -> Result<(), OpenError> {
         let Located { segment, use_number, limit, is_head, .. } = *located;
         let index = if is_head { None } else { self.index_of(disk, buffer, located)? };
-        let spare = index.as_ref().and_then(|(footer, body)| self.entries(footer, body)).unwrap_or_default();
+        let spare = index.as_ref().and_then(|(footer, body)| self.entries(footer, body));
         let found = self.scan_segment(disk, buffer, segment, use_number, Some(&located.header))?;
         let damage_before = self.report.damage.len();
         let last_sequence = self.tell_missing(&found, located);
@@ -388,7 +389,7 @@ impl Recovered {
             if batch.body == Body::Lost {
                 self.damage(at, u64::from(batch.header.octets()), DamagedPart::Batches);
             } else {
-                self.apply(batch, buffer.as_slice(), &mut gathered, &spare);
+                self.apply(batch, buffer.as_slice(), &mut gathered, spare.as_deref());
             }
             last = Follows { use_number, sequence: batch.header.sequence, crc: batch.crc };
         }
@@ -427,8 +428,8 @@ impl Recovered {
         last_sequence
     }
 
-    /// Applies the records of a batch whose record headers are good.
-    fn apply(&mut self, batch: &Found, octets: &[u8], gathered: &mut Gathered, spare: &[Entry<'_>]) {
+    /// Applies the records of a batch whose record headers are good. `spare`: what the index of its segment says.
+    fn apply(&mut self, batch: &Found, octets: &[u8], gathered: &mut Gathered, spare: Option<&[Entry<'_>]>) {
         let header = &batch.header;
         self.report.batches += 1;
         self.next_message = self.next_message.max(header.next_message);
@@ -451,12 +452,11 @@ impl Recovered {
                     let disk_offset = self.superblock.geometry.offset_of(header.segment, offset);
                     self.damage(disk_offset, taken as u64, DamagedPart::Record);
                     let kind = Kind::from_number(record.kind.get());
-                    if let Some(entry) = spare.iter().find(|entry| entry.is_of_message_at(place)) {
-                        self.lost_envelopes
-                            .extend(entry.sequence().map(|number| (MessageSequence(number), place)));
-                        entry.clone().apply(&mut self.index, header.segment, &mut UnixMillis(0));
-                    } else if matches!(kind, Some(Kind::Envelope | Kind::Moved)) {
-                        self.take_claim(body, place, at);
+                    if matches!(kind, Some(Kind::Envelope | Kind::Moved)) {
+                        match spare {
+                            Some(entries) => self.take_entry(entries, body, place),
+                            None => self.take_claim(body, place, header),
+                        }
                     }
                 }
             }
@@ -471,9 +471,25 @@ impl Recovered {
         gathered.next_message = header.next_message;
     }
 
+    /// An envelope is damaged, and the index of its segment tells what it was: a message, or one that is gone.
+    fn take_entry(&mut self, entries: &[Entry<'_>], body: &[u8], place: Place) {
+        let here = entries.iter().find(|entry| entry.is_of_message_at(place));
+        self.lost_envelopes
+            .extend(here.and_then(Entry::sequence).map(|number| (MessageSequence(number), place)));
+        let head = MessageHead::read_from_prefix(body).ok();
+        let is_gone = |entry: &&Entry<'_>| {
+            head.as_ref().is_some_and(|(head, _)| entry.is_end_of(head.message, head.sequence.get()))
+        };
+        if let Some(entry) = here.or_else(|| entries.iter().find(is_gone)) {
+            entry.clone().apply(&mut self.index, place.segment(), &mut UnixMillis(0));
+        }
+    }
+
     /// An envelope is damaged, and nothing else tells of its message: its head may.
-    fn take_claim(&mut self, body: &[u8], place: Place, at: UnixMillis) {
-        let claim = Claim::read(body, place, at, self.superblock.geometry);
+    fn take_claim(&mut self, body: &[u8], place: Place, header: &BatchHeader) {
+        let at = UnixMillis(header.written_at_ms);
+        let claim = Claim::read(body, place, at, self.superblock.geometry)
+            .filter(|claim| (1..header.next_message).contains(&claim.sequence.0));
         self.claimed.push(claim.as_ref().map_or(MessageId([0; 16]), |claim| claim.message));
         claim.into_iter().for_each(|claim| self.index.claim(claim));
     }

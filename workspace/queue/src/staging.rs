@@ -1,6 +1,6 @@
 //! A set on its way into the batch that is being filled: compared with what the log knows, then added record by record.
 //!
-//! Decides nothing about room or order; that is `writer`'s.
+//! Decides nothing about room or order; that is `filling`'s.
 
 use sternpost_message::{MessageId, MessageSequence, UnixMillis};
 

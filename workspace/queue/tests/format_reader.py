@@ -420,9 +420,10 @@ class Contents:
 
     def _give_way(self, id: str, sequence: int) -> None:
         """What stands for a damaged message gives way to a sound record of its id or of its number."""
-        for number in [number for number in self.claims if number in self.messages]:
-            if number == sequence or self.messages[number].id == id:
-                claim = self.claims.pop(number)
+        of_id = [number for number, message in self.messages.items() if message.id == id]
+        for number in [number for number in {*of_id, sequence} if number in self.claims]:
+            claim = self.claims.pop(number)
+            if number in self.messages and self.messages[number].spot == claim.spot:
                 del self.messages[number]
                 self.first_seen_ms.setdefault(claim.id, claim.written_at_ms)
                 for place in self.chunks[claim.id].values():
@@ -754,6 +755,17 @@ class MessageEntry:
         contents.message(Message(self.id, self.sequence, self.content_octets, self.chunks, self.spot, recipients))
 
 
+@dataclass(frozen=True)
+class GoneEntry:
+    """What an entry says of a message that is over."""
+
+    id: str
+    sequence: int
+
+    def __call__(self, contents: Contents) -> None:
+        contents.gone(self.id, self.sequence)
+
+
 class EntryDecoder(Decoder):
     """Decodes the entries of an index to what they do."""
 
@@ -805,8 +817,7 @@ class EntryDecoder(Decoder):
         return lambda contents: contents.discarded(id)
 
     def gone(self) -> Effect:
-        id, sequence = self.message_id(), self.u64()
-        return lambda contents: contents.gone(id, sequence)
+        return GoneEntry(self.message_id(), self.u64())
 
     def dead(self) -> Effect:
         sequence = self.u64()
@@ -1124,7 +1135,9 @@ class Log:
     def read_in_full(self, use: Use) -> Json:
         sequences = []
         # Where an envelope is damaged, the index may tell of its message.
-        spare = {effect.spot: effect for _, effect in self._index(use)[1] if isinstance(effect, MessageEntry)}
+        footer, entries = self._index(use)
+        spare = {effect.spot: effect for _, effect in entries if isinstance(effect, MessageEntry)}
+        gone = [effect for _, effect in entries if isinstance(effect, GoneEntry)] if footer else None
         for batch, body, records in self.batches_of(use):
             sequences.append(batch.sequence)
             if body is Body.NEITHER:
@@ -1132,11 +1145,13 @@ class Log:
             self.batches += 1
             self.contents.name_next(batch.next_message_sequence)
             for record in records:
-                self._apply_record(use, batch, record, spare)
+                self._apply_record(use, batch, record, spare, gone)
         first = use.header.sequence_first
         return {"sequence_first": first, "sequence_last": sequences[-1] if sequences else None, "read": "in full"}
 
-    def _apply_record(self, use: Use, batch: Batch, record: Record, spare: dict[Spot, MessageEntry]) -> None:
+    def _apply_record(
+        self, use: Use, batch: Batch, record: Record, spare: dict[Spot, MessageEntry], gone: list[GoneEntry] | None
+    ) -> None:
         kind = KINDS.get(record.kind, "record")
         spot = Spot(use.segment, use.number, record.offset, record.octets)
         try:
@@ -1152,14 +1167,19 @@ class Log:
                 self.lost_envelopes.add(spot)
                 spare[spot](self.contents)
             elif record.kind in (ENVELOPE, MOVED) and len(record.body) >= MESSAGE_HEAD_OCTETS:
-                self._claim(record.body, spot, batch.written_at_ms)
+                self._take_head(batch, record.body, spot, gone)
 
-    def _claim(self, body: bytes, spot: Spot, written_at_ms: int) -> None:
+    def _take_head(self, batch: Batch, body: bytes, spot: Spot, gone: list[GoneEntry] | None) -> None:
+        """What the head of a damaged envelope tells: by an index it ends its message, without one it is a claim."""
         decoder = Decoder(body)
         id = decoder.message_id()
         sequence, octets, chunks = decoder.unpack("<QQI")
-        octets, recipients = min(octets, self.superblock.octets), len(body) // RECIPIENT_OCTETS_MIN
-        self.contents.claim(Claim(id, sequence, octets, chunks, recipients, spot, written_at_ms))
+        if gone is not None:
+            for entry in [entry for entry in gone if entry.id == id or entry.sequence == sequence][:1]:
+                entry(self.contents)
+        elif 1 <= sequence < batch.next_message_sequence:
+            octets, recipients = min(octets, self.superblock.octets), len(body) // RECIPIENT_OCTETS_MIN
+            self.contents.claim(Claim(id, sequence, octets, chunks, recipients, spot, batch.written_at_ms))
 
     def _apply_body(self, kind: int, body: bytes, spot: Spot, written_at_ms: int) -> None:
         if kind == CHUNK:

@@ -15,6 +15,8 @@ use crate::runs::Runs;
 const IN_ENVELOPE: u64 = 16 + 80 + 3;
 /// Behind its header: the message's id.
 const IN_ID: u64 = 16 + 3;
+/// Behind that: the highest octet of its sequence.
+const IN_SEQUENCE: u64 = 16 + 16 + 7;
 
 fn flip(disk: &mut MemoryDisk, place: Place, within: u64) {
     let at = GEOMETRY.offset_of(place.segment(), place.offset()) + within;
@@ -156,6 +158,14 @@ fn a_sound_record_of_the_id_or_of_the_number_takes_the_place_of_a_claim() {
         };
         Effect::Message(Box::new(effect))
     };
+    let mut index = Index::new(12, 10);
+    index.claim(claim.clone());
+    // Nothing agrees with it, and then a sound record has its number, twice.
+    for _ in 0..2 {
+        index.apply(message(id(2), 7), NOW, &mut None);
+        index.take_content(id(2), 0, 7, chunk, NOW);
+    }
+    assert_eq!((index.find(id(2)), index.settle()), (Some(MessageSequence(7)), vec![]));
     for (sound, number, partials) in [(claimed, 7, 0), (claimed, 8, 0), (id(2), 7, 1)] {
         let mut index = Index::new(12, 10);
         index.claim(claim.clone());
@@ -190,4 +200,36 @@ fn content_is_not_swept_when_the_id_of_a_damaged_envelope_is_what_was_hit() {
     let (mut log, _) = open(disk);
     put(&mut log, Lane::Normal, AppendSet { records: vec![Append::DiscardPartial { message: id(1) }] }, 5);
     assert_eq!(log.partials().count(), 0);
+}
+
+#[test]
+fn a_number_that_its_batch_cannot_have_given_is_not_believed() {
+    let (log, place) = with_two();
+    let mut disk = log.into_disk();
+    flip(&mut disk, place, IN_SEQUENCE);
+    let (mut log, report) = open(disk);
+    assert_eq!((report.damage.len(), report.living_messages, report.damaged_messages), (1, 1, vec![]));
+    // It may be the id that is damaged, so the content is not swept.
+    settle(&mut log, NOW.plus_ms(2 * 3_600_000));
+    assert_eq!(log.partials().map(|partial| partial.message).collect::<Vec<_>>(), [id(1)]);
+}
+
+#[test]
+fn a_message_that_was_over_when_its_segment_got_its_index_stays_so_when_everything_is_read() {
+    let (mut log, place) = with_two();
+    discard_all(&mut log, MessageSequence(1));
+    for number in 10.. {
+        put(&mut log, Lane::Normal, message(number, 20_000, 1), 1);
+        let sequence = log.find(id(number)).unwrap();
+        discard_all(&mut log, sequence);
+        if log.status().live_segments == 3 {
+            break;
+        }
+    }
+    let mut disk = log.into_disk();
+    flip(&mut disk, place, IN_ENVELOPE);
+    let found = inspect(disk, &mut |_| {}).unwrap();
+    let report = found.report();
+    assert_eq!((report.damage.len(), report.living_messages, report.damaged_messages.len()), (1, 1, 0));
+    assert_eq!(found.partials().count(), 0);
 }
