@@ -225,6 +225,15 @@ impl History {
         is_of_an_index(&self.batches[..=place])
     }
 
+    /// How often at least two batches failed in a row. Parts of indexes count neither as failed nor as what went well
+    /// between two: nobody waits for them.
+    #[must_use]
+    pub fn rows_of_failures(&self) -> usize {
+        let places = (0..self.batches.len()).filter(|place| !self.is_of_an_index(*place));
+        let has_failed: Vec<bool> = places.map(|place| self.failed.contains(&place)).collect();
+        has_failed.chunk_by(|one, next| one == next).filter(|row| row[0] && row.len() >= 2).count()
+    }
+
     /// Whether what a cut must have kept ends with a batch whose writing went well. Behind one that failed the disk may have
     /// it and the log makes it void (a flush may fail behind another one that did not): such a state is no past of what comes.
     #[must_use]
@@ -502,6 +511,13 @@ mod tests {
         fs::write(folder.path().join(KEPT_FILE), serde_json::to_vec(&kept).unwrap()).unwrap();
         let history = History::reopen(folder.path()).unwrap();
         assert_eq!(history.failed, [1, 2].into());
+        assert_eq!(history.rows_of_failures(), 1);
+        // Two failures, of which the second one is of a part of the index of the segment before.
+        let mut batches = history.batches.clone();
+        batches.swap(1, 2);
+        let history = History { batches, failed: [1, 2].into(), ..history };
+        assert_eq!((history.is_of_an_index(2), history.rows_of_failures()), (true, 0));
+        let history = History::reopen(folder.path()).unwrap();
         assert_eq!(history.unflushed(), [4].into());
         let cut = |entries_count| Cut { entries_count, cache: Cache::Lost, disk: Disk::Honest };
         let ends_well: Vec<bool> = (0..=7).map(|count| history.ends_well(&cut(count))).collect();

@@ -491,9 +491,11 @@ fn go_on(mut log: Log<&mut Image>) -> Result<bool, String> {
 /// Whether an alarm says that something is lost, or that writing failed, which an image never does. A full log is none.
 const fn is_fault(alarm: &Alarm) -> bool {
     match alarm {
-        Alarm::Unreadable { .. } | Alarm::EnvelopeLost { .. } | Alarm::WriteFailed { .. } | Alarm::Closed => {
-            true
-        }
+        Alarm::Unreadable { .. }
+        | Alarm::EnvelopeLost { .. }
+        | Alarm::WriteFailed { .. }
+        | Alarm::IndexFailed { .. }
+        | Alarm::Closed => true,
         Alarm::Reopened | Alarm::Full { .. } | Alarm::Resumed => false,
     }
 }

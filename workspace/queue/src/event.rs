@@ -62,6 +62,19 @@ pub enum Alarm {
         /// The driver's words: they do not say again where.
         reason: String,
     },
+    /// A part of a segment's index was not written. Nobody waits for it.
+    #[error(
+        "a write to segment {segment} at offset {offset} of the log failed ({reason}); it was a part of the segment's index: the next \
+         start reads the segment in full"
+    )]
+    IndexFailed {
+        /// The segment.
+        segment: u32,
+        /// Where on the disk.
+        offset: u64,
+        /// The driver's words.
+        reason: String,
+    },
     /// Two writes in a row failed.
     #[error("the log is closed: its disk failed twice in a row; it is tried again by itself")]
     Closed,
@@ -116,6 +129,7 @@ impl Alarm {
         match self {
             Self::Reopened | Self::Resumed => true,
             Self::WriteFailed { .. }
+            | Self::IndexFailed { .. }
             | Self::Closed
             | Self::Full { .. }
             | Self::Unreadable { .. }

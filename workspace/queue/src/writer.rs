@@ -202,17 +202,10 @@ impl<D: Disk> Log<D> {
             Err(error) => {
                 self.counts.write_errors += 1;
                 self.seals.part_failed(part.segment);
-                self.tell_write_failed(part.segment, part.disk_offset, &error);
+                let (segment, offset, reason) = (part.segment, part.disk_offset, words_of(&error));
+                self.events.push_back(LogEvent::Alarm(Alarm::IndexFailed { segment, offset, reason }));
             }
         }
-    }
-
-    fn tell_write_failed(&mut self, segment: u32, offset: u64, error: &DiskError) {
-        let reason = match error {
-            DiskError::Device { action: "write", reason, .. } => reason.clone(),
-            other => other.to_string(),
-        };
-        self.events.push_back(LogEvent::Alarm(Alarm::WriteFailed { segment, offset, reason }));
     }
 
     pub(crate) fn refuse(&mut self, ticket: Option<u64>, error: AppendError) {
@@ -330,7 +323,8 @@ impl<D: Disk> Log<D> {
         }
         self.counts.write_errors += 1;
         self.failures_in_row += 1;
-        self.tell_write_failed(berth.segment, flight.disk_offset, error);
+        let (segment, offset, reason) = (berth.segment, flight.disk_offset, words_of(error));
+        self.events.push_back(LogEvent::Alarm(Alarm::WriteFailed { segment, offset, reason }));
         let (_, mut sets) = flight.batch.into_parts();
         // What was put into the next ones meanwhile may build upon this one.
         for batch in self.express.take().into_iter().chain(self.filling.take()) {
@@ -389,5 +383,13 @@ impl<D: Disk> Log<D> {
             self.refuse(set.ticket, AppendError::Full);
         }
         self.tell_full();
+    }
+}
+
+/// What the driver said of a write, without where: that is said beside it.
+fn words_of(error: &DiskError) -> String {
+    match error {
+        DiskError::Device { action: "write", reason, .. } => reason.clone(),
+        other => other.to_string(),
     }
 }

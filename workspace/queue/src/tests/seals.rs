@@ -98,7 +98,7 @@ fn an_index_that_the_disk_does_not_take_costs_nobody_his_answer() {
     log.disk_mut().failures = 1;
     let events = settle(&mut log, NOW);
     assert!(
-        events.iter().any(|event| matches!(event, LogEvent::Alarm(Alarm::WriteFailed { segment: 0, .. })))
+        events.iter().any(|event| matches!(event, LogEvent::Alarm(Alarm::IndexFailed { segment: 0, .. })))
     );
     assert!(!events.iter().any(|event| matches!(event, LogEvent::Refused { .. })), "{events:?}");
     let events = put(&mut log, Lane::Normal, message(1000, 20_000, 1), 7);
