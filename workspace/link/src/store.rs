@@ -157,8 +157,11 @@ pub enum ToStore<'a> {
     },
     /// QMGR says how much deliverable mail waits, for the flow control of intake.
     Deliverable {
-        /// Mlists that could be processed now if a slot were free.
+        /// Mlists that could be processed now if a slot were free; 0 when intake has no reason to wait for them.
         waiting: u64,
+        /// The longest that an acknowledgement of new mail should wait for them, milliseconds. The store has a maximum
+        /// of its own.
+        delay_ms: u32,
     },
     /// An operator asks for living messages.
     List {

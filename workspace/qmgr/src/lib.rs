@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 mod answers;
-mod departures;
 mod generations;
 mod lived;
 mod manager;

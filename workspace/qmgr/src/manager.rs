@@ -6,7 +6,6 @@
 mod channels;
 mod tree;
 
-use crate::departures::Departures;
 use crate::generations::Generations;
 use crate::lived::Clocks;
 use crate::messages::Messages;
@@ -20,7 +19,7 @@ use sternpost_link::{Hello, PROTOCOL_VERSION, Role};
 use sternpost_message::{MlistId, NullHop, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, UnixMillis};
 use sternpost_platform::clock::Timepiece;
 use sternpost_platform::wire::Wire;
-use sternpost_scheduler::{Action, Event, ProcessId, Scheduler};
+use sternpost_scheduler::{Action, Event, Intake, ProcessId, Scheduler};
 
 /// Time that a running channel has to attach to a new QMGR.
 const ATTACH_TIMEOUT_MS: u64 = 2_000;
@@ -73,8 +72,8 @@ pub struct Manager<L: Wire, T: Timepiece> {
     mark_last: u64,
     /// Marks that wait, and the process whose Mlists come back when they arrive.
     marks: Vec<(u64, ProcessId)>,
-    deliverable_said: u64,
-    departures: Departures,
+    /// What the store was told last of the flow control of intake.
+    intake_said: Option<Intake>,
     /// Process ids of channels that ended before the snapshot: their last words come before the mark.
     ended: Vec<u32>,
     /// Mlists that their process no longer holds, as the count has shown.
@@ -114,8 +113,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             supervisor_has_spoken: false,
             mark_last: 0,
             marks: Vec::new(),
-            deliverable_said: 0,
-            departures: Departures::default(),
+            intake_said: None,
             ended: Vec::new(),
             vanished: Vec::new(),
         }
@@ -381,17 +379,16 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
     }
 
     /// Tells the store how much mail waits that is about to leave, when that has changed enough to matter: the flow
-    /// control of intake needs the magnitude, not the count. Mail that would not leave within a second (a dead or slow
-    /// next hop) is not counted, so that it never slows intake.
+    /// control of intake needs the magnitude, not the count.
     pub fn tell_deliverable(&mut self) {
-        let now = self.clocks.now();
-        let waiting = if self.tree == Tree::Going { self.scheduler.counts().runnable as u64 } else { 0 };
-        let leaving = if waiting <= self.departures.per_second(now) { waiting } else { 0 };
-        if leaving.checked_ilog2() != self.deliverable_said.checked_ilog2()
-            && let Some(store) = &self.store
+        let intake = self.scheduler.intake(self.clocks.now());
+        let magnitude = |intake: &Intake| (intake.leaving.checked_ilog2(), intake.delay_ms);
+        if let Some(store) = &self.store
+            && self.intake_said.as_ref().map(magnitude) != Some(magnitude(&intake))
         {
-            self.deliverable_said = leaving;
-            send(&**store, &ToStore::Deliverable { waiting: leaving });
+            self.intake_said = Some(intake);
+            let Intake { leaving, delay_ms } = intake;
+            send(&**store, &ToStore::Deliverable { waiting: leaving, delay_ms });
         }
     }
 }

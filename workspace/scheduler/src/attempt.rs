@@ -87,6 +87,9 @@ impl Scheduler {
             _ => {}
         }
         if worked {
+            self.flow.departed(self.now);
+            let passed = &mut self.peers[peer.0 as usize].passed;
+            passed.departed = passed.departed.saturating_add(1);
             self.peer_worked(peer);
         }
     }

@@ -36,6 +36,7 @@ mod attempt;
 mod backoff;
 mod decide;
 mod event;
+mod flow;
 mod lived;
 mod peer;
 mod process;
@@ -51,6 +52,7 @@ use rustc_hash::FxHashMap;
 use sternpost_message::{MlistId, UnixMillis};
 
 pub use event::{Action, ChannelLimits, Event, Limits, MlistSpec, PeerLimits, ProcessId, StopReason};
+pub use flow::Intake;
 pub use lived::{JUMP_MS_MIN, JUMPS_COUNT_MAX, Jump, LivedTime};
 pub use status::{ChannelStatus, Counts, MlistStatus, PeerStatus, Reason, Status, Waiting};
 
@@ -77,6 +79,7 @@ pub struct Scheduler {
     /// Processes that exist: those not `Gone`.
     processes_count: u32,
     timers: Timers,
+    flow: flow::Flow,
     counts: Counts,
     /// Assignments so far.
     served: u64,
@@ -203,6 +206,10 @@ impl Scheduler {
                 failed: false,
                 failed_by_message: false,
             });
+            if self.is_going {
+                let passed = &mut self.peers[peer.0 as usize].passed;
+                passed.arrived = passed.arrived.saturating_add(1);
+            }
             self.enter(index);
             index
         };
@@ -338,6 +345,9 @@ impl Scheduler {
         }
         channel.runnable_count = channel.runnable_count + offer.runnable_count - before.runnable_count;
         self.counts.runnable = self.counts.runnable + offer.runnable_count - before.runnable_count;
+        if peer.is_behind {
+            self.flow.behind_count = self.flow.behind_count + offer.runnable_count - before.runnable_count;
+        }
         self.counts.assignable =
             self.counts.assignable + offer.assignable[0] as usize - before.assignable[0] as usize;
         self.mark_dirty(channel_index);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sternpost_message::{MlistId, Precedence};
 
+use crate::flow::Passed;
 use crate::process::ChannelIndex;
 use crate::timer::NEVER;
 use crate::tree::MlistIndex;
@@ -53,6 +54,10 @@ pub(crate) struct Peer {
     pub(crate) wave: u32,
     /// Whether an attempt has begun since the last failure that counted.
     pub(crate) tried: bool,
+    /// What has come and gone of it since the last look of the flow control.
+    pub(crate) passed: Passed,
+    /// More waited for it then than had left in a second.
+    pub(crate) is_behind: bool,
     /// What it has in its channel's sums and set: see [`Peer::offer`].
     pub(crate) offered: Offer,
 }
@@ -85,6 +90,8 @@ impl Peer {
             timer_at: NEVER,
             wave: 0,
             tried: false,
+            passed: Passed::default(),
+            is_behind: false,
             offered: Offer::default(),
         }
     }

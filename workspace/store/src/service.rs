@@ -31,8 +31,8 @@ use stream::{Mark, Stream};
 
 /// Deliverable Mlists up to which intake is not slowed: what fifty sessions have under way while the log writes.
 const DELIVERABLE_WINDOW: u64 = 64;
-/// The longest that an acknowledgement waits for deliverable mail to leave first.
-const INTAKE_DELAY_MS_MAX: u64 = 20;
+/// The longest that an acknowledgement waits for deliverable mail to leave first, whatever QMGR says.
+const INTAKE_DELAY_MS_MAX: u64 = 200;
 /// Answers that a client has not read, beyond which it has broken the protocol. QMGR gets a new snapshot instead (`stream`).
 const ANSWERS_UNSENT_OCTETS_MAX: usize = 8 << 20;
 
@@ -50,6 +50,8 @@ pub struct Service<D: Disk, L: Wire> {
     manner: Manner,
     door: Door,
     deliverable: u64,
+    /// How long acknowledgements wait for it.
+    intake_delay_ms: u64,
     /// When the acknowledgements that wait for deliverable mail go out at the latest.
     held_until: Option<UnixMillis>,
     isolated: Isolated,
@@ -83,6 +85,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
             manner,
             door,
             deliverable: 0,
+            intake_delay_ms: 0,
             held_until: None,
             isolated: Isolated::default(),
             uploads: Uploads::new(&Parameters::default()),
@@ -211,7 +214,10 @@ impl<D: Disk, L: Wire> Service<D, L> {
             ToStore::Mark { token, ended } => {
                 self.marks.push(Mark { token, ended, turns: 2 });
             }
-            ToStore::Deliverable { waiting } => self.deliverable = waiting,
+            ToStore::Deliverable { waiting, delay_ms } => {
+                self.deliverable = waiting;
+                self.intake_delay_ms = u64::from(delay_ms).min(INTAKE_DELAY_MS_MAX);
+            }
             question => self.operator(id, &question),
         }
         false
@@ -407,7 +413,7 @@ impl<D: Disk, L: Wire> Service<D, L> {
         self.held_until = match (held, self.held_until) {
             (false, _) => None,
             (true, Some(until)) => Some(until),
-            (true, None) => Some(now.plus_ms(INTAKE_DELAY_MS_MAX)),
+            (true, None) => Some(now.plus_ms(self.intake_delay_ms)),
         };
     }
 }

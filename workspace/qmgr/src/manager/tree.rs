@@ -35,7 +35,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         send(&*link, &ToStore::Hello(self.hello()));
         self.store = Some(link);
         self.tree = Tree::Waiting;
-        self.deliverable_said = 0;
+        self.intake_said = None;
         self.subscribe_if_ready();
     }
 
@@ -287,9 +287,6 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
     pub(super) fn follow(&mut self, message: MessageSequence, consequence: Consequence) {
         match consequence {
             Consequence::Settled { mlist, recipients, worked } => {
-                if worked {
-                    self.departures.count(self.clocks.now());
-                }
                 self.processes.outcome(mlist, recipients);
                 self.apply(Event::Settled { mlist, recipients: vec![recipients], worked });
             }

@@ -1,6 +1,7 @@
 //! The rules of the scheduler, one test each. SENTENCES.md says which sentence of its model each one keeps.
 
 mod delays;
+mod flow;
 mod order;
 mod processes;
 mod switch;
