@@ -15,12 +15,14 @@ pub enum Class {
     Route,
     /// Totals and timings.
     Qmgr,
+    /// An order that mail of low precedence waits.
+    Minimise,
 }
 
 impl Class {
     /// Every class, in the order in which tables are written.
-    pub const ALL: [Self; 6] =
-        [Self::Node, Self::Listener, Self::Channel, Self::Peer, Self::Route, Self::Qmgr];
+    pub const ALL: [Self; 7] =
+        [Self::Node, Self::Listener, Self::Channel, Self::Peer, Self::Route, Self::Qmgr, Self::Minimise];
 
     /// The name of the object class.
     #[must_use]
@@ -32,6 +34,7 @@ impl Class {
             Self::Peer => "sternpostPeer",
             Self::Route => "sternpostRoute",
             Self::Qmgr => "sternpostQmgr",
+            Self::Minimise => "sternpostMinimise",
         }
     }
 
@@ -45,6 +48,7 @@ impl Class {
             Self::Peer => "peer",
             Self::Route => "route",
             Self::Qmgr => "qmgr",
+            Self::Minimise => "minimise",
         }
     }
 
@@ -60,6 +64,9 @@ impl Class {
             Self::Peer => "A peer MTA or message store.",
             Self::Route => "Which peer gets the mail of some domains.",
             Self::Qmgr => "Totals and timings of the queue manager; one entry.",
+            Self::Minimise => {
+                "An order that mail below a precedence waits: on the whole switch, a channel or a peer, always or for a time."
+            }
         }
     }
 
@@ -92,6 +99,8 @@ pub enum Syntax {
     Integer,
     /// `TRUE` or `FALSE`. RFC 4517, 3.3.3.
     Boolean,
+    /// An instant, see [`crate::Instant`].
+    Time,
     /// An address and a port.
     SocketAddress,
     /// An address and a prefix length.
@@ -246,8 +255,8 @@ impl Attribute {
     }
 }
 
-use Class::{Channel, Listener, Node, Peer, Qmgr, Route};
-use Syntax::{Boolean, Choice, DomainPattern, Hostname, Mailbox, Name, Network, SocketAddress, Text};
+use Class::{Channel, Listener, Minimise, Node, Peer, Qmgr, Route};
+use Syntax::{Boolean, Choice, DomainPattern, Hostname, Mailbox, Name, Network, SocketAddress, Text, Time};
 use Values::{OptionalMany, OptionalOne, RequiredMany, RequiredOne};
 
 /// Largest size of a message that can be configured: 16 GiB.
@@ -281,10 +290,14 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(36, Channel, "sternpostConnectTimeoutS", "seconds", "30", (1, 600), "The longest wait for a connection."),
     number(37, Channel, "sternpostIdleStopS", "seconds", "60", (1, 86_400), "Time without work after which a process ends."),
     number(38, Channel, "sternpostBdatOctetsMin", "octets", "65536", (0, OCTETS_MAX), "The smallest message that goes by BDAT where the peer offers it."),
+    number(39, Channel, "sternpostAssociationsPerPeerReserveUrgent", "associations", "1", (0, 10_000), "Of the associations with one peer, those for urgent mail alone; both reserves take the smaller half of them at most."),
+    number(40, Channel, "sternpostAssociationsPerPeerReserveNormal", "associations", "0", (0, 10_000), "Of the associations with one peer, further ones that non-urgent mail may not take."),
 
     text(50, Peer, "sternpostChannel", Name, RequiredOne, "The channel that talks to the peer."),
     text(51, Peer, "sternpostAddress", SocketAddress, RequiredOne, "Where the peer is: an address and a port."),
     number(52, Peer, "sternpostAssociationsMax", "associations", "", (1, 10_000), "The most associations with the peer at a time. Without it what the channel says."),
+    number(53, Peer, "sternpostAssociationsReserveUrgent", "associations", "", (0, 10_000), "Of the associations with the peer, those for urgent mail alone. Without it what the channel says."),
+    number(54, Peer, "sternpostAssociationsReserveNormal", "associations", "", (0, 10_000), "Of the associations with the peer, further ones that non-urgent mail may not take. Without it what the channel says."),
 
     text(60, Route, "sternpostDomain", DomainPattern, RequiredMany, "A domain, all domains below one (.example.org) or every domain (*)."),
     text(61, Route, "sternpostPeer", Name, RequiredOne, "The peer that gets the mail."),
@@ -297,6 +310,16 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(74, Qmgr, "sternpostRetryMaxS", "seconds", "3600", (1, 604_800), "The longest wait between attempts."),
     number(75, Qmgr, "sternpostExpireAfterS", "seconds", "432000", (1, 31_536_000), "The age at which a message is given up."),
     number(76, Qmgr, "sternpostDelayReportAfterS", "seconds", "14400", (0, 31_536_000), "The age at which the sender is told of a delay; 0 is never."),
+    number(77, Qmgr, "sternpostQmgrChanTime1", "milliseconds", "1000", (0, 3_600_000), "After the last process of a channel has gone none is started for this long, so that mail gathers for one; urgent mail does not wait."),
+    number(78, Qmgr, "sternpostQmgrChanTime2", "milliseconds", "50", (0, 3_600_000), "After a start none is started on the same channel for this long; urgent mail does not wait."),
+    number(79, Qmgr, "sternpostQmgrChanTime3", "milliseconds", "500", (0, 3_600_000), "The same while the load is not great: less waits than the channel's processes have slots."),
+    number(80, Qmgr, "sternpostQmgrAgeShare", "percent", "0", (0, 50), "Of what a channel is given, so much goes by age and not by precedence, so that low mail is served while high mail floods; 0 is strict precedence."),
+
+    text(90, Minimise, "sternpostLowestPrecedence", Choice(&["deferred", "routine", "priority", "immediate", "flash", "override"]), RequiredOne, "Mail below this precedence waits."),
+    text(91, Minimise, "sternpostMinimiseChannel", Name, OptionalOne, "The channel where it holds. Without it and without a peer it holds on the whole switch."),
+    text(92, Minimise, "sternpostMinimisePeer", Name, OptionalOne, "The peer where it holds."),
+    text(93, Minimise, "sternpostMinimiseFrom", Time, OptionalOne, "From when on. Without it at once."),
+    text(94, Minimise, "sternpostMinimiseUntil", Time, OptionalOne, "Until when. Without it until the entry is removed."),
 ];
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod entry;
 mod example;
 pub mod fuzz;
 mod generation;
+mod instant;
 mod ldif;
 mod load;
 mod model;
@@ -27,11 +28,12 @@ pub use domain::{DomainPattern, DomainPatternError};
 pub use entry::{Entry, dn_is_under, normalised_dn};
 pub use example::{EXAMPLE_LDIF, ExampleAdditions, ExampleParameters, example_tree, example_tree_with};
 pub use generation::{InForce, Removals, Step, next};
+pub use instant::Instant;
 pub use ldif::entries_to_ldif;
 pub use load::{Effect, Loaded, Problem, load};
 pub use model::{
-    BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Node, Peer, PeerAddress,
-    Qmgr, RouteRule,
+    BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Minimise, Node, Peer,
+    PeerAddress, Qmgr, RouteRule,
 };
 pub use network::{Network, NetworkError};
 pub use schema::{SCHEMA_LDIF, reference, schema_ldif};

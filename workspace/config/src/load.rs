@@ -6,17 +6,17 @@
 //! table says what holds instead ([`crate::Closed`]).
 
 use crate::model::{
-    BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Node, Peer, PeerAddress,
-    Qmgr, RouteRule,
+    BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Minimise, Node, Peer,
+    PeerAddress, Qmgr, RouteRule,
 };
 use crate::reader::Reader;
-use crate::{Class, DomainPattern, Entry, dn_is_under, normalised_dn};
+use crate::{Class, DomainPattern, Entry, Instant, dn_is_under, normalised_dn};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use sternpost_message::Mailbox;
+use sternpost_message::{Mailbox, Precedence};
 
 /// What became of an entry that has a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +182,9 @@ impl Loading {
         }
         let peers = self.named(Class::Peer, &of(Class::Peer), &own_dn, |reader| peer(reader, &channels));
         let routes = self.named(Class::Route, &of(Class::Route), &own_dn, |reader| route(reader, &peers));
+        let orders = self.named(Class::Minimise, &of(Class::Minimise), &own_dn, |reader| {
+            minimise(reader, &channels, &peers)
+        });
         let qmgr = match of(Class::Qmgr).as_slice() {
             [] => qmgr(&mut Reader::new(&Entry::default(), Class::Qmgr, &mut self.problems)),
             entries => {
@@ -196,6 +199,7 @@ impl Loading {
             peers: peers.into_values().collect(),
             routes: self.without_repetition(&of(Class::Route), &own_dn, routes),
             qmgr: qmgr?,
+            minimise: orders.into_values().collect(),
         })
     }
 
@@ -340,6 +344,8 @@ fn channel(reader: &mut Reader<'_>) -> Option<Channel> {
         slots_reserve_urgent: reader.number32("slots_reserve_urgent"),
         slots_reserve_normal: reader.number32("slots_reserve_normal"),
         associations_per_peer_max: reader.number32("associations_per_peer_max"),
+        associations_per_peer_reserve_urgent: reader.number32("associations_per_peer_reserve_urgent"),
+        associations_per_peer_reserve_normal: reader.number32("associations_per_peer_reserve_normal"),
         connect_timeout_s: reader.number32("connect_timeout_s"),
         idle_stop_s: reader.number32("idle_stop_s"),
         bdat_octets_min: reader.number("bdat_octets_min"),
@@ -392,6 +398,8 @@ fn peer(reader: &mut Reader<'_>, channels: &BTreeMap<String, Channel>) -> Option
         associations_max: reader
             .number_if_any("associations_max")
             .map(|number| u32::try_from(number).unwrap_or(u32::MAX)),
+        associations_reserve_urgent: reader.number32_if_any("associations_reserve_urgent"),
+        associations_reserve_normal: reader.number32_if_any("associations_reserve_normal"),
         channel: channel?,
         address: address?,
     })
@@ -423,6 +431,10 @@ fn qmgr(reader: &mut Reader<'_>) -> Option<Qmgr> {
         qmgr_maxchans: reader.number32_if_any("qmgr_maxchans"),
         qmgr_reserve_urgent: reader.number32("qmgr_reserve_urgent"),
         qmgr_reserve_normal: reader.number32("qmgr_reserve_normal"),
+        qmgr_chan_time1_ms: reader.number32("qmgr_chan_time1"),
+        qmgr_chan_time2_ms: reader.number32("qmgr_chan_time2"),
+        qmgr_chan_time3_ms: reader.number32("qmgr_chan_time3"),
+        qmgr_age_share_percent: reader.number32("qmgr_age_share"),
         retry_step_s: reader.number32("retry_step_s"),
         retry_max_s: reader.number32("retry_max_s"),
         expire_after_s: reader.number32("expire_after_s"),
@@ -436,6 +448,13 @@ fn qmgr(reader: &mut Reader<'_>) -> Option<Qmgr> {
             "Make the reserves smaller, or sternpostQmgrMaxchans larger.",
         );
     }
+    if qmgr.qmgr_chan_time3_ms < qmgr.qmgr_chan_time2_ms {
+        reader.wrong(
+            Some("sternpostQmgrChanTime3"),
+            "the time between starts is shorter while the load is not great than while it is".into(),
+            "Make it at least as long as sternpostQmgrChanTime2.",
+        );
+    }
     if qmgr.retry_max_s < qmgr.retry_step_s {
         reader.wrong(
             Some("sternpostRetryMaxS"),
@@ -444,6 +463,46 @@ fn qmgr(reader: &mut Reader<'_>) -> Option<Qmgr> {
         );
     }
     Some(qmgr)
+}
+
+fn minimise(
+    reader: &mut Reader<'_>,
+    channels: &BTreeMap<String, Channel>,
+    peers: &BTreeMap<String, Peer>,
+) -> Option<Minimise> {
+    const TIME: &str = "Give a time such as 20261123180000Z.";
+    let name = reader.name();
+    let lowest: Option<Precedence> = reader.one("lowest_precedence", "Give the name of a precedence.");
+    let channel: Option<String> = reader.one_if_any("minimise_channel", "Give the cn of a channel.");
+    if let Some(channel) = channel.as_deref().filter(|&channel| !channels.contains_key(channel)) {
+        reader.wrong(
+            Some("sternpostMinimiseChannel"),
+            format!("there is no channel {channel:?} in force"),
+            "Give the cn of a channel, or make or correct the channel.",
+        );
+    }
+    let peer: Option<String> = reader.one_if_any("minimise_peer", "Give the cn of a peer.");
+    match peer.as_deref().map(|peer| (peer, peers.get(peer))) {
+        Some((name, None)) => reader.wrong(
+            Some("sternpostMinimisePeer"),
+            format!("there is no peer {name:?} in force"),
+            "Give the cn of a peer, or make or correct the peer.",
+        ),
+        Some((name, Some(found))) if channel.as_ref().is_some_and(|channel| *channel != found.channel) => {
+            reader.wrong(
+                Some("sternpostMinimisePeer"),
+                format!("the peer {name:?} is not one of that channel"),
+                "Leave the channel out, or give a peer of it.",
+            );
+        }
+        _ => {}
+    }
+    let from: Option<Instant> = reader.one_if_any("minimise_from", TIME);
+    let until: Option<Instant> = reader.one_if_any("minimise_until", TIME);
+    if from.zip(until).is_some_and(|(from, until)| until <= from) {
+        reader.wrong(Some("sternpostMinimiseUntil"), "it ends before it begins".into(), TIME);
+    }
+    Some(Minimise { name, lowest: lowest?, channel, peer, from, until })
 }
 
 /// A domain name, checked by the grammar of addresses.

@@ -1,12 +1,12 @@
 //! The configuration in force, typed. Units stand in the names, bounds and defaults in the comments and, binding,
 //! in [`crate::ATTRIBUTES`].
 
-use crate::{DomainPattern, Network};
+use crate::{DomainPattern, Instant, Network};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use sternpost_message::Mailbox;
+use sternpost_message::{Mailbox, Precedence};
 
 /// The name of the channel that makes reports. It exists in every configuration.
 pub const HOUSEKEEPER: &str = "housekeeper";
@@ -26,6 +26,8 @@ pub struct Configuration {
     pub routes: Vec<RouteRule>,
     /// Totals and timings.
     pub qmgr: Qmgr,
+    /// Orders that mail of low precedence waits.
+    pub minimise: Vec<Minimise>,
 }
 
 impl Configuration {
@@ -141,6 +143,12 @@ pub struct Channel {
     pub slots_reserve_normal: u32,
     /// Associations with one peer at a time: 1 to 10,000, default 20.
     pub associations_per_peer_max: u32,
+    /// Of the associations with one peer, those that only urgent mail may take: 0 to 10,000, default 1. Both reserves
+    /// take the smaller half of the associations at most.
+    pub associations_per_peer_reserve_urgent: u32,
+    /// Of the associations with one peer, those that non-urgent mail may not take, beyond the above: 0 to 10,000,
+    /// default 0.
+    pub associations_per_peer_reserve_normal: u32,
     /// Wait for a connection, in seconds: 1 to 600, default 30.
     pub connect_timeout_s: u32,
     /// Time without work after which a process ends, in seconds: 1 to 86,400, default 60.
@@ -178,6 +186,12 @@ pub struct Peer {
     pub address: PeerAddress,
     /// Associations at a time: 1 to 10,000, default the channel's `associations_per_peer_max`.
     pub associations_max: Option<u32>,
+    /// Those of them that only urgent mail may take: 0 to 10,000, default the channel's
+    /// `associations_per_peer_reserve_urgent`.
+    pub associations_reserve_urgent: Option<u32>,
+    /// Those of them that non-urgent mail may not take, beyond the above: 0 to 10,000, default the channel's
+    /// `associations_per_peer_reserve_normal`.
+    pub associations_reserve_normal: Option<u32>,
 }
 
 /// Which peer gets the mail of a domain.
@@ -211,6 +225,17 @@ pub struct Qmgr {
     /// Processes that non-urgent mail may not start, beyond the above: 0 to 4,095, default 1.
     /// Both reserves together are less than `qmgr_maxchans`, if there is one.
     pub qmgr_reserve_normal: u32,
+    /// After the last process of a channel has gone none is started for this long, in milliseconds: 0 to 3,600,000,
+    /// default 1,000. Not for urgent mail.
+    pub qmgr_chan_time1_ms: u32,
+    /// After a start none is started on the same channel for this long, in milliseconds: 0 to 3,600,000, default 50.
+    /// Not for urgent mail.
+    pub qmgr_chan_time2_ms: u32,
+    /// The same while less waits than the channel's processes have slots: 0 to 3,600,000, default 500. Not less than
+    /// `qmgr_chan_time2_ms`.
+    pub qmgr_chan_time3_ms: u32,
+    /// Of what a channel is given, so much goes by age and not by precedence, in percent: 0 (strict) to 50, default 0.
+    pub qmgr_age_share_percent: u32,
     /// The wait grows by this with each failed attempt, in seconds: 1 to 86,400, default 60.
     pub retry_step_s: u32,
     /// The longest wait, in seconds: 1 to 604,800, default 3,600. Not less than the step.
@@ -224,4 +249,21 @@ pub struct Qmgr {
 impl Qmgr {
     /// Channel processes at a time where neither an operator nor a self test has said how many.
     pub const MAXCHANS_DEFAULT: u32 = 16;
+}
+
+/// An order that mail below a precedence waits: what a military network calls MINIMIZE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Minimise {
+    /// Its name.
+    pub name: String,
+    /// The lowest precedence that goes on. Required.
+    pub lowest: Precedence,
+    /// The channel where it holds, if not everywhere.
+    pub channel: Option<String>,
+    /// The peer where it holds, if not at all of them.
+    pub peer: Option<String>,
+    /// From when on, by the wall clock; at once without it.
+    pub from: Option<Instant>,
+    /// Until when; without it until the entry is gone.
+    pub until: Option<Instant>,
 }

@@ -101,6 +101,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The one value, if there is one that can be read. For attributes that are neither required nor have a default.
+    pub(crate) fn one_if_any<T: FromStr>(&mut self, key: &str, wanted: &str) -> Option<T> {
+        let is_there = !self.entry.values(self.attribute(key).name).is_empty();
+        if is_there { self.one(key, wanted) } else { None }
+    }
+
     /// A number within the bounds of the table. A value that cannot be read makes the entry wrong, and zero.
     pub(crate) fn number(&mut self, key: &str) -> u64 {
         self.number_if_any(key).unwrap_or(0)

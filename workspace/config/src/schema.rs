@@ -28,6 +28,7 @@ pub fn schema_ldif() -> String {
         let (equality, syntax) = match attribute.syntax {
             Syntax::Integer => ("integerMatch", "1.3.6.1.4.1.1466.115.121.1.27"),
             Syntax::Boolean => ("booleanMatch", "1.3.6.1.4.1.1466.115.121.1.7"),
+            Syntax::Time => ("generalizedTimeMatch", "1.3.6.1.4.1.1466.115.121.1.24"),
             _ => ("caseIgnoreMatch", "1.3.6.1.4.1.1466.115.121.1.15"),
         };
         write!(
@@ -117,6 +118,7 @@ fn value(attribute: &Attribute) -> String {
         Syntax::Mailbox => "mailbox".to_owned(),
         Syntax::Integer => "number".to_owned(),
         Syntax::Boolean => "`TRUE` or `FALSE`".to_owned(),
+        Syntax::Time => "`YYYYMMDDhhmmssZ`".to_owned(),
         Syntax::SocketAddress => "address:port".to_owned(),
         Syntax::Network => "address/prefix".to_owned(),
         Syntax::Choice(words) => {

@@ -244,7 +244,7 @@ mod tests {
             ("[[node]]\nname = \"p\"", "line 1: node: write it as [node]"),
             (
                 "[peers]",
-                "line 1: peers: there is no such table; there are node, listener, channel, peer, route, qmgr",
+                "line 1: peers: there is no such table; there are node, listener, channel, peer, route, qmgr, minimise",
             ),
             (
                 "[[listener]]\nname = \"l\"\naddresses = [1]",

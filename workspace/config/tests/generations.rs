@@ -45,6 +45,12 @@ peer = "next-hop"
 
 [qmgr]
 qmgr_maxchans = 8
+
+[[minimise]]
+name = "exercise"
+lowest_precedence = "immediate"
+minimise_channel = "lmtp"
+minimise_until = "20261123180000Z"
 "#;
 
 fn tables(toml: &str) -> Vec<Entry> {
@@ -437,6 +443,7 @@ fn value(attribute: &'static Attribute) -> BoxedStrategy<String> {
         Syntax::SocketAddress => "127\\.0\\.0\\.[1-9]:[1-9][0-9]{0,3}".boxed(),
         Syntax::Network => "10\\.[0-9]\\.0\\.0/16".boxed(),
         Syntax::Text => "[a-z]{1,4}".boxed(),
+        Syntax::Time => "20[2-9][0-9](0[1-9]|1[0-2])(0[1-9]|1[0-9])([01][0-9])(00)?(00)?Z".boxed(),
     };
     match attribute.syntax {
         // Numbers and truths have a type of their own in tables: any other text would not come back.
@@ -538,6 +545,39 @@ proptest! {
     #[test]
     fn any_text_is_tables_or_an_error(text in ".{0,200}") {
         let _ = entries_from_tables(&text);
+    }
+}
+
+#[test]
+fn an_order_to_wait_that_is_wrong_is_reported_and_says_where() {
+    let problem = |lines: &str| {
+        let entries = tables(&format!("{TABLES}\n[[minimise]]\nname = \"x\"\n{lines}"));
+        let loaded = load(&entries, "");
+        assert_eq!(loaded.configuration.unwrap().minimise.len(), 1, "the good one stays: {lines}");
+        loaded.problems.into_iter().map(|problem| problem.to_string()).collect::<String>()
+    };
+    let rows = [
+        ("lowest_precedence = \"high\"", "sternpostLowestPrecedence: \"high\" cannot be read"),
+        (
+            "lowest_precedence = \"flash\"\nminimise_channel = \"x400\"",
+            "sternpostMinimiseChannel: there is no channel \"x400\" in force",
+        ),
+        (
+            "lowest_precedence = \"flash\"\nminimise_peer = \"far\"",
+            "sternpostMinimisePeer: there is no peer \"far\" in force",
+        ),
+        (
+            "lowest_precedence = \"flash\"\nminimise_channel = \"smtp\"\nminimise_peer = \"store\"",
+            "sternpostMinimisePeer: the peer \"store\" is not one of that channel",
+        ),
+        (
+            "lowest_precedence = \"flash\"\nminimise_from = \"2026-11-23T18:00:00Z\"\nminimise_until = \"20261123180000Z\"",
+            "sternpostMinimiseUntil: it ends before it begins",
+        ),
+    ];
+    for (lines, wanted) in rows {
+        let found = problem(lines);
+        assert!(found.contains(wanted), "{found}");
     }
 }
 

@@ -54,6 +54,14 @@ impl Precedence {
     }
 }
 
+impl FromStr for Precedence {
+    type Err = PriorityError;
+
+    fn from_str(text: &str) -> Result<Self, PriorityError> {
+        Self::ALL.into_iter().find(|level| level.name() == text).ok_or(PriorityError::Precedence)
+    }
+}
+
 impl fmt::Display for Precedence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -77,15 +85,21 @@ pub enum CivilPriority {
 pub struct MtPriority(i8);
 
 /// Why a priority was not understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an MT-PRIORITY is a whole number from -9 to 9")]
-pub struct PriorityError;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PriorityError {
+    /// Not a number, or outside the bounds.
+    #[error("an MT-PRIORITY is a whole number from -9 to 9")]
+    MtPriority,
+    /// Not a level's name.
+    #[error("a precedence is one of deferred, routine, priority, immediate, flash and override")]
+    Precedence,
+}
 
 impl MtPriority {
     /// # Errors
-    /// `PriorityError` outside −9 … 9.
+    /// [`PriorityError::MtPriority`] outside −9 … 9.
     pub const fn new(value: i8) -> Result<Self, PriorityError> {
-        if value < -9 || value > 9 { Err(PriorityError) } else { Ok(Self(value)) }
+        if value < -9 || value > 9 { Err(PriorityError::MtPriority) } else { Ok(Self(value)) }
     }
 
     /// The value, −9 to 9.
@@ -123,9 +137,9 @@ impl FromStr for MtPriority {
     fn from_str(text: &str) -> Result<Self, PriorityError> {
         let digits = text.strip_prefix('-').unwrap_or(text);
         if digits.len() != 1 || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
-            return Err(PriorityError);
+            return Err(PriorityError::MtPriority);
         }
-        text.parse().map_err(|_| PriorityError).and_then(Self::new)
+        text.parse().map_err(|_| PriorityError::MtPriority).and_then(Self::new)
     }
 }
 
@@ -137,6 +151,14 @@ mod tests {
     fn precedence_orders_from_deferred_to_override() {
         assert!(Precedence::ALL.is_sorted());
         assert_eq!(Precedence::ALL.len(), 6);
+    }
+
+    #[test]
+    fn a_precedence_is_read_by_its_name() {
+        for level in Precedence::ALL {
+            assert_eq!(level.name().parse(), Ok(level));
+        }
+        assert_eq!("FLASH".parse::<Precedence>(), Err(PriorityError::Precedence));
     }
 
     #[test]
