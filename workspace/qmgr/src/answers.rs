@@ -8,7 +8,7 @@ use sternpost_link::qmgr::Question;
 use sternpost_message::MessageId;
 use sternpost_platform::clock::Timepiece;
 use sternpost_platform::wire::Wire;
-use sternpost_scheduler::{ChannelStatus, PeerStatus, Status};
+use sternpost_scheduler::{ChannelStatus, NextProcess, PeerStatus, Start, Status};
 
 /// Answers a question.
 ///
@@ -114,9 +114,36 @@ fn channel(channel: &ChannelStatus, clocks: &Clocks<impl Timepiece>) -> Value {
         "processes_starting": channel.processes_starting,
         "processes_draining": channel.processes_draining,
         "failures": channel.failures,
-        "start_held_off_until": channel.start_held_off_until.map(|at| clocks.name(at)),
+        "slots_for_non_urgent": channel.slots_for_non_urgent,
+        "slots_for_normal": channel.slots_for_normal,
+        "last_start": last_start(channel.last_start, clocks),
+        "next_process": next_process(channel.next_process, clocks),
         "peers": peers.map(|one| peer(one, clocks)).collect::<Vec<_>>(),
     })
+}
+
+/// What the last process was started for; null before the first one.
+fn last_start(start: Option<Start>, clocks: &Clocks<impl Timepiece>) -> Value {
+    let Some(start) = start else { return Value::Null };
+    json!({
+        "process": start.process.0,
+        "at": clocks.name(start.at),
+        "for_precedence": start.need.map(|(precedence, _)| precedence.name()),
+        "for_waiting": start.need.map(|(_, waiting)| waiting),
+    })
+}
+
+/// What stands against one more process; null when none is needed.
+fn next_process(next: NextProcess, clocks: &Clocks<impl Timepiece>) -> Value {
+    match next {
+        NextProcess::NotNeeded => Value::Null,
+        NextProcess::Waits { precedence, waiting, waiting_for } => json!({
+            "for_precedence": precedence.name(),
+            "for_waiting": waiting,
+            "reason": waiting_for.reason.to_string(),
+            "until": waiting_for.until.map(|at| clocks.name(at)),
+        }),
+    }
 }
 
 fn peer(peer: &PeerStatus, clocks: &Clocks<impl Timepiece>) -> Value {
@@ -127,6 +154,9 @@ fn peer(peer: &PeerStatus, clocks: &Clocks<impl Timepiece>) -> Value {
         "delayed": peer.delayed,
         "in_progress": peer.in_progress,
         "slots_max": peer.slots_max,
+        "slots_for_non_urgent": peer.slots_for_non_urgent,
+        "slots_for_normal": peer.slots_for_normal,
+        "lowest_precedence": peer.lowest.name(),
         "errors": peer.errors,
         "delayed_until": peer.delayed_until.map(|at| clocks.name(at)),
         "oldest_accepted_at": peer.oldest_accepted_at.map(|at| clocks.name(at)),
@@ -139,13 +169,17 @@ fn why<L: Wire, T: Timepiece>(manager: &Manager<L, T>, id: MessageId) -> Result<
     let mlists: Vec<_> = message
         .mlists(sequence)
         .filter_map(|mlist| {
-            manager.scheduler.why(mlist).map(|waiting| {
-                json!({
-                    "mlist": mlist.to_string(),
-                    "reason": waiting.reason.to_string(),
-                    "until": waiting.until.map(|at| manager.clocks.name(at)),
-                })
-            })
+            let waiting = manager.scheduler.why(mlist)?;
+            let there = manager.scheduler.whereabouts(mlist)?;
+            Some(json!({
+                "mlist": mlist.to_string(),
+                "channel": *there.channel,
+                "peer": *there.peer,
+                "reason": waiting.reason.to_string(),
+                "until": waiting.until.map(|at| manager.clocks.name(at)),
+                "last_start": last_start(there.last_start, &manager.clocks),
+                "next_process": next_process(there.next_process, &manager.clocks),
+            }))
         })
         .collect();
     Ok(json!({ "id": id.to_string(), "precedence": message.precedence.name(), "mlists": mlists }))

@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use sternpost_config::{
-    ChannelKind, ChannelView, Configuration, Entry, HOUSEKEEPER, HousekeeperView, InForce, Qmgr, Removals,
-    SmtpServerView, Step,
+    Channel, ChannelKind, ChannelView, Configuration, Entry, HOUSEKEEPER, HousekeeperView, InForce, Peer,
+    Qmgr, Removals, SmtpServerView, Step,
 };
 use sternpost_directory::last_known_good;
 use sternpost_link::store::Origin;
-use sternpost_scheduler::{ChannelLimits, Limits, PeerLimits};
+use sternpost_message::UnixMillis;
+use sternpost_scheduler::{ChannelLimits, Limits, Minimise, MinimiseScope, PeerLimits, Reserves};
 
 /// The one peer of the housekeeper's channel: the reports that it makes.
 pub(crate) const REPORTS: &str = "reports";
@@ -172,41 +173,29 @@ impl Generations {
         })
     }
 
-    /// The limits of the scheduler.
-    pub(crate) fn limits(&self) -> Option<Limits> {
+    /// The limits of the scheduler, whose instants are those that `lived_of` makes of the wall clock's.
+    pub(crate) fn limits(&self, lived_of: impl Fn(UnixMillis) -> UnixMillis) -> Option<Limits> {
         let configuration = self.configuration()?;
         let qmgr = &configuration.qmgr;
         Some(Limits {
             qmgr_maxchans: self.maxchans()?.0,
             qmgr_reserve_urgent: qmgr.qmgr_reserve_urgent,
             qmgr_reserve_normal: qmgr.qmgr_reserve_normal,
+            qmgr_chan_time1_ms: u64::from(qmgr.qmgr_chan_time1_ms),
+            qmgr_chan_time2_ms: u64::from(qmgr.qmgr_chan_time2_ms),
+            qmgr_chan_time3_ms: u64::from(qmgr.qmgr_chan_time3_ms),
+            age_share_percent: qmgr.qmgr_age_share_percent,
             retry_step_ms: u64::from(qmgr.retry_step_s) * 1_000,
             retry_max_ms: u64::from(qmgr.retry_max_s) * 1_000,
+            minimise: configuration
+                .minimise
+                .iter()
+                .map(|order| minimise(configuration, order, &lived_of))
+                .collect(),
             channels: configuration
                 .channels
                 .iter()
-                .map(|channel| ChannelLimits {
-                    name: channel.name.clone(),
-                    processes_max: channel.processes_max,
-                    slots_per_process: channel.slots_per_process,
-                    slots_reserve_urgent: channel.slots_reserve_urgent,
-                    slots_reserve_normal: channel.slots_reserve_normal,
-                    peer_slots_max: channel.associations_per_peer_max,
-                    idle_stop_ms: u64::from(channel.idle_stop_s) * 1_000,
-                    peers: if channel.kind == ChannelKind::Housekeeper {
-                        vec![PeerLimits { name: REPORTS.to_owned(), slots_max: None }]
-                    } else {
-                        let configured =
-                            configuration.peers.iter().filter(|peer| peer.channel == channel.name).map(
-                                |peer| PeerLimits {
-                                    name: peer.name.clone(),
-                                    slots_max: peer.associations_max,
-                                },
-                            );
-                        let null_hops = PeerLimits { name: NULL_HOPS.to_owned(), slots_max: None };
-                        configured.chain([null_hops]).collect()
-                    },
-                })
+                .map(|channel| channel_limits(configuration, channel))
                 .collect(),
         })
     }
@@ -223,6 +212,61 @@ impl Generations {
     }
 }
 
+fn channel_limits(configuration: &Configuration, channel: &Channel) -> ChannelLimits {
+    let peers = if channel.kind == ChannelKind::Housekeeper {
+        vec![PeerLimits::new(REPORTS)]
+    } else {
+        let configured = configuration.peers.iter().filter(|peer| peer.channel == channel.name);
+        configured.map(|peer| peer_limits(channel, peer)).chain([PeerLimits::new(NULL_HOPS)]).collect()
+    };
+    ChannelLimits {
+        name: channel.name.clone(),
+        processes_max: channel.processes_max,
+        slots_per_process: channel.slots_per_process,
+        slots_reserve: Reserves {
+            urgent: channel.slots_reserve_urgent,
+            normal: channel.slots_reserve_normal,
+        },
+        peer_slots_max: channel.associations_per_peer_max,
+        peer_slots_reserve: Reserves {
+            urgent: channel.associations_per_peer_reserve_urgent,
+            normal: channel.associations_per_peer_reserve_normal,
+        },
+        idle_stop_ms: u64::from(channel.idle_stop_s) * 1_000,
+        peers,
+    }
+}
+
+fn peer_limits(channel: &Channel, peer: &Peer) -> PeerLimits {
+    PeerLimits {
+        name: peer.name.clone(),
+        slots_max: peer.associations_max,
+        slots_reserve: Some(Reserves {
+            urgent: peer.associations_reserve_urgent.unwrap_or(channel.associations_per_peer_reserve_urgent),
+            normal: peer.associations_reserve_normal.unwrap_or(channel.associations_per_peer_reserve_normal),
+        }),
+    }
+}
+
+fn minimise(
+    configuration: &Configuration,
+    order: &sternpost_config::Minimise,
+    lived_of: impl Fn(UnixMillis) -> UnixMillis,
+) -> Minimise {
+    let peer = order.peer.as_deref().and_then(|name| configuration.peer(name));
+    let scope = match (&order.channel, peer) {
+        (_, Some(peer)) => MinimiseScope::Peer { channel: peer.channel.clone(), peer: peer.name.clone() },
+        (Some(channel), None) => MinimiseScope::Channel(channel.clone()),
+        (None, None) => MinimiseScope::Switch,
+    };
+    Minimise {
+        scope,
+        lowest: order.lowest,
+        from: order.from.map_or(UnixMillis(0), |at| lived_of(at.0)),
+        until: order.until.map_or(UnixMillis(u64::MAX), |at| lived_of(at.0)),
+    }
+}
+
 fn encode<T: serde::Serialize>(view: &T) -> Option<Vec<u8>> {
     postcard::to_stdvec(view)
         .inspect_err(|error| {
@@ -234,6 +278,7 @@ fn encode<T: serde::Serialize>(view: &T) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sternpost_message::Precedence;
 
     /// Channel processes with these lines in the table of QMGR, when the self test found so many.
     fn maxchans(lines: &str, measured: Option<u32>) -> Option<(u32, Origin)> {
@@ -243,8 +288,61 @@ mod tests {
         let tables = format!("[node]\nname = \"north\"\nhostname = \"mx.example.org\"\n[qmgr]\n{lines}");
         assert!(generations.take(sternpost_config::entries_from_tables(&tables).unwrap()));
         let maxchans = generations.maxchans();
-        assert_eq!(generations.limits().map(|limits| limits.qmgr_maxchans), maxchans.map(|(count, _)| count));
+        assert_eq!(
+            generations.limits(|wall| wall).map(|limits| limits.qmgr_maxchans),
+            maxchans.map(|(count, _)| count)
+        );
         maxchans
+    }
+
+    #[test]
+    fn an_order_to_wait_holds_at_the_lived_instants_of_its_wall_clock_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut generations = Generations::new("north".into(), folder.path(), None);
+        let tables = r#"
+            [node]
+            name = "north"
+            hostname = "mx.example.org"
+            [[channel]]
+            name = "smtp"
+            kind = "smtp"
+            associations_per_peer_reserve_urgent = 3
+            [[peer]]
+            name = "far"
+            channel = "smtp"
+            address = "192.0.2.1:25"
+            associations_reserve_normal = 2
+            [[minimise]]
+            name = "a"
+            lowest_precedence = "flash"
+            minimise_peer = "far"
+            minimise_from = "1970-01-01T00:00:02Z"
+            [[minimise]]
+            name = "b"
+            lowest_precedence = "priority"
+            minimise_until = "19700101000005Z"
+        "#;
+        assert!(generations.take(sternpost_config::entries_from_tables(tables).unwrap()));
+        // The clock was set one second ahead since this life began.
+        let limits = generations.limits(|wall| UnixMillis(wall.0 - 1_000)).unwrap();
+        let far = MinimiseScope::Peer { channel: "smtp".into(), peer: "far".into() };
+        let order = |scope, lowest, from, until| Minimise {
+            scope,
+            lowest,
+            from: UnixMillis(from),
+            until: UnixMillis(until),
+        };
+        assert_eq!(
+            limits.minimise,
+            [
+                order(far, Precedence::Flash, 1_000, u64::MAX),
+                order(MinimiseScope::Switch, Precedence::Priority, 0, 4_000),
+            ]
+        );
+        let smtp = limits.channels.iter().find(|channel| channel.name == "smtp").unwrap();
+        let far = smtp.peers.iter().find(|peer| peer.name == "far").unwrap();
+        assert_eq!(far.slots_reserve, Some(Reserves { urgent: 3, normal: 2 }));
+        assert_eq!((limits.qmgr_chan_time1_ms, limits.qmgr_chan_time3_ms), (1_000, 500));
     }
 
     #[test]

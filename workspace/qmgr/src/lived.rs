@@ -83,6 +83,11 @@ impl<T: Timepiece> Clocks<T> {
         }
     }
 
+    /// The lived instant that people mean by an instant of the wall clock.
+    pub(crate) fn lived_of(&self, wall: UnixMillis) -> UnixMillis {
+        self.lived.lived_of(wall)
+    }
+
     /// A lived instant for people.
     pub(crate) fn name(&self, lived: UnixMillis) -> String {
         rfc3339(self.lived.wall_of(lived))

@@ -1,95 +1,15 @@
-//! What the scheduler is told and what it answers: two closed enums and the limits that an operator sets.
+//! What the scheduler is told and what it answers: two closed enums.
 
 use std::sync::Arc;
 
 use sternpost_message::{ErrorScope, MlistId, Precedence, RecipientRange, UnixMillis};
 
+use crate::Limits;
+
 /// A channel process. Numbers are given by the scheduler ([`Action::StartProcess`]) and never twice; a process that
 /// QMGR meets with a number of its own (one that outlived the last QMGR) keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId(pub u64);
-
-/// The operator's limits. Any value is safe; those outside the bounds only serve badly.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Channel processes in total, those that start or drain included. 1 … 1,000; default 20.
-    pub qmgr_maxchans: u32,
-    /// Processes of `qmgr_maxchans` that only urgent mail may start. 0 … `qmgr_maxchans`; default 2.
-    pub qmgr_reserve_urgent: u32,
-    /// Processes of `qmgr_maxchans` that only normal and urgent mail may start. 0 … `qmgr_maxchans`; default 2.
-    pub qmgr_reserve_normal: u32,
-    /// Back-off: the time added with each failed attempt, milliseconds. 1,000 … 86,400,000; default 300,000.
-    pub retry_step_ms: u64,
-    /// Back-off: the longest time between two attempts, milliseconds. `retry_step_ms` … 604,800,000;
-    /// default 3,600,000.
-    pub retry_max_ms: u64,
-    /// The channels that are configured. Mail for any other waits.
-    pub channels: Vec<ChannelLimits>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            qmgr_maxchans: 20,
-            qmgr_reserve_urgent: 2,
-            qmgr_reserve_normal: 2,
-            retry_step_ms: 300_000,
-            retry_max_ms: 3_600_000,
-            channels: Vec::new(),
-        }
-    }
-}
-
-/// The limits of one channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChannelLimits {
-    /// The channel's name.
-    pub name: String,
-    /// Processes of this channel at a time. 1 … `qmgr_maxchans`; default 2.
-    pub processes_max: u32,
-    /// Mlists that one process is expected to work on at a time; its handshake says how many it does.
-    /// 1 … 1,000; default 50.
-    pub slots_per_process: u32,
-    /// Slots kept free for urgent mail, of the `processes_max` × `slots_per_process` that the channel has when all
-    /// its processes run. 0 … that product; default 5. While fewer slots are there the reserve shrinks in
-    /// proportion (rounded up), and never takes the last slot: a channel of capacity 1 still serves everybody, and
-    /// urgent mail gets its own process there, from `qmgr_reserve_urgent`.
-    pub slots_reserve_urgent: u32,
-    /// Slots kept free for normal and urgent mail, counted like `slots_reserve_urgent`. Default 5.
-    pub slots_reserve_normal: u32,
-    /// Mlists in progress for one peer MTA at a time. 1 … 1,000; default 20.
-    pub peer_slots_max: u32,
-    /// A process without work for this long is stopped, milliseconds. 1 … 86,400,000; default 60,000.
-    pub idle_stop_ms: u64,
-    /// The peer MTAs that are configured on the channel. Mail for any other waits.
-    pub peers: Vec<PeerLimits>,
-}
-
-impl ChannelLimits {
-    /// A channel with default limits that reaches these peers.
-    #[must_use]
-    pub fn new<'a>(name: &str, peers: impl IntoIterator<Item = &'a str>) -> Self {
-        Self {
-            name: name.into(),
-            processes_max: 2,
-            slots_per_process: 50,
-            slots_reserve_urgent: 5,
-            slots_reserve_normal: 5,
-            peer_slots_max: 20,
-            idle_stop_ms: 60_000,
-            peers: peers.into_iter().map(|peer| PeerLimits { name: peer.into(), slots_max: None }).collect(),
-        }
-    }
-}
-
-/// The limits of one peer MTA on a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerLimits {
-    /// The peer's name.
-    pub name: String,
-    /// Mlists in progress at a time, instead of the channel's `peer_slots_max`.
-    pub slots_max: Option<u32>,
-}
 
 /// An Mlist as it comes from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,6 +190,9 @@ pub enum StopReason {
     Idle,
     /// It has nothing to do, and another channel needs its place under `qmgr_maxchans`.
     MakeRoom,
+    /// Another channel has the better right to its place under `qmgr_maxchans`: it finishes what it has, and takes
+    /// nothing new.
+    Balance,
     /// A limit was lowered.
     OverLimit,
     /// Its channel is no longer configured.

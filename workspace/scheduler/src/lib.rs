@@ -6,20 +6,29 @@
 //! the last one); [`Scheduler::wake_at`] says when to come back without an event.
 //!
 //! Not here: the log and its stream, sockets, the supervisor (`qmgr` drives this machine), what a report says
-//! (`housekeeper`), the time between starts of a channel's processes and what one peer bears.
+//! (`housekeeper`), and what one peer bears.
 //!
 //! # The rules
 //! - **Order.** Within a channel a slot goes to the Mlist of the highest precedence; among equals to the peer with
-//!   the fewest Mlists in progress, then to the one served longest ago, there to the message accepted first. When
-//!   processes are scarce, the channel whose work has the highest precedence gets one, among equals the channel with
-//!   the fewest.
+//!   the fewest Mlists in progress, then to the one served longest ago, there to the message accepted first. Of a
+//!   hundred assignments, `age_share_percent` go to the message accepted first whatever its precedence. While a
+//!   [`Minimise`] holds, mail below its level waits.
 //! - **Processes.** Non-urgent mail starts one only below `qmgr_maxchans` − `qmgr_reserve_urgent` −
 //!   `qmgr_reserve_normal`, normal mail below `qmgr_maxchans` − `qmgr_reserve_urgent`, urgent mail below
 //!   `qmgr_maxchans`. A process is started when an Mlist that could run finds no slot that it may use and the
-//!   processes that are being started are not expected to take it. What fails to start, or dies unasked, makes its
-//!   channel wait 1 s longer each time (up to 60 s) before the next start, until a process of it has finished an Mlist.
-//! - **Slots.** The same arithmetic holds for the slots of a channel's attached processes. An Mlist goes to the
-//!   process with most free slots.
+//!   processes that are being started are not expected to take it; for the highest precedence first, among equals on
+//!   the channel with the fewest, then on the one that started its last one longest ago.
+//! - **Times.** After a start the channel starts none for `qmgr_chan_time2`, and for `qmgr_chan_time3` while fewer
+//!   Mlists wait than it has slots; after its last process has gone, none for `qmgr_chan_time1`. Urgent mail does
+//!   not wait for any of the three.
+//! - **Failures.** What fails to start, or dies unasked, makes its channel wait 1 s longer each time (up to 60 s)
+//!   before the next start, until a process of it has finished an Mlist.
+//! - **Balance.** A channel that needs a process and finds no place gets one of another's: an idle one at once, else
+//!   one that is asked to finish what it has. A channel gives a busy one to urgent mail when only lower mail waits for
+//!   itself; to other mail that is not below what waits for itself, while it has two more than the other, and its
+//!   only one when that has served for a while and the other has none.
+//! - **Slots.** The same reserves hold for the slots of a channel's attached processes, and for those of a peer. An
+//!   Mlist goes to the process with most free slots.
 //! - **Idle processes** stop after the channel's `idle_stop_ms`, or at once when another channel needs their place.
 //! - **Back-off** is linear up to a maximum: of the peer (by its failures in a row) or of the Mlist (by its failed
 //!   attempts), as the error says.
@@ -37,6 +46,7 @@ mod backoff;
 mod decide;
 mod event;
 mod flow;
+mod limits;
 mod lived;
 mod peer;
 mod process;
@@ -49,20 +59,24 @@ mod tree;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sternpost_message::{MlistId, UnixMillis};
+use sternpost_message::{MlistId, Precedence, UnixMillis};
 
-pub use event::{Action, ChannelLimits, Event, Limits, MlistSpec, PeerLimits, ProcessId, StopReason};
+pub use event::{Action, Event, MlistSpec, ProcessId, StopReason};
 pub use flow::Intake;
+pub use limits::{ChannelLimits, Limits, Minimise, MinimiseScope, PeerLimits, Reserves};
 pub use lived::{JUMP_MS_MIN, JUMPS_COUNT_MAX, Jump, LivedTime};
-pub use status::{ChannelStatus, Counts, MlistStatus, PeerStatus, Reason, Status, Waiting};
+pub use process::Start;
+pub use status::{
+    ChannelStatus, Counts, MlistStatus, NextProcess, PeerStatus, Reason, Status, Waiting, Whereabouts,
+};
 
-use peer::{Peer, PeerIndex};
+use peer::{Peer, PeerIndex, PeerSlots, Terms};
 use process::{Channel, ChannelIndex, Process};
 use timer::{Due, NEVER, Timers};
 use tree::{Mlist, MlistIndex, Mlists, Place};
 
 /// QMGR's tree and everything that it needs to decide.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Scheduler {
     now: u64,
     /// [`Event::Go`] has come.
@@ -80,6 +94,8 @@ pub struct Scheduler {
     processes_count: u32,
     timers: Timers,
     flow: flow::Flow,
+    /// The entry in the timers of the next [`Minimise`] that begins or ends.
+    minimise_at: u64,
     counts: Counts,
     /// Assignments so far.
     served: u64,
@@ -89,11 +105,35 @@ pub struct Scheduler {
     is_surplus_possible: bool,
 }
 
+impl Default for Scheduler {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Scheduler {
     /// An empty tree without configuration, waiting for its snapshot.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            now: 0,
+            is_going: false,
+            limits: Limits::default(),
+            channels: Vec::new(),
+            channel_by_name: FxHashMap::default(),
+            peers: Vec::new(),
+            mlists: Mlists::default(),
+            processes: FxHashMap::default(),
+            process_last: 0,
+            processes_count: 0,
+            timers: Timers::default(),
+            flow: flow::Flow::default(),
+            minimise_at: NEVER,
+            counts: Counts::default(),
+            served: 0,
+            dirty: Vec::new(),
+            is_surplus_possible: false,
+        }
     }
 
     /// Takes one event and appends what follows from it to `actions`.
@@ -149,7 +189,7 @@ impl Scheduler {
 
     fn configure(&mut self, mut limits: Limits) {
         for peer in &mut self.peers {
-            peer.slots_max = None;
+            peer.slots = None;
         }
         for channel in &mut self.channels {
             channel.limits = None;
@@ -158,15 +198,15 @@ impl Scheduler {
             let channel = self.channel(&channel_limits.name);
             for peer_limits in std::mem::take(&mut channel_limits.peers) {
                 let peer = self.peer_of(channel, &peer_limits.name);
-                let slots_max = peer_limits.slots_max.unwrap_or(channel_limits.peer_slots_max);
-                self.peers[peer.0 as usize].slots_max = Some(slots_max);
+                self.peers[peer.0 as usize].slots = Some(PeerSlots {
+                    max: peer_limits.slots_max.unwrap_or(channel_limits.peer_slots_max),
+                    reserve: peer_limits.slots_reserve.unwrap_or(channel_limits.peer_slots_reserve),
+                });
             }
             self.channels[channel.0 as usize].limits = Some(channel_limits);
         }
         self.limits = limits;
-        for index in 0..self.peers.len() {
-            self.refresh_peer(PeerIndex(index_of(index)));
-        }
+        self.minimise();
         let processes: Vec<ProcessId> = self.processes.keys().copied().collect();
         for process in processes {
             self.with_process(process, |_| {});
@@ -175,6 +215,36 @@ impl Scheduler {
             self.mark_dirty(ChannelIndex(index_of(index)));
         }
         self.is_surplus_possible = true;
+    }
+
+    /// Finds what each peer may be given at this instant, and when that changes.
+    fn minimise(&mut self) {
+        let now = self.now;
+        let orders = std::mem::take(&mut self.limits.minimise);
+        let in_force = || orders.iter().filter(|order| order.from.0 <= now && now < order.until.0);
+        for index in 0..self.peers.len() {
+            let peer = &mut self.peers[index];
+            let channel = &self.channels[peer.channel.0 as usize];
+            let covering = in_force().filter(|order| order.scope.covers(&channel.name, &peer.name));
+            peer.lowest = covering.map(|order| order.lowest).max().unwrap_or(Precedence::ALL[0]);
+            self.refresh_peer(PeerIndex(index_of(index)));
+        }
+        let turns = orders.iter().flat_map(|order| [order.from.0, order.until.0]);
+        let next = turns.filter(|&at| at > now).min().unwrap_or(NEVER);
+        self.timers.change(Due::Minimise, &mut self.minimise_at, next);
+        self.limits.minimise = orders;
+    }
+
+    /// The order to wait that holds for mail of this level to this peer, the one that lasts longest.
+    fn minimised_until(&self, peer: &Peer, precedence: Precedence) -> Option<u64> {
+        let channel = &self.channels[peer.channel.0 as usize];
+        let holds = |order: &&Minimise| {
+            order.from.0 <= self.now
+                && self.now < order.until.0
+                && precedence < order.lowest
+                && order.scope.covers(&channel.name, &peer.name)
+        };
+        self.limits.minimise.iter().filter(holds).map(|order| order.until.0).max()
     }
 
     fn queue(&mut self, spec: &MlistSpec) {
@@ -235,6 +305,10 @@ impl Scheduler {
                     self.mark_dirty(channel);
                 }
                 Due::Process(process) => self.process_is_idle(process, actions),
+                Due::Minimise => {
+                    self.minimise_at = NEVER;
+                    self.minimise();
+                }
             }
         }
     }
@@ -325,7 +399,11 @@ impl Scheduler {
         let peer = &mut self.peers[index.0 as usize];
         let channel_index = peer.channel;
         let channel = &mut self.channels[channel_index.0 as usize];
-        let offer = peer.offer(index, self.now, channel.limits.is_some());
+        let terms = Terms {
+            channel_is_configured: channel.limits.is_some(),
+            age_has_a_share: self.limits.age_share_percent > 0,
+        };
+        let offer = peer.offer(index, self.now, terms);
         let before = std::mem::replace(&mut peer.offered, offer);
         if before == offer {
             return;
@@ -336,6 +414,14 @@ impl Scheduler {
             }
             if let Some(rank) = offer.rank {
                 channel.runnable.insert(rank);
+            }
+        }
+        if before.eldest != offer.eldest {
+            if let Some(eldest) = before.eldest {
+                channel.eldest.remove(&eldest);
+            }
+            if let Some(eldest) = offer.eldest {
+                channel.eldest.insert(eldest);
             }
         }
         for (sum, (new, old)) in

@@ -133,6 +133,12 @@ impl LivedTime {
         shifted(lived, self.offset_ms)
     }
 
+    /// The lived instant that the wall clock gives this name, as it stands now.
+    #[must_use]
+    pub fn lived_of(&self, wall: UnixMillis) -> UnixMillis {
+        shifted(wall, self.offset_ms.saturating_neg())
+    }
+
     /// Forgets the jumps that concern no message from `oldest` on. True when there were some.
     pub fn forget_before(&mut self, oldest: MessageSequence) -> bool {
         let count = self.jumps.len();

@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sternpost_message::{MlistId, Precedence};
+use sternpost_message::{CivilPriority, MlistId, Precedence};
 
 use crate::flow::Passed;
+use crate::limits::Reserves;
 use crate::process::ChannelIndex;
 use crate::timer::NEVER;
 use crate::tree::MlistIndex;
@@ -35,7 +36,9 @@ pub(crate) struct Peer {
     pub(crate) name: Arc<str>,
     pub(crate) channel: ChannelIndex,
     /// Mlists in progress at a time; `None` when the peer is not configured.
-    pub(crate) slots_max: Option<u32>,
+    pub(crate) slots: Option<PeerSlots>,
+    /// The lowest level that is not told to wait by a [`crate::Minimise`].
+    pub(crate) lowest: Precedence,
     /// What could run, oldest message first, by [`Precedence`]. 24 octets each while empty.
     queues: [BTreeSet<(u64, u16, MlistIndex)>; LEVELS],
     pub(crate) queued_count: usize,
@@ -62,6 +65,15 @@ pub(crate) struct Peer {
     pub(crate) offered: Offer,
 }
 
+/// How many Mlists a peer may have in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerSlots {
+    /// At a time.
+    pub(crate) max: u32,
+    /// Kept free of them.
+    pub(crate) reserve: Reserves,
+}
+
 /// What a peer offers to its channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Offer {
@@ -69,9 +81,19 @@ pub(crate) struct Offer {
     pub(crate) rank: Option<Rank>,
     /// Mlists that wait for a slot or a process only.
     pub(crate) runnable_count: usize,
-    /// How many of them the peer's own limit lets go, by lowest level taken: `[0]` counts every level, `[5]`
+    /// How many of them the peer's own limits let go, by lowest level taken: `[0]` counts every level, `[5]`
     /// override alone.
     pub(crate) assignable: [u32; LEVELS],
+    /// The one of those accepted first, where age has a share of the assignments.
+    pub(crate) eldest: Option<Eldest>,
+}
+
+/// The Mlist of a peer that age would choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Eldest {
+    pub(crate) accepted: (u64, u16),
+    pub(crate) peer: PeerIndex,
+    pub(crate) precedence: Precedence,
 }
 
 impl Peer {
@@ -79,7 +101,8 @@ impl Peer {
         Self {
             name,
             channel,
-            slots_max: None,
+            slots: None,
+            lowest: Precedence::ALL[0],
             queues: std::array::from_fn(|_| BTreeSet::new()),
             queued_count: 0,
             delayed_count: 0,
@@ -118,37 +141,61 @@ impl Peer {
         self.queues.iter().filter_map(BTreeSet::first).min().map(|entry| entry.2)
     }
 
-    /// Mlists that may be added to what is in progress.
-    pub(crate) fn slots_free(&self) -> u32 {
-        self.slots_max.map_or(0, |max| max.saturating_sub(self.in_progress))
+    /// How many Mlists may be in progress for one of this level to be added below that.
+    pub(crate) fn slots_limit(&self, priority: CivilPriority) -> u32 {
+        self.slots.map_or(0, |slots| slots.reserve.within_half(slots.max).limit(slots.max, priority))
+    }
+
+    /// Mlists of this level that may be added to what is in progress.
+    pub(crate) fn room(&self, priority: CivilPriority) -> u32 {
+        self.slots_limit(priority).saturating_sub(self.in_progress)
     }
 
     /// What the peer offers at this instant.
-    pub(crate) fn offer(&self, index: PeerIndex, now: u64, channel_is_configured: bool) -> Offer {
-        if !channel_is_configured || self.slots_max.is_none() || self.retry_at > now || self.queued_count == 0
+    pub(crate) fn offer(&self, index: PeerIndex, now: u64, terms: Terms) -> Offer {
+        let mut offer = Offer::default();
+        if !terms.channel_is_configured
+            || self.slots.is_none()
+            || self.retry_at > now
+            || self.queued_count == 0
         {
-            return Offer::default();
+            return offer;
         }
-        let mut offer = Offer { rank: None, runnable_count: self.queued_count, assignable: [0; LEVELS] };
-        let free = self.slots_free();
-        let mut count = 0_usize;
+        let mut taken = 0_u32;
         for precedence in Precedence::ALL.into_iter().rev() {
             let queue = &self.queues[precedence as usize];
-            count += queue.len();
-            if free > 0
-                && offer.rank.is_none()
-                && let Some(&(message, route, _)) = queue.first()
+            if let Some(&(message, route, _)) = queue.first()
+                && precedence >= self.lowest
             {
-                offer.rank = Some(Rank {
-                    top: Reverse(precedence),
-                    in_progress: self.in_progress,
-                    served: self.served,
-                    oldest: (message, route),
-                    peer: index,
-                });
+                offer.runnable_count += queue.len();
+                let room = self.room(precedence.civil());
+                let count = u32::try_from(queue.len()).unwrap_or(u32::MAX);
+                taken += count.min(room.saturating_sub(taken));
+                let accepted = (message, route);
+                if room > 0 && offer.rank.is_none() {
+                    offer.rank = Some(Rank {
+                        top: Reverse(precedence),
+                        in_progress: self.in_progress,
+                        served: self.served,
+                        oldest: accepted,
+                        peer: index,
+                    });
+                }
+                if room > 0 && terms.age_has_a_share {
+                    let this = Eldest { accepted, peer: index, precedence };
+                    offer.eldest = Some(offer.eldest.map_or(this, |other| other.min(this)));
+                }
             }
-            offer.assignable[precedence as usize] = u32::try_from(count).unwrap_or(u32::MAX).min(free);
+            offer.assignable[precedence as usize] = taken;
         }
         offer
     }
+}
+
+/// What a peer's offer depends on besides the peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) channel_is_configured: bool,
+    /// `age_share_percent` is not 0.
+    pub(crate) age_has_a_share: bool,
 }

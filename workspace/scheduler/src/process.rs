@@ -1,14 +1,15 @@
-//! The top of the tree: a channel, its processes and their slots, and the arithmetic of the reserves.
+//! The top of the tree: a channel, its processes and their slots.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use sternpost_message::CivilPriority;
+use sternpost_message::{CivilPriority, Precedence, UnixMillis};
 
-use crate::event::{ChannelLimits, ProcessId};
-use crate::peer::{LEVELS, PeerIndex, Rank};
+use crate::event::ProcessId;
+use crate::limits::{ChannelLimits, Limits};
+use crate::peer::{Eldest, LEVELS, PeerIndex, Rank};
 use crate::timer::NEVER;
 use crate::tree::MlistIndex;
 
@@ -33,11 +34,17 @@ pub(crate) struct Channel {
     pub(crate) peer_by_name: FxHashMap<Arc<str>, PeerIndex>,
     /// Peers that have something to assign, best first.
     pub(crate) runnable: BTreeSet<Rank>,
+    /// Peers by the Mlist that age would choose; empty while age has no share.
+    pub(crate) eldest: BTreeSet<Eldest>,
+    /// Hundredths of an assignment that age has to its credit.
+    pub(crate) age_credit: u32,
     /// The sum of what the peers offer, see [`crate::peer::Offer::assignable`].
     pub(crate) assignable: [u64; LEVELS],
     pub(crate) runnable_count: usize,
     /// Attached processes with free slots, and how many.
     pub(crate) free: BTreeSet<(u32, Reverse<ProcessId>)>,
+    /// Attached processes by the slots in use; among equals the youngest first.
+    pub(crate) attached: BTreeSet<(u32, Reverse<ProcessId>)>,
     /// Slots of the attached processes.
     pub(crate) slots_total: u32,
     /// How many of them are in use.
@@ -50,8 +57,12 @@ pub(crate) struct Channel {
     pub(crate) draining_count: u32,
     /// Processes that failed in a row.
     pub(crate) failures: u32,
-    /// No process is started before this.
-    pub(crate) start_at: u64,
+    /// No process is started before this: processes failed.
+    pub(crate) held_off_until: u64,
+    /// When its last process has gone; `None` before the first one.
+    pub(crate) emptied_at: Option<u64>,
+    /// The last start, by the scheduler or by another.
+    pub(crate) last_start: Option<Start>,
     /// Its entry in the timers.
     pub(crate) timer_at: u64,
     /// Whether something changed since Mlists were assigned last.
@@ -65,16 +76,21 @@ impl Channel {
             limits: None,
             peer_by_name: FxHashMap::default(),
             runnable: BTreeSet::new(),
+            eldest: BTreeSet::new(),
+            age_credit: 0,
             assignable: [0; LEVELS],
             runnable_count: 0,
             free: BTreeSet::new(),
+            attached: BTreeSet::new(),
             slots_total: 0,
             slots_used: 0,
             processes_count: 0,
             starting_count: 0,
             draining_count: 0,
             failures: 0,
-            start_at: 0,
+            held_off_until: 0,
+            emptied_at: None,
+            last_start: None,
             timer_at: NEVER,
             is_dirty: false,
         }
@@ -84,9 +100,7 @@ impl Channel {
     pub(crate) fn slots_limit(&self, priority: CivilPriority) -> u32 {
         let Some(limits) = &self.limits else { return 0 };
         let full = limits.processes_max.saturating_mul(limits.slots_per_process);
-        let (urgent, normal) =
-            slot_reserves(self.slots_total, full, limits.slots_reserve_urgent, limits.slots_reserve_normal);
-        limit(self.slots_total, urgent, normal, priority)
+        limits.slots_reserve.scaled(self.slots_total, full).limit(self.slots_total, priority)
     }
 
     /// Mlists that the processes that start are expected to take.
@@ -95,38 +109,78 @@ impl Channel {
         u64::from(self.starting_count) * u64::from(each)
     }
 
+    /// Whether Mlists of this level or above wait for more than the processes that are being started will take.
+    pub(crate) fn wants_process(&self, precedence: Precedence) -> bool {
+        self.assignable[precedence as usize] > self.slots_expected()
+    }
+
+    /// The highest level that waits for nothing but a slot.
+    pub(crate) fn highest_waiting(&self) -> Option<Precedence> {
+        self.runnable.first().map(|rank| rank.top.0)
+    }
+
+    /// From when on a process may be started for Mlists of this level, and by which rule; the latest of them.
+    ///
+    /// The three times of the model are about the cost of processes. They do not hold for urgent mail, which must not
+    /// wait for the sake of economy; the hold-off after failures holds for all.
+    pub(crate) fn start_at(&self, priority: CivilPriority, limits: &Limits) -> (u64, StartRule) {
+        let held_off = (self.held_off_until, StartRule::HoldOff);
+        if priority == CivilPriority::Urgent {
+            return held_off;
+        }
+        let emptied = match self.emptied_at {
+            Some(at) if self.processes_count == 0 => at.saturating_add(limits.qmgr_chan_time1_ms),
+            _ => 0,
+        };
+        let (after_start, rule) = self.last_start.as_ref().map_or((0, StartRule::ChanTime2), |start| {
+            let time2 = limits.qmgr_chan_time2_ms;
+            let (time, rule) = if self.is_lightly_loaded() && limits.qmgr_chan_time3_ms > time2 {
+                (limits.qmgr_chan_time3_ms, StartRule::ChanTime3)
+            } else {
+                (time2, StartRule::ChanTime2)
+            };
+            (start.at.0.saturating_add(time), rule)
+        });
+        [(emptied, StartRule::ChanTime1), (after_start, rule), held_off]
+            .into_iter()
+            .max_by_key(|(at, _)| *at)
+            .unwrap_or(held_off)
+    }
+
+    /// Fewer Mlists wait than the channel's processes have slots, those that start included.
+    fn is_lightly_loaded(&self) -> bool {
+        self.assignable[0] < u64::from(self.slots_total) + self.slots_expected()
+    }
+
     /// Whether one more process may exist on this channel.
     pub(crate) fn may_have_one_more(&self) -> bool {
         self.limits.as_ref().is_some_and(|limits| self.processes_count < limits.processes_max)
     }
 }
 
-/// How far mail of this level may fill `total` places: non-urgent leaves both reserves free, normal one, urgent
-/// none.
-pub(crate) const fn limit(
-    total: u32,
-    reserve_urgent: u32,
-    reserve_normal: u32,
-    priority: CivilPriority,
-) -> u32 {
-    match priority {
-        CivilPriority::Urgent => total,
-        CivilPriority::Normal => total.saturating_sub(reserve_urgent),
-        CivilPriority::NonUrgent => total.saturating_sub(reserve_urgent).saturating_sub(reserve_normal),
-    }
+/// Why a process is not started before an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartRule {
+    /// Processes of the channel failed.
+    HoldOff,
+    /// `qmgr_chan_time1`.
+    ChanTime1,
+    /// `qmgr_chan_time2`.
+    ChanTime2,
+    /// `qmgr_chan_time3`.
+    ChanTime3,
 }
 
-/// The reserves (urgent, normal) of a channel that has `total` of its `full` slots: the configured ones in
-/// proportion, rounded up, the urgent one first, and never the last slot.
-pub(crate) fn slot_reserves(total: u32, full: u32, urgent: u32, normal: u32) -> (u32, u32) {
-    let scaled = |reserve: u32| {
-        let full = u64::from(full.max(total).max(1));
-        let scaled = (u64::from(reserve) * u64::from(total)).div_ceil(full);
-        u32::try_from(scaled).unwrap_or(u32::MAX)
-    };
-    let spare = total.saturating_sub(1);
-    let urgent = scaled(urgent).min(spare);
-    (urgent, scaled(normal).min(spare - urgent))
+/// What a process was started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Which process.
+    pub process: ProcessId,
+    /// When.
+    pub at: UnixMillis,
+    /// The level that needed it, and how many Mlists of it and above found no slot; `None` when it was started by
+    /// another, or has outlived the last QMGR.
+    pub need: Option<(Precedence, u64)>,
 }
 
 /// Where a process is in its life.
@@ -154,6 +208,8 @@ pub(crate) struct Process {
     pub(crate) used: u32,
     /// The Mlists in progress there or awaiting an outcome from there.
     pub(crate) held: FxHashSet<MlistIndex>,
+    /// When it attached; [`NEVER`] before.
+    pub(crate) attached_at: u64,
     /// Since when it has nothing to do, while it is attached; [`NEVER`] when it has.
     pub(crate) idle_since: u64,
     /// Its entry in the timers.
@@ -167,6 +223,7 @@ pub(crate) struct Process {
 pub(crate) struct Share {
     pub(crate) exists: bool,
     pub(crate) is_starting: bool,
+    pub(crate) is_attached: bool,
     pub(crate) is_draining: bool,
     pub(crate) slots_total: u32,
     pub(crate) slots_used: u32,
@@ -181,6 +238,7 @@ impl Process {
             capacity: 0,
             used: 0,
             held: FxHashSet::default(),
+            attached_at: NEVER,
             idle_since: NEVER,
             timer_at: NEVER,
             shared: Share::default(),
@@ -193,6 +251,7 @@ impl Process {
         Share {
             exists: !matches!(self.state, State::Gone),
             is_starting: matches!(self.state, State::Starting),
+            is_attached: attached,
             is_draining: matches!(self.state, State::Draining),
             slots_total: if attached { self.capacity } else { 0 },
             slots_used: if attached { self.used } else { 0 },
@@ -209,44 +268,17 @@ impl Channel {
         self.draining_count = self.draining_count + u32::from(new.is_draining) - u32::from(old.is_draining);
         self.slots_total = self.slots_total + new.slots_total - old.slots_total;
         self.slots_used = self.slots_used + new.slots_used - old.slots_used;
+        if old.is_attached {
+            self.attached.remove(&(old.slots_used, Reverse(process)));
+        }
+        if new.is_attached {
+            self.attached.insert((new.slots_used, Reverse(process)));
+        }
         if old.slots_free > 0 {
             self.free.remove(&(old.slots_free, Reverse(process)));
         }
         if new.slots_free > 0 {
             self.free.insert((new.slots_free, Reverse(process)));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn non_urgent_leaves_both_reserves_normal_one_and_urgent_none() {
-        let row = |priority| limit(10, 2, 3, priority);
-        assert_eq!(row(CivilPriority::NonUrgent), 5);
-        assert_eq!(row(CivilPriority::Normal), 8);
-        assert_eq!(row(CivilPriority::Urgent), 10);
-        assert_eq!(limit(3, 2, 3, CivilPriority::NonUrgent), 0);
-    }
-
-    #[test]
-    fn slot_reserves_shrink_with_the_slots_and_never_take_the_last_one() {
-        // (slots now, slots with all processes, urgent, normal) → (urgent, normal)
-        let rows = [
-            ((100, 100, 10, 5), (10, 5)),
-            ((50, 100, 10, 5), (5, 3)),
-            ((200, 100, 10, 5), (10, 5)),
-            ((2, 8, 1, 1), (1, 0)),
-            ((3, 8, 1, 1), (1, 1)),
-            ((1, 8, 1, 1), (0, 0)),
-            ((0, 8, 1, 1), (0, 0)),
-            ((4, 4, 9, 9), (3, 0)),
-            ((4, 0, 1, 0), (1, 0)),
-        ];
-        for ((total, full, urgent, normal), wanted) in rows {
-            assert_eq!(slot_reserves(total, full, urgent, normal), wanted, "{total} of {full}");
         }
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use sternpost_message::{CivilPriority, MlistId, Precedence, RecipientRange, UnixMillis};
 
-use crate::peer::PeerIndex;
-use crate::process::{Channel, ChannelIndex, limit};
+use crate::peer::{Peer, PeerIndex};
+use crate::process::{Channel, ChannelIndex, Start, StartRule};
 use crate::tree::Place;
 use crate::{ProcessId, Scheduler};
 
@@ -48,12 +48,16 @@ pub enum Reason {
     ChannelNotConfigured,
     /// Its peer is not configured on the channel.
     PeerNotConfigured,
+    /// An operator's order that mail of its precedence waits.
+    Minimised,
     /// Its own back-off.
     MessageDelay,
     /// Its peer's back-off.
     PeerDelay,
     /// The peer has as many Mlists in progress as it may have.
     PeerSlots,
+    /// The slots that the peer has free are in reserve for a higher precedence.
+    PeerReserve,
     /// A higher precedence, a peer with fewer in progress or an older message is before it, or a slot is reserved
     /// for a higher level; no process can be added.
     Slots,
@@ -61,6 +65,14 @@ pub enum Reason {
     ProcessStart,
     /// Processes of the channel failed; the next start is held off.
     StartHoldOff,
+    /// The channel's last process has gone shortly ago.
+    ChanTime1,
+    /// The channel has started a process shortly ago.
+    ChanTime2,
+    /// The same, and fewer Mlists wait than the channel's processes have slots.
+    ChanTime3,
+    /// A process of another channel that finishes what it has, to make room.
+    MakingRoom,
     /// The channel has its `processes_max`, all slots that this level may use are taken.
     ChannelProcesses,
     /// `qmgr_maxchans`, less the reserves that this level may not use, is reached.
@@ -83,14 +95,30 @@ impl fmt::Display for Reason {
                 "the peer MTA is not configured on the channel: configure one of this name there (sternpost config show lists those in \
                  force)",
             ),
+            Self::Minimised => f.write_str("an order in the directory makes mail of its precedence wait (sternpostMinimise)"),
             Self::MessageDelay => f.write_str("an attempt failed for this message; it is tried again later"),
             Self::PeerDelay => f.write_str("the peer MTA failed; it is tried again later"),
             Self::PeerSlots => f.write_str("the peer MTA has as many messages in progress as it may have"),
+            Self::PeerReserve => {
+                f.write_str("the slots that the peer MTA has free are in reserve for higher precedence")
+            }
             Self::Slots => f.write_str("its turn has not come: others are before it for the channel's slots"),
             Self::ProcessStart => f.write_str("a process for the channel is being started"),
             Self::StartHoldOff => {
                 f.write_str("processes of the channel failed; the next one is started later")
             }
+            Self::ChanTime1 => f.write_str(
+                "the channel's last process has gone; the next one is started after qmgr_chan_time1, for all that has come by then",
+            ),
+            Self::ChanTime2 => {
+                f.write_str("the channel has started a process; the next one is started after qmgr_chan_time2")
+            }
+            Self::ChanTime3 => f.write_str(
+                "the channel has started a process and little waits; the next one is started after qmgr_chan_time3",
+            ),
+            Self::MakingRoom => f.write_str(
+                "a process of another channel finishes what it has, to make room for one of this channel",
+            ),
             Self::ChannelProcesses => f.write_str(
                 "the channel has as many processes as it may have, and no slot free for this precedence",
             ),
@@ -145,10 +173,42 @@ pub struct ChannelStatus {
     pub processes_draining: u32,
     /// Processes that failed in a row.
     pub failures: u32,
-    /// No process is started before this.
-    pub start_held_off_until: Option<UnixMillis>,
+    /// The last start of a process, and what it was for.
+    pub last_start: Option<Start>,
+    /// Whether another one is started, and what stands against it.
+    pub next_process: NextProcess,
     /// Its peers, in the order in which they were first named.
     pub peers: Vec<PeerStatus>,
+}
+
+/// Where an Mlist stands in the tree, and what is decided about the processes there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Its channel.
+    pub channel: Arc<str>,
+    /// Its peer MTA.
+    pub peer: Arc<str>,
+    /// The last start of a process of the channel, and what it was for.
+    pub last_start: Option<Start>,
+    /// Whether another one is started, and what stands against it.
+    pub next_process: NextProcess,
+}
+
+/// What is decided about one more process of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextProcess {
+    /// None is needed: nothing waits that its peer lets go, or what waits is expected to find a slot in the processes
+    /// that exist or start.
+    NotNeeded,
+    /// One is needed for this level and those above, and this stands against it.
+    Waits {
+        /// The highest level that needs it.
+        precedence: Precedence,
+        /// How many Mlists of that level and above find no slot.
+        waiting: u64,
+        /// What stands against it.
+        waiting_for: Waiting,
+    },
 }
 
 /// A peer MTA on a channel.
@@ -166,6 +226,12 @@ pub struct PeerStatus {
     pub in_progress: u32,
     /// Mlists in progress at a time; 0 when it is not configured.
     pub slots_max: u32,
+    /// How many of them non-urgent mail may fill.
+    pub slots_for_non_urgent: u32,
+    /// How many of them normal mail may fill.
+    pub slots_for_normal: u32,
+    /// The lowest level that is not ordered to wait.
+    pub lowest: Precedence,
     /// Failures in a row.
     pub errors: u32,
     /// Its delay ends then.
@@ -235,40 +301,84 @@ impl Scheduler {
             Place::AwaitingOutcome => Reason::AwaitingOutcome(mlist.holder),
             _ if !self.is_going => Reason::Snapshot,
             _ if channel.limits.is_none() => Reason::ChannelNotConfigured,
-            _ if peer.slots_max.is_none() => Reason::PeerNotConfigured,
+            _ if peer.slots.is_none() => Reason::PeerNotConfigured,
             // The later of both delays is the one that counts.
             Place::Delayed if mlist.retry_at >= peer.retry_at => {
                 return at(Reason::MessageDelay, mlist.retry_at);
             }
             _ if peer.retry_at > self.now => return at(Reason::PeerDelay, peer.retry_at),
-            _ if peer.slots_free() == 0 => Reason::PeerSlots,
-            _ => return Some(self.why_no_slot(channel, mlist.precedence)),
+            Place::Delayed | Place::Queued => {
+                return Some(self.why_not_assigned(channel, peer, mlist.precedence));
+            }
         };
         Some(Waiting { reason, until: None })
     }
 
-    /// Why an Mlist of this level gets no slot: by what stands against one more process.
-    fn why_no_slot(&self, channel: &Channel, precedence: Precedence) -> Waiting {
-        let places = limit(
-            self.limits.qmgr_maxchans,
-            self.limits.qmgr_reserve_urgent,
-            self.limits.qmgr_reserve_normal,
-            precedence.civil(),
-        );
+    /// Where the Mlist stands; `None` when it is not in the tree.
+    #[must_use]
+    pub fn whereabouts(&self, mlist: MlistId) -> Option<Whereabouts> {
+        let peer = &self.peers[self.mlists.get(self.mlists.find(mlist)?).peer.0 as usize];
+        let channel = &self.channels[peer.channel.0 as usize];
+        Some(Whereabouts {
+            channel: Arc::clone(&channel.name),
+            peer: Arc::clone(&peer.name),
+            last_start: channel.last_start,
+            next_process: self.next_process(channel),
+        })
+    }
+
+    /// Why an Mlist without a delay is not assigned.
+    fn why_not_assigned(&self, channel: &Channel, peer: &Peer, precedence: Precedence) -> Waiting {
+        if let Some(until) = self.minimised_until(peer, precedence) {
+            let until = (until != u64::MAX).then_some(UnixMillis(until));
+            return Waiting { reason: Reason::Minimised, until };
+        }
+        if peer.room(precedence.civil()) == 0 {
+            let is_full = peer.room(CivilPriority::Urgent) == 0;
+            let reason = if is_full { Reason::PeerSlots } else { Reason::PeerReserve };
+            return Waiting { reason, until: None };
+        }
+        if channel.starting_count > 0 {
+            return Waiting { reason: Reason::ProcessStart, until: None };
+        }
+        let nothing = Waiting { reason: Reason::Slots, until: None };
+        self.against_one_more(channel, precedence).unwrap_or(nothing)
+    }
+
+    /// What stands against one more process of the channel for this level.
+    fn against_one_more(&self, channel: &Channel, precedence: Precedence) -> Option<Waiting> {
+        let (start_at, rule) = channel.start_at(precedence.civil(), &self.limits);
         let mut until = None;
-        let reason = if channel.starting_count > 0 {
-            Reason::ProcessStart
-        } else if !channel.may_have_one_more() {
+        let reason = if !channel.may_have_one_more() {
             Reason::ChannelProcesses
-        } else if channel.start_at > self.now {
-            until = Some(UnixMillis(channel.start_at));
-            Reason::StartHoldOff
-        } else if self.processes_count >= places {
-            Reason::Maxchans
+        } else if start_at > self.now {
+            until = Some(UnixMillis(start_at));
+            match rule {
+                StartRule::HoldOff => Reason::StartHoldOff,
+                StartRule::ChanTime1 => Reason::ChanTime1,
+                StartRule::ChanTime2 => Reason::ChanTime2,
+                StartRule::ChanTime3 => Reason::ChanTime3,
+            }
+        } else if self.processes_count >= self.places(precedence) {
+            let draining: u32 = self.channels.iter().map(|channel| channel.draining_count).sum();
+            let is_room_coming = self.processes_count - draining < self.places(precedence);
+            if is_room_coming { Reason::MakingRoom } else { Reason::Maxchans }
         } else {
-            Reason::Slots
+            return None;
         };
-        Waiting { reason, until }
+        Some(Waiting { reason, until })
+    }
+
+    /// What is decided about one more process of the channel.
+    fn next_process(&self, channel: &Channel) -> NextProcess {
+        let mut wanting = Precedence::ALL.into_iter().rev().filter(|&level| channel.wants_process(level));
+        wanting
+            .find_map(|precedence| {
+                let waiting = channel.assignable[precedence as usize];
+                let waiting_for = self.against_one_more(channel, precedence)?;
+                Some(NextProcess::Waits { precedence, waiting, waiting_for })
+            })
+            .unwrap_or(NextProcess::NotNeeded)
     }
 
     /// The tree without its leaves. O(channels + peers).
@@ -304,7 +414,8 @@ impl Scheduler {
             processes_starting: channel.starting_count,
             processes_draining: channel.draining_count,
             failures: channel.failures,
-            start_held_off_until: (channel.start_at > self.now).then_some(UnixMillis(channel.start_at)),
+            last_start: channel.last_start,
+            next_process: self.next_process(channel),
             peers,
         }
     }
@@ -313,11 +424,14 @@ impl Scheduler {
         let peer = &self.peers[index.0 as usize];
         PeerStatus {
             name: Arc::clone(&peer.name),
-            is_configured: peer.slots_max.is_some(),
+            is_configured: peer.slots.is_some(),
             waiting: peer.queued_count + peer.delayed_count,
             delayed: peer.delayed_count,
             in_progress: peer.in_progress,
-            slots_max: peer.slots_max.unwrap_or(0),
+            slots_max: peer.slots.map_or(0, |slots| slots.max),
+            slots_for_non_urgent: peer.slots_limit(CivilPriority::NonUrgent),
+            slots_for_normal: peer.slots_limit(CivilPriority::Normal),
+            lowest: peer.lowest,
             errors: peer.errors,
             delayed_until: (peer.retry_at > self.now).then_some(UnixMillis(peer.retry_at)),
             oldest_accepted_at: peer.oldest().map(|mlist| self.mlists.get(mlist).accepted_at),

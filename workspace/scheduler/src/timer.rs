@@ -22,6 +22,8 @@ pub(crate) enum Due {
     Channel(ChannelIndex),
     /// The process was idle for long.
     Process(ProcessId),
+    /// A [`crate::Minimise`] begins or ends.
+    Minimise,
 }
 
 /// All instants, in milliseconds since 1970. Mlists have a set of their own: its entries are 16 octets.

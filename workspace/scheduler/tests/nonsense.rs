@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use sternpost_message::{
     ErrorScope, MessageSequence, MlistId, Precedence, RecipientRange, RouteIndex, UnixMillis,
 };
-use sternpost_scheduler::{Action, ChannelLimits, Event, Limits, MlistSpec, ProcessId, Reason, Scheduler};
+use sternpost_scheduler::{
+    Action, ChannelLimits, Event, Limits, Minimise, MinimiseScope, MlistSpec, ProcessId, Reason, Reserves,
+    Scheduler,
+};
 
 const MESSAGES: u64 = 6;
 const PROCESSES: u64 = 6;
@@ -44,13 +47,27 @@ fn limits() -> impl Strategy<Value = Limits> {
             qmgr_reserve_normal: normal,
             retry_step_ms: step.0,
             retry_max_ms: max.0,
+            qmgr_chan_time1_ms: max.0,
+            qmgr_chan_time2_ms: step.0,
+            qmgr_chan_time3_ms: max.0,
+            age_share_percent: urgent,
+            minimise: vec![Minimise {
+                scope: if urgent == 0 {
+                    MinimiseScope::Switch
+                } else {
+                    MinimiseScope::Channel("smtp".into())
+                },
+                lowest: Precedence::ALL[normal.min(5) as usize],
+                from: step,
+                until: max,
+            }],
             channels: vec![ChannelLimits {
                 // Enough to see more than one, not so many that a start of each takes long.
                 processes_max: processes_max.min(50),
                 slots_per_process: slots,
-                slots_reserve_urgent: urgent,
-                slots_reserve_normal: normal,
+                slots_reserve: Reserves { urgent, normal },
                 peer_slots_max: peer_slots,
+                peer_slots_reserve: Reserves { urgent: normal, normal: urgent },
                 idle_stop_ms: step.0,
                 ..ChannelLimits::new("smtp", ["", "smtp"])
             }],

@@ -209,7 +209,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         }
         self.listen();
         // Last: what the scheduler assigns now must find its peer in the view.
-        let limits = self.generations.limits();
+        let limits = self.generations.limits(|wall| self.clocks.lived_of(wall));
         if let Some(limits) = limits {
             self.apply(Event::Configure(limits));
         }

@@ -115,7 +115,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         self.scheduler = Scheduler::new();
         self.vanished.clear();
         self.ended = self.processes.forget_the_dead();
-        let limits = self.generations.limits();
+        let limits = self.generations.limits(|wall| self.clocks.lived_of(wall));
         if let Some(limits) = limits {
             self.apply(Event::Configure(limits));
         }

@@ -7,10 +7,15 @@ use proptest::prelude::*;
 use sternpost_message::{
     ErrorScope, MessageSequence, MlistId, Precedence, RecipientRange, RouteIndex, UnixMillis,
 };
-use sternpost_scheduler::{ChannelLimits, Event, Limits, MlistSpec, ProcessId, Scheduler};
+use sternpost_scheduler::{
+    ChannelLimits, Event, Limits, Minimise, MinimiseScope, MlistSpec, PeerLimits, ProcessId, Reserves,
+    Scheduler,
+};
 
 const CHANNELS: [&str; 2] = ["smtp", "lmtp"];
 const PEERS: [&str; 3] = ["a", "b", "c"];
+/// The instant at which every history begins.
+const START: u64 = 1_000_000;
 
 /// What may happen. Numbers choose among what there is.
 #[derive(Clone, Debug)]
@@ -55,31 +60,71 @@ enum Step {
     Wait(u64),
 }
 
+fn reserves() -> impl Strategy<Value = Reserves> {
+    (0_u32..3, 0_u32..3).prop_map(|(urgent, normal)| Reserves { urgent, normal })
+}
+
+fn peers() -> impl Strategy<Value = Vec<PeerLimits>> {
+    let first = (prop::option::of(1_u32..3), prop::option::of(reserves()));
+    (1_usize..4, first).prop_map(|(count, (slots_max, slots_reserve))| {
+        let mut peers: Vec<PeerLimits> = PEERS[..count].iter().copied().map(PeerLimits::new).collect();
+        peers[0].slots_max = slots_max;
+        peers[0].slots_reserve = slots_reserve;
+        peers
+    })
+}
+
+fn channel() -> impl Strategy<Value = ChannelLimits> {
+    (1_u32..4, 1_u32..4, reserves(), 1_u32..5, reserves(), peers()).prop_map(
+        |(processes_max, slots_per_process, slots_reserve, peer_slots_max, peer_slots_reserve, peers)| {
+            ChannelLimits {
+                processes_max,
+                slots_per_process,
+                slots_reserve,
+                peer_slots_max,
+                peer_slots_reserve,
+                idle_stop_ms: 5_000,
+                peers,
+                ..ChannelLimits::new("", [])
+            }
+        },
+    )
+}
+
+fn minimise() -> impl Strategy<Value = Minimise> {
+    let scope = prop_oneof![
+        Just(MinimiseScope::Switch),
+        Just(MinimiseScope::Channel("smtp".into())),
+        Just(MinimiseScope::Peer { channel: "smtp".into(), peer: "a".into() }),
+    ];
+    (scope, 0_usize..6, 0_u64..30_000, 0_u64..10_000).prop_map(|(scope, level, from, length)| Minimise {
+        scope,
+        lowest: Precedence::ALL[level],
+        from: UnixMillis(START + from),
+        until: UnixMillis(START + from + length),
+    })
+}
+
 fn limits() -> impl Strategy<Value = Limits> {
-    let channel = (1_u32..4, 1_u32..4, 0_u32..3, 0_u32..3, 1_u32..5, 0_usize..4, prop::option::of(1_u32..3))
-        .prop_map(|(processes_max, slots_per_process, urgent, normal, peer_slots_max, peers, slots_max)| {
-            let mut limits = ChannelLimits::new("", PEERS[..peers.max(1)].iter().copied());
-            limits.processes_max = processes_max;
-            limits.slots_per_process = slots_per_process;
-            limits.slots_reserve_urgent = urgent;
-            limits.slots_reserve_normal = normal;
-            limits.peer_slots_max = peer_slots_max;
-            limits.peers[0].slots_max = slots_max;
-            limits.idle_stop_ms = 5_000;
-            limits
-        });
-    (1_u32..7, 0_u32..3, 0_u32..3, prop::collection::vec(channel, 1..3)).prop_map(
-        |(qmgr_maxchans, qmgr_reserve_urgent, qmgr_reserve_normal, mut channels)| {
+    let times = (0_u64..3_000, 0_u64..1_000, 0_u64..3_000);
+    let orders = prop::collection::vec(minimise(), 0..2);
+    let age = prop_oneof![2 => Just(0_u32), 1 => 1_u32..60];
+    (1_u32..7, reserves(), times, age, orders, prop::collection::vec(channel(), 1..3)).prop_map(
+        |(qmgr_maxchans, reserve, (time1, time2, time3), age_share_percent, minimise, mut channels)| {
             for (channel, name) in channels.iter_mut().zip(CHANNELS) {
                 channel.name = name.into();
             }
-            let (retry_step_ms, retry_max_ms) = (1_000, 3_500);
             Limits {
                 qmgr_maxchans,
-                qmgr_reserve_urgent,
-                qmgr_reserve_normal,
-                retry_step_ms,
-                retry_max_ms,
+                qmgr_reserve_urgent: reserve.urgent,
+                qmgr_reserve_normal: reserve.normal,
+                qmgr_chan_time1_ms: time1,
+                qmgr_chan_time2_ms: time2,
+                qmgr_chan_time3_ms: time3,
+                age_share_percent,
+                retry_step_ms: 1_000,
+                retry_max_ms: 3_500,
+                minimise,
                 channels,
             }
         },
@@ -247,6 +292,7 @@ impl Pair {
     fn run_out(&mut self) {
         let mut limits = self.model.limits.clone();
         limits.qmgr_maxchans = 9;
+        limits.minimise.clear();
         limits.channels = CHANNELS.iter().map(|name| ChannelLimits::new(name, PEERS)).collect();
         self.tell(&Event::Configure(limits));
         self.tell(&Event::Go);
@@ -290,7 +336,7 @@ proptest! {
         first in limits(), going in any::<bool>(), steps in prop::collection::vec(step(), 1..150)
     ) {
         let mut model = Model::default();
-        model.now = 1_000_000;
+        model.now = START;
         let mut pair = Pair { scheduler: Scheduler::new(), model, messages: 0 };
         pair.tell(&Event::Configure(first));
         if going {

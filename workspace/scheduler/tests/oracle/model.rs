@@ -8,7 +8,8 @@ use sternpost_message::{
     CivilPriority, ErrorScope, MlistId, Precedence, RecipientIndex, RecipientRange, UnixMillis,
 };
 use sternpost_scheduler::{
-    Action, ChannelLimits, Event, Limits, MlistSpec, ProcessId, Scheduler, StopReason,
+    Action, ChannelLimits, Event, Limits, MinimiseScope, MlistSpec, ProcessId, Reason, Scheduler, StopReason,
+    Waiting,
 };
 
 /// Where an Mlist is.
@@ -47,6 +48,7 @@ pub(crate) struct Worker {
     pub(crate) channel: String,
     pub(crate) life: Life,
     capacity: u32,
+    attached_at: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -58,10 +60,15 @@ struct Trouble {
     served: u64,
 }
 
+/// What a channel remembers of its processes.
 #[derive(Clone, Debug, Default)]
-struct HoldOff {
+struct Past {
     failures: u64,
-    until: u64,
+    held_off_until: u64,
+    /// When and which.
+    last_start: Option<(u64, ProcessId)>,
+    emptied_at: Option<u64>,
+    age_credit: u32,
 }
 
 /// The whole oracle.
@@ -73,7 +80,7 @@ pub(crate) struct Model {
     pub(crate) leaves: BTreeMap<MlistId, Leaf>,
     pub(crate) workers: BTreeMap<ProcessId, Worker>,
     peers: BTreeMap<(String, String), Trouble>,
-    hold_offs: BTreeMap<String, HoldOff>,
+    pasts: BTreeMap<String, Past>,
     served: u64,
 }
 
@@ -102,10 +109,34 @@ impl Model {
         self.limits.channels.iter().find(|channel| channel.name == name)
     }
 
-    fn peer_limit(&self, channel: &str, peer: &str) -> Option<u32> {
+    /// Mlists of this level that may be in progress for a peer; `None` when it is not configured.
+    fn peer_limit(&self, channel: &str, peer: &str, level: Precedence) -> Option<u32> {
         let channel = self.channel(channel)?;
         let peer = channel.peers.iter().find(|limits| limits.name == peer)?;
-        Some(peer.slots_max.unwrap_or(channel.peer_slots_max))
+        let total = peer.slots_max.unwrap_or(channel.peer_slots_max);
+        let reserve = peer.slots_reserve.unwrap_or(channel.peer_slots_reserve);
+        let spare = total.saturating_sub(1) / 2;
+        let urgent = reserve.urgent.min(spare);
+        Some(limit(total, urgent, reserve.normal.min(spare - urgent), level))
+    }
+
+    /// The end of the order that keeps the Mlist waiting.
+    fn minimised_until(&self, leaf: &Leaf) -> Option<u64> {
+        let covers = |scope: &MinimiseScope| match scope {
+            MinimiseScope::Switch => true,
+            MinimiseScope::Channel(channel) => *channel == leaf.spec.channel,
+            MinimiseScope::Peer { channel, peer } => (channel, peer) == (&leaf.spec.channel, &leaf.spec.peer),
+        };
+        let orders = self.limits.minimise.iter().filter(|order| {
+            (order.from.0..order.until.0).contains(&self.now)
+                && leaf.spec.precedence < order.lowest
+                && covers(&order.scope)
+        });
+        orders.map(|order| order.until.0).max()
+    }
+
+    fn past(&self, channel: &str) -> Past {
+        self.pasts.get(channel).cloned().unwrap_or_default()
     }
 
     pub(crate) fn in_progress_at(&self, process: ProcessId) -> u32 {
@@ -127,11 +158,12 @@ impl Model {
         leaf.place == Place::Waiting
             && leaf.retry_at <= self.now
             && self.trouble(leaf).retry_at <= self.now
-            && self.peer_limit(&leaf.spec.channel, &leaf.spec.peer).is_some()
+            && self.peer_limit(&leaf.spec.channel, &leaf.spec.peer, leaf.spec.precedence).is_some()
+            && self.minimised_until(leaf).is_none()
     }
 
     fn peer_has_room(&self, leaf: &Leaf) -> bool {
-        let max = self.peer_limit(&leaf.spec.channel, &leaf.spec.peer).unwrap_or(0);
+        let max = self.peer_limit(&leaf.spec.channel, &leaf.spec.peer, leaf.spec.precedence).unwrap_or(0);
         self.peer_in_progress(&leaf.spec.channel, &leaf.spec.peer) < max
     }
 
@@ -141,11 +173,22 @@ impl Model {
         (Reverse(leaf.spec.precedence), in_progress, self.trouble(leaf).served, leaf.spec.id)
     }
 
+    fn assignable_on(&self, channel: &str) -> impl Iterator<Item = &Leaf> {
+        self.leaves.values().filter(move |leaf| {
+            leaf.spec.channel == channel && self.is_runnable(leaf) && self.peer_has_room(leaf)
+        })
+    }
+
+    /// Who is next by precedence.
     fn next_on(&self, channel: &str) -> Option<&Leaf> {
-        self.leaves
-            .values()
-            .filter(|leaf| leaf.spec.channel == channel && self.is_runnable(leaf) && self.peer_has_room(leaf))
-            .min_by_key(|leaf| self.rank(leaf))
+        self.assignable_on(channel).min_by_key(|leaf| self.rank(leaf))
+    }
+
+    /// Who is next by age: the oldest that may have a slot. Only the oldest of the channel is asked.
+    fn eldest_on(&self, channel: &str) -> Option<&Leaf> {
+        self.assignable_on(channel)
+            .min_by_key(|leaf| leaf.spec.id)
+            .filter(|leaf| self.may_have_a_slot(channel, leaf.spec.precedence))
     }
 
     fn attached(&self, channel: &str) -> impl Iterator<Item = (ProcessId, u32, u32)> {
@@ -161,8 +204,8 @@ impl Model {
         let used: u32 = self.attached(channel).map(|(_, _, used)| used).sum();
         let full = (limits.processes_max * limits.slots_per_process).max(total).max(1);
         let spare = total.saturating_sub(1);
-        let urgent = (limits.slots_reserve_urgent * total).div_ceil(full).min(spare);
-        let normal = (limits.slots_reserve_normal * total).div_ceil(full).min(spare - urgent);
+        let urgent = (limits.slots_reserve.urgent * total).div_ceil(full).min(spare);
+        let normal = (limits.slots_reserve.normal * total).div_ceil(full).min(spare - urgent);
         used < limit(total, urgent, normal, level)
     }
 
@@ -170,36 +213,89 @@ impl Model {
         self.workers.values().filter(|worker| worker.life != Life::Gone)
     }
 
-    /// Whether a channel needs, and by its own limits may have, one more process for a level and those above.
-    fn needs_process(&self, channel: &ChannelLimits, level: Precedence) -> bool {
-        let mut by_peer: BTreeMap<&str, u32> = BTreeMap::new();
-        for leaf in self.leaves.values() {
-            if leaf.spec.channel == channel.name && leaf.spec.precedence >= level && self.is_runnable(leaf) {
-                *by_peer.entry(&leaf.spec.peer).or_default() += 1;
+    /// Mlists of a level and above that their peers let go.
+    fn assignable(&self, channel: &ChannelLimits, lowest: Precedence) -> u32 {
+        let count = |peer: &str| {
+            let mut taken = 0;
+            for level in Precedence::ALL.into_iter().rev().filter(|&level| level >= lowest) {
+                let here = self.leaves.values().filter(|leaf| {
+                    (leaf.spec.channel.as_str(), leaf.spec.peer.as_str(), leaf.spec.precedence)
+                        == (&channel.name, peer, level)
+                        && self.is_runnable(leaf)
+                });
+                let max = self.peer_limit(&channel.name, peer, level).unwrap_or(0);
+                let room = max.saturating_sub(self.peer_in_progress(&channel.name, peer) + taken);
+                taken += count_u32(here.count()).min(room);
             }
-        }
-        let assignable: u32 = by_peer
-            .iter()
-            .map(|(peer, &count)| {
-                let max = self.peer_limit(&channel.name, peer).unwrap_or(0);
-                count.min(max.saturating_sub(self.peer_in_progress(&channel.name, peer)))
-            })
-            .sum();
-        let mine = || self.living().filter(|worker| worker.channel == channel.name);
-        let starting = mine().filter(|worker| worker.life == Life::Starting).count();
-        let held_off = self.hold_offs.get(&channel.name).is_some_and(|hold_off| hold_off.until > self.now);
-        assignable as usize > starting * channel.slots_per_process as usize
-            && mine().count() < channel.processes_max as usize
-            && !held_off
+            taken
+        };
+        channel.peers.iter().map(|peer| count(&peer.name)).sum()
     }
 
-    /// The highest level for which some channel needs a process, and which channels.
+    fn processes_of(&self, channel: &str) -> usize {
+        self.living().filter(|worker| worker.channel == channel).count()
+    }
+
+    fn expected_by(&self, channel: &ChannelLimits) -> u32 {
+        let mine = self.living().filter(|worker| worker.channel == channel.name);
+        count_u32(mine.filter(|worker| worker.life == Life::Starting).count()) * channel.slots_per_process
+    }
+
+    /// From when on a process may be started for a level.
+    fn start_at(&self, channel: &ChannelLimits, level: Precedence) -> u64 {
+        let (past, limits) = (self.past(&channel.name), &self.limits);
+        if level.civil() == CivilPriority::Urgent {
+            return past.held_off_until;
+        }
+        let total: u32 = self.attached(&channel.name).map(|(_, capacity, _)| capacity).sum();
+        let is_light = self.assignable(channel, Precedence::ALL[0]) < total + self.expected_by(channel);
+        let time2 = limits.qmgr_chan_time2_ms;
+        let time = if is_light { limits.qmgr_chan_time3_ms.max(time2) } else { time2 };
+        let after_start = past.last_start.map_or(0, |(at, _)| at + time);
+        let emptied = past.emptied_at.filter(|_| self.processes_of(&channel.name) == 0);
+        let after_last = emptied.map_or(0, |at| at + limits.qmgr_chan_time1_ms);
+        past.held_off_until.max(after_start).max(after_last)
+    }
+
+    /// Whether a channel needs, and by its own limits may have, one more process for a level and those above.
+    fn needs_process(&self, channel: &ChannelLimits, level: Precedence) -> bool {
+        self.assignable(channel, level) > self.expected_by(channel)
+            && self.processes_of(&channel.name) < channel.processes_max as usize
+            && self.start_at(channel, level) <= self.now
+    }
+
+    /// The highest level for which some channel needs a process, and which channels have the best right to it.
     fn neediest(&self) -> Option<(Precedence, Vec<&str>)> {
         Precedence::ALL.into_iter().rev().find_map(|level| {
-            let channels = self.limits.channels.iter().filter(|channel| self.needs_process(channel, level));
-            let names: Vec<&str> = channels.map(|channel| channel.name.as_str()).collect();
-            (!names.is_empty()).then_some((level, names))
+            let needy = || self.limits.channels.iter().filter(|channel| self.needs_process(channel, level));
+            let right = |channel: &ChannelLimits| {
+                let last_start = self.past(&channel.name).last_start.map(|start| start.1);
+                (self.processes_of(&channel.name), last_start)
+            };
+            let best = needy().map(right).min()?;
+            let names = needy().filter(|channel| right(channel) == best).map(|channel| channel.name.as_str());
+            Some((level, names.collect()))
         })
+    }
+
+    /// The highest level that waits on a channel for a slot alone.
+    fn highest_waiting(&self, channel: &str) -> Option<Precedence> {
+        self.next_on(channel).map(|leaf| leaf.spec.precedence)
+    }
+
+    /// Whether a busy process may be asked to make room for a process of this level on another channel.
+    fn may_give(&self, process: ProcessId, level: Precedence, to: &str) -> bool {
+        let worker = &self.workers[&process];
+        let mine = || self.living().filter(|other| other.channel == worker.channel);
+        let staying = mine().filter(|other| other.life != Life::Draining).count();
+        let (highest, needy) = (self.highest_waiting(&worker.channel), self.processes_of(to));
+        let turn_ms = self.limits.qmgr_chan_time1_ms.max(1_000);
+        if worker.channel == to || worker.life != Life::Attached || highest > Some(level) {
+            return false;
+        }
+        (level.civil() == CivilPriority::Urgent && highest < Some(level))
+            || staying >= needy + 2
+            || (needy == 0 && worker.attached_at + turn_ms <= self.now)
     }
 
     fn places(&self, level: Precedence) -> usize {
@@ -249,6 +345,15 @@ impl Model {
         trouble.retry_at = 0;
     }
 
+    fn begin_process(&mut self, process: ProcessId, channel: String, life: Life, capacity: u32) {
+        let is_new = !self.workers.contains_key(&process);
+        if is_new {
+            self.pasts.entry(channel.clone()).or_default().last_start = Some((self.now, process));
+        }
+        let attached_at = self.now;
+        self.workers.insert(process, Worker { channel, life, capacity, attached_at });
+    }
+
     fn begin(&mut self, id: MlistId, process: ProcessId) {
         let leaf = self.leaves.get_mut(&id).expect("the caller has just looked at it");
         let trouble = self.peers.entry((leaf.spec.channel.clone(), leaf.spec.peer.clone())).or_default();
@@ -284,19 +389,29 @@ impl Model {
                 self.leaves.insert(leaf.spec.id, leaf);
             }
             Event::ProcessStarted { process, channel } => {
-                self.workers.entry(process).or_insert(Worker { channel, life: Life::Starting, capacity: 0 });
+                if !self.workers.contains_key(&process) {
+                    self.begin_process(process, channel, Life::Starting, 0);
+                }
             }
             Event::ProcessAttached { process, channel, capacity } => {
-                self.workers.insert(process, Worker { channel, life: Life::Attached, capacity });
+                let is_draining =
+                    self.workers.get(&process).is_some_and(|known| known.life == Life::Draining);
+                let life = if is_draining { Life::Draining } else { Life::Attached };
+                self.begin_process(process, channel, life, capacity);
             }
             Event::ProcessGone { process } | Event::StartFailed { process } => {
+                let now = self.now;
                 let Some(worker) = self.workers.get_mut(&process) else { return };
+                let past = self.pasts.entry(worker.channel.clone()).or_default();
                 if matches!(worker.life, Life::Starting | Life::Attached) {
-                    let hold_off = self.hold_offs.entry(worker.channel.clone()).or_default();
-                    hold_off.failures += 1;
-                    hold_off.until = self.now + (hold_off.failures * 1_000).min(60_000);
+                    past.failures += 1;
+                    past.held_off_until = now + (past.failures * 1_000).min(60_000);
                 }
-                worker.life = Life::Gone;
+                let channel = worker.channel.clone();
+                let was_there = std::mem::replace(&mut worker.life, Life::Gone) != Life::Gone;
+                if was_there && self.processes_of(&channel) == 0 {
+                    self.pasts.entry(channel).or_default().emptied_at = Some(now);
+                }
             }
             Event::Returned { process } => {
                 for id in self.held_by(process) {
@@ -306,8 +421,8 @@ impl Model {
             Event::Finished { process, mlist } => {
                 let Some(leaf) = self.leaves.get_mut(&mlist) else { return };
                 leaf.place = Place::Awaiting(process);
-                if let Some(hold_off) = self.hold_offs.get_mut(&leaf.spec.channel) {
-                    hold_off.failures = 0;
+                if let Some(past) = self.pasts.get_mut(&leaf.spec.channel) {
+                    past.failures = 0;
                 }
                 if leaf.open.is_empty() {
                     self.conclude(mlist);
@@ -391,7 +506,19 @@ impl Model {
             Action::Assign { process, mlist, channel, peer, recipients, attempts } => {
                 let leaf = self.leaves.get(mlist).expect("an Mlist of the tree is assigned");
                 let next = self.next_on(channel).expect("something is runnable");
-                assert_eq!(self.rank(next), self.rank(leaf), "invariant_precedence_order: {action:?}");
+                let credit = self.past(channel).age_credit + self.limits.age_share_percent;
+                let eldest = if self.limits.age_share_percent == 0 { None } else { self.eldest_on(channel) };
+                let credit_after = if let Some(eldest) = eldest.filter(|_| credit >= 100) {
+                    assert_eq!(eldest.spec.id, *mlist, "invariant_age_has_its_share: {action:?}");
+                    credit - 100
+                } else {
+                    assert_eq!(self.rank(next), self.rank(leaf), "invariant_precedence_order: {action:?}");
+                    credit.min(100)
+                };
+                assert!(
+                    self.may_have_a_slot(channel, next.spec.precedence),
+                    "invariant_slot_reserves: {action:?}"
+                );
                 assert!(self.may_have_a_slot(channel, leaf.spec.precedence), "invariant_slot_reserves");
                 let free = |(_, capacity, used): (ProcessId, u32, u32)| capacity.saturating_sub(used);
                 let most = self.attached(channel).map(free).max().unwrap_or(0);
@@ -399,6 +526,7 @@ impl Model {
                 assert!(most > 0 && here == Some(most), "invariant_most_free_slots: {action:?}");
                 assert_eq!(*recipients, ranges_of(&leaf.pending));
                 assert_eq!((&**peer, *attempts), (leaf.spec.peer.as_str(), leaf.spec.attempts));
+                self.pasts.entry(channel.to_string()).or_default().age_credit = credit_after;
                 self.served += 1;
                 self.begin(*mlist, *process);
             }
@@ -419,15 +547,20 @@ impl Model {
                 assert!(channels.contains(&channel.as_str()), "invariant_neediest_channel_first: {action:?}");
                 assert!(self.living().count() < self.places(level), "invariant_process_limits: {action:?}");
                 assert!(self.workers.keys().all(|known| known < process));
-                let worker = Worker { channel: channel.clone(), life: Life::Starting, capacity: 0 };
-                self.workers.insert(*process, worker);
+                self.begin_process(*process, channel.clone(), Life::Starting, 0);
             }
             Action::StopProcess { process, reason } => {
                 let is_idle = self.in_progress_at(*process) == 0;
+                if *reason == StopReason::Balance {
+                    let (level, channels) = self.neediest().expect("a channel needs the place");
+                    let may = channels.iter().any(|needy| self.may_give(*process, level, needy));
+                    assert!(may, "invariant_balance: {action:?}");
+                }
                 let worker = self.workers.get_mut(process).expect("a process that is known stops");
                 assert_eq!(worker.life, Life::Attached);
                 worker.life = Life::Draining;
-                assert!(is_idle || matches!(reason, StopReason::OverLimit | StopReason::NotConfigured));
+                let idle_only = matches!(reason, StopReason::Idle | StopReason::MakeRoom);
+                assert!(is_idle || !idle_only, "invariant_no_busy_process_stops_as_idle: {action:?}");
             }
         }
     }
@@ -446,7 +579,17 @@ impl Model {
                 "invariant_delay_report: {id}"
             );
             let until = leaf.retry_at.max(trouble.retry_at);
-            if self.peer_limit(&leaf.spec.channel, &leaf.spec.peer).is_some() && until > self.now {
+            let (channel, peer) = (&leaf.spec.channel, &leaf.spec.peer);
+            let is_configured = self.peer_limit(channel, peer, leaf.spec.precedence).is_some();
+            if is_configured
+                && until <= self.now
+                && let Some(until) = self.minimised_until(leaf)
+            {
+                let wanted = Waiting { reason: Reason::Minimised, until: Some(UnixMillis(until)) };
+                assert_eq!(waiting, wanted, "invariant_minimise");
+                assert!(scheduler.wake_at().is_some_and(|at| at.0 > self.now));
+            }
+            if is_configured && until > self.now {
                 assert_eq!(waiting.until, Some(UnixMillis(until)), "invariant_back_off_exact: {waiting:?}");
                 assert!(scheduler.wake_at().is_some_and(|at| at.0 <= until && at.0 > self.now));
             }
@@ -469,11 +612,30 @@ impl Model {
                 assert!(!has_free || !may, "invariant_no_free_slot_beside_runnable_work: {next:?}");
             }
         }
-        if let Some((level, channels)) = self.neediest() {
-            assert!(
-                self.living().count() >= self.places(level),
-                "invariant_needed_process_starts: {channels:?}"
-            );
+        for channel in &self.limits.channels {
+            self.check_next_start(scheduler, channel);
+        }
+        let Some((level, channels)) = self.neediest() else { return };
+        assert!(self.living().count() >= self.places(level), "invariant_needed_process_starts: {channels:?}");
+        // One place more would do, none is coming, and no other channel may give it.
+        let is_one_short = self.living().count() == self.places(level);
+        let is_draining = self.living().any(|worker| worker.life == Life::Draining);
+        if is_one_short && !is_draining && self.places(level) > 0 {
+            let giver = self.workers.keys().find(|&&process| self.may_give(process, level, channels[0]));
+            assert!(giver.is_none(), "invariant_processes_are_balanced: {giver:?} for {channels:?}");
+        }
+    }
+
+    /// A channel that has to wait before it starts a process is looked at again when that ends.
+    fn check_next_start(&self, scheduler: &Scheduler, channel: &ChannelLimits) {
+        for level in Precedence::ALL {
+            let at = self.start_at(channel, level);
+            let needs = self.assignable(channel, level) > self.expected_by(channel)
+                && self.processes_of(&channel.name) < channel.processes_max as usize;
+            if needs && at > self.now {
+                let wake_at = scheduler.wake_at();
+                assert!(wake_at.is_some_and(|wake| wake.0 <= at), "invariant_wakes: {at} {wake_at:?}");
+            }
         }
     }
 }

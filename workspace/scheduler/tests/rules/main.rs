@@ -1,7 +1,10 @@
 //! The rules of the scheduler, one test each. SENTENCES.md says which sentence of its model each one keeps.
 
+mod balance;
 mod delays;
 mod flow;
+mod minimise;
 mod order;
 mod processes;
 mod switch;
+mod times;

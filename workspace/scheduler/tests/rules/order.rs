@@ -2,7 +2,7 @@
 
 use crate::switch::{Switch, channel, id, limits, mlist, one, range};
 use sternpost_message::Precedence::{self, Deferred, Flash, Immediate, Override, Priority, Routine};
-use sternpost_scheduler::{Action, Event, ProcessId, Reason};
+use sternpost_scheduler::{Action, Event, ProcessId, Reason, Reserves};
 
 #[test]
 fn nothing_is_assigned_started_or_expired_before_go() {
@@ -151,8 +151,7 @@ fn an_mlist_goes_to_the_process_with_most_free_slots() {
 #[test]
 fn slot_reserves_let_a_flash_past_a_channel_full_of_routine() {
     let mut config = limits(vec![channel("smtp", 1, 10, &["a", "b"])]);
-    config.channels[0].slots_reserve_urgent = 2;
-    config.channels[0].slots_reserve_normal = 3;
+    config.channels[0].slots_reserve = Reserves { urgent: 2, normal: 3 };
     let mut switch = Switch::going(config);
     for message in 1..=20 {
         switch.queue(message, "smtp", "a", Routine);
@@ -242,4 +241,71 @@ fn a_discarded_mlist_is_gone_and_its_slot_is_free_when_the_process_says_so() {
     assert_eq!(switch.assigned(), [3]);
     assert_eq!(switch.scheduler.mlists_count(), 1);
     assert!(switch.tell(Event::Settled { mlist: id(1), recipients: one(), worked: false }).is_empty());
+}
+
+#[test]
+fn a_flash_finds_an_association_of_a_peer_that_is_full_of_routine() {
+    let mut config = limits(vec![channel("smtp", 1, 50, &["a"])]);
+    config.channels[0].peers[0].slots_max = Some(5);
+    config.channels[0].peers[0].slots_reserve = Some(Reserves { urgent: 1, normal: 1 });
+    let mut switch = Switch::going(config);
+    switch.attach(1, "smtp", 50);
+    for message in 1..=9 {
+        switch.queue(message, "smtp", "a", Deferred);
+    }
+    assert_eq!((switch.scheduler.counts().in_progress, switch.why(9)), (3, Reason::PeerReserve));
+    switch.queue(10, "smtp", "a", Priority);
+    switch.queue(11, "smtp", "a", Priority);
+    assert_eq!((switch.scheduler.counts().in_progress, switch.why(11)), (4, Reason::PeerReserve));
+    switch.queue(12, "smtp", "a", Flash);
+    assert_eq!(switch.assigned(), [12]);
+    switch.queue(13, "smtp", "a", Flash);
+    assert_eq!(switch.why(13), Reason::PeerSlots);
+}
+
+#[test]
+fn a_peer_of_one_or_two_associations_gives_them_to_every_level() {
+    let mut config = limits(vec![channel("smtp", 1, 50, &["a"])]);
+    config.channels[0].peer_slots_reserve = Reserves { urgent: 1, normal: 1 };
+    for slots in [1, 2] {
+        config.channels[0].peer_slots_max = slots;
+        let mut switch = Switch::going(config.clone());
+        switch.attach(1, "smtp", 50);
+        for message in 1..=3 {
+            switch.queue(message, "smtp", "a", Deferred);
+        }
+        assert_eq!(switch.scheduler.counts().in_progress, slots as usize);
+        assert_eq!(switch.why(3), Reason::PeerSlots);
+    }
+}
+
+/// Of 100 assignments while both levels wait, how many are routine; a slot becomes free at a time.
+fn routine_among_a_flood_of_flash(age_share_percent: u32) -> usize {
+    let mut config = limits(vec![channel("smtp", 1, 1, &["a", "b"])]);
+    config.age_share_percent = age_share_percent;
+    let mut switch = Switch::going(config);
+    for message in 1..=100 {
+        switch.queue(message, "smtp", if message % 2 == 0 { "a" } else { "b" }, Routine);
+    }
+    for message in 101..=300 {
+        switch.queue(message, "smtp", "a", Flash);
+    }
+    switch.attach(1, "smtp", 1);
+    let mut order = switch.assigned();
+    while order.len() < 100 {
+        let Some(&done) = order.last() else { break };
+        switch.settle(done);
+        switch.finish(1, done);
+        order.extend(switch.assigned());
+    }
+    let routine: Vec<u64> = order.into_iter().filter(|message| *message <= 100).collect();
+    assert!(routine.is_sorted(), "the oldest first: {routine:?}");
+    routine.len()
+}
+
+#[test]
+fn precedence_is_strict_unless_age_has_a_share_and_then_it_has_just_that() {
+    assert_eq!(routine_among_a_flood_of_flash(0), 0);
+    assert_eq!(routine_among_a_flood_of_flash(5), 5);
+    assert_eq!(routine_among_a_flood_of_flash(30), 30);
 }

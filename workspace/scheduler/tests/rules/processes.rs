@@ -6,17 +6,6 @@ use sternpost_message::Precedence::{Flash, Immediate, Routine};
 use sternpost_message::UnixMillis;
 use sternpost_scheduler::{Action, Event, ProcessId, Reason, StopReason};
 
-fn stopped(switch: &Switch) -> Vec<(u64, StopReason)> {
-    switch
-        .actions
-        .iter()
-        .filter_map(|action| match action {
-            Action::StopProcess { process, reason } => Some((process.0, *reason)),
-            _ => None,
-        })
-        .collect()
-}
-
 #[test]
 fn a_channel_without_a_process_gets_one_for_its_first_mlist() {
     let mut switch =
@@ -115,7 +104,7 @@ fn an_idle_process_stops_after_its_time_and_not_before() {
     assert_eq!(switch.scheduler.wake_at(), Some(UnixMillis(START + 600)));
     assert!(switch.wait_ms(99).is_empty());
     switch.wait_ms(1);
-    assert_eq!(stopped(&switch), [(1, StopReason::Idle)]);
+    assert_eq!(switch.stopped(), [(1, StopReason::Idle)]);
     // It takes nothing any more, and another one starts when it is gone.
     switch.queue(2, "smtp", "a", Routine);
     assert!(switch.actions.is_empty());
@@ -127,7 +116,7 @@ fn an_idle_process_stops_after_its_time_and_not_before() {
 #[test]
 fn an_idle_process_that_is_the_reserve_of_a_busy_channel_stays() {
     let mut config = limits(vec![channel("smtp", 2, 1, &["a"])]);
-    config.channels[0].slots_reserve_urgent = 1;
+    config.channels[0].slots_reserve.urgent = 1;
     config.channels[0].idle_stop_ms = 100;
     let mut switch = Switch::going(config);
     switch.attach(1, "smtp", 1);
@@ -140,7 +129,7 @@ fn an_idle_process_that_is_the_reserve_of_a_busy_channel_stays() {
     }
     switch.tell(Event::Remove { mlist: id(2) });
     switch.wait_ms(100);
-    assert_eq!(stopped(&switch).len(), 1);
+    assert_eq!(switch.stopped().len(), 1);
 }
 
 #[test]
@@ -152,11 +141,11 @@ fn idle_processes_of_other_channels_make_room() {
     switch.wait_ms(10);
     switch.attach(2, "x", 1);
     switch.queue(1, "y", "a", Routine);
-    assert_eq!(stopped(&switch), [(1, StopReason::MakeRoom)]);
+    assert_eq!(switch.stopped(), [(1, StopReason::MakeRoom)]);
     // While it drains no other has to go.
     switch.tell(Event::Wake);
     assert!(switch.actions.is_empty());
-    assert_eq!(switch.why(1), Reason::Maxchans);
+    assert_eq!(switch.why(1), Reason::MakingRoom);
     switch.tell(Event::ProcessGone { process: ProcessId(1) });
     assert_eq!(switch.started(), [(3, "y")]);
 }
@@ -174,7 +163,7 @@ fn no_idle_process_stops_for_a_level_that_would_not_get_its_place() {
     switch.queue(3, "y", "a", Routine);
     assert!(switch.actions.is_empty(), "{:?}", switch.actions);
     switch.queue(4, "y", "a", Flash);
-    assert_eq!(stopped(&switch), [(3, StopReason::MakeRoom)]);
+    assert_eq!(switch.stopped(), [(3, StopReason::MakeRoom)]);
 }
 
 #[test]
@@ -257,13 +246,13 @@ fn processes_beyond_a_lowered_limit_are_asked_to_stop_the_idlest_first() {
     switch.queue(1, "x", "a", Routine);
     config.channels[0].processes_max = 2;
     switch.tell(Event::Configure(config.clone()));
-    assert_eq!(stopped(&switch), [(3, StopReason::OverLimit)]);
+    assert_eq!(switch.stopped(), [(3, StopReason::OverLimit)]);
     config.qmgr_maxchans = 2;
     switch.tell(Event::Configure(config.clone()));
-    assert_eq!(stopped(&switch), [(4, StopReason::OverLimit)]);
+    assert_eq!(switch.stopped(), [(4, StopReason::OverLimit)]);
     config.channels.remove(0);
     switch.tell(Event::Configure(config));
-    assert_eq!(stopped(&switch), [(2, StopReason::NotConfigured), (1, StopReason::NotConfigured)]);
+    assert_eq!(switch.stopped(), [(2, StopReason::NotConfigured), (1, StopReason::NotConfigured)]);
 }
 
 #[test]

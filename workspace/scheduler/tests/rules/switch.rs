@@ -3,7 +3,9 @@
 use sternpost_message::{
     ErrorScope, MessageSequence, MlistId, Precedence, RecipientRange, RouteIndex, UnixMillis,
 };
-use sternpost_scheduler::{Action, ChannelLimits, Event, Limits, MlistSpec, ProcessId, Reason, Scheduler};
+use sternpost_scheduler::{
+    Action, ChannelLimits, Event, Limits, MlistSpec, NextProcess, ProcessId, Reason, Scheduler, StopReason,
+};
 
 /// The instant at which every test begins.
 pub(crate) const START: u64 = 1_000_000;
@@ -38,20 +40,14 @@ pub(crate) fn mlist(message: u64, channel: &str, peer: &str, precedence: Precede
     }
 }
 
-/// A channel with these peers and no reserve of slots.
+/// A channel with these peers and without reserves.
 pub(crate) fn channel(
     name: &str,
     processes_max: u32,
     slots_per_process: u32,
     peers: &[&str],
 ) -> ChannelLimits {
-    ChannelLimits {
-        processes_max,
-        slots_per_process,
-        slots_reserve_urgent: 0,
-        slots_reserve_normal: 0,
-        ..ChannelLimits::new(name, peers.iter().copied())
-    }
+    ChannelLimits { processes_max, slots_per_process, ..ChannelLimits::new(name, peers.iter().copied()) }
 }
 
 pub(crate) fn limits(channels: Vec<ChannelLimits>) -> Limits {
@@ -62,6 +58,7 @@ pub(crate) fn limits(channels: Vec<ChannelLimits>) -> Limits {
         retry_step_ms: 1_000,
         retry_max_ms: 5_000,
         channels,
+        ..Limits::default()
     }
 }
 
@@ -144,6 +141,26 @@ impl Switch {
                 _ => None,
             })
             .collect()
+    }
+
+    /// The processes that the last event asked to stop.
+    pub(crate) fn stopped(&self) -> Vec<(u64, StopReason)> {
+        self.actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::StopProcess { process, reason } => Some((process.0, *reason)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What is decided about one more process of the first channel.
+    pub(crate) fn next_process(&self) -> NextProcess {
+        self.scheduler.status().channels[0].next_process
+    }
+
+    pub(crate) fn gone(&mut self, process: u64) -> &[Action] {
+        self.tell(Event::ProcessGone { process: ProcessId(process) })
     }
 
     pub(crate) fn why(&self, message: u64) -> Reason {
