@@ -310,16 +310,16 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(74, Qmgr, "sternpostRetryMaxS", "seconds", "3600", (1, 604_800), "The longest wait between attempts."),
     number(75, Qmgr, "sternpostExpireAfterS", "seconds", "432000", (1, 31_536_000), "The age at which a message is given up."),
     number(76, Qmgr, "sternpostDelayReportAfterS", "seconds", "14400", (0, 31_536_000), "The age at which the sender is told of a delay; 0 is never."),
-    number(77, Qmgr, "sternpostQmgrChanTime1", "milliseconds", "1000", (0, 3_600_000), "After the last process of a channel has gone none is started for this long, so that mail gathers for one; urgent mail does not wait."),
-    number(78, Qmgr, "sternpostQmgrChanTime2", "milliseconds", "50", (0, 3_600_000), "After a start none is started on the same channel for this long; urgent mail does not wait."),
-    number(79, Qmgr, "sternpostQmgrChanTime3", "milliseconds", "500", (0, 3_600_000), "The same while the load is not great: less waits than the channel's processes have slots."),
-    number(80, Qmgr, "sternpostQmgrAgeShare", "percent", "0", (0, 50), "Of what a channel is given, so much goes by age and not by precedence, so that low mail is served while high mail floods; 0 is strict precedence."),
+    number(77, Qmgr, "sternpostQmgrChanTime1", "milliseconds", "1000", (0, 3_600_000), "Milliseconds: after the last process of a channel has gone none is started for this long, so that mail gathers for one; urgent mail does not wait. Channels that share one process take turns of this length, of a second at least."),
+    number(78, Qmgr, "sternpostQmgrChanTime2", "milliseconds", "50", (0, 3_600_000), "Milliseconds: after a start none is started on the same channel for this long; urgent mail does not wait."),
+    number(79, Qmgr, "sternpostQmgrChanTime3", "milliseconds", "500", (0, 3_600_000), "Milliseconds: after a start none is started on the same channel for this long while less waits than its processes have slots; urgent mail does not wait. What is less than ChanTime2 counts as that."),
+    number(80, Qmgr, "sternpostQmgrAgeShare", "percent", "0", (0, 50), "Percent: of what a channel is given, so much goes by age and not by precedence, so that low mail is served while high mail floods; 0 is strict precedence."),
 
     text(90, Minimise, "sternpostLowestPrecedence", Choice(&["deferred", "routine", "priority", "immediate", "flash", "override"]), RequiredOne, "Mail below this precedence waits."),
-    text(91, Minimise, "sternpostMinimiseChannel", Name, OptionalOne, "The channel where it holds. Without it and without a peer it holds on the whole switch."),
+    text(91, Minimise, "sternpostMinimiseChannel", Name, OptionalOne, "The channel where it holds. Without it and without a peer it holds on every channel but the housekeeper."),
     text(92, Minimise, "sternpostMinimisePeer", Name, OptionalOne, "The peer where it holds."),
-    text(93, Minimise, "sternpostMinimiseFrom", Time, OptionalOne, "From when on. Without it at once."),
-    text(94, Minimise, "sternpostMinimiseUntil", Time, OptionalOne, "Until when. Without it until the entry is removed."),
+    text(93, Minimise, "sternpostMinimiseFrom", Time, OptionalOne, "From when on, in UTC (Z) or with an offset (+0100). Without it at once."),
+    text(94, Minimise, "sternpostMinimiseUntil", Time, OptionalOne, "Until when, in UTC (Z) or with an offset (+0100). Without it until the entry is removed."),
 ];
 
 #[cfg(test)]

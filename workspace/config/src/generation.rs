@@ -8,7 +8,7 @@
 //! | nothing | has the node's entry, good | in force; wrong entries are left out |
 //! | nothing | node's entry missing, doubled or wrong | unusable |
 //! | something | node's entry missing | held; unusable when confirmed |
-//! | something | lacks more than a fifth of a class, and at least two entries | held; in force when confirmed |
+//! | something | lacks more than a fifth of a class (but of orders to wait), and at least two entries | held; in force when confirmed |
 //! | something | an entry is wrong that was good | its last good version stays, and grants no more than the new one |
 //! | something | an entry is wrong that never was good | left out |
 //! | something | a good entry is gone | gone |
@@ -150,7 +150,8 @@ fn large_removal(previous: &InForce, entries: &[Entry], identity: &str) -> Optio
     let names: HashSet<(Class, String)> =
         entries.iter().filter_map(|entry| Some((entry.class()?, crate::normalised_dn(&entry.dn)))).collect();
     let before = visible(&previous.entries, own);
-    for class in Class::ALL {
+    // Orders to wait end: what would do harm is that they went on.
+    for class in Class::ALL.into_iter().filter(|class| *class != Class::Minimise) {
         let of_class = || before.iter().filter(|(of, _)| *of == class).map(|(_, entry)| *entry);
         let gone: Vec<String> = of_class()
             .filter(|entry| {

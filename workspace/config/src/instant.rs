@@ -2,15 +2,37 @@
 
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sternpost_message::UnixMillis;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// An instant, written as Generalized Time (RFC 4517, 3.3.13: `20261123180000Z`; minutes and seconds may be missing, an
 /// offset may stand for the Z) or as RFC 3339 has it (`2026-11-23T18:00:00Z`). Not before 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// Formats for people have it as RFC 3339 in UTC, others as milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(pub UnixMillis);
+
+impl Serialize for Instant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let nanoseconds = i128::from(self.0.0) * 1_000_000;
+        let text = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok();
+        match text.and_then(|time| time.format(&Rfc3339).ok()) {
+            Some(text) if serializer.is_human_readable() => serializer.serialize_str(&text),
+            _ => self.0.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Instant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            UnixMillis::deserialize(deserializer).map(Self)
+        }
+    }
+}
 
 impl FromStr for Instant {
     type Err = &'static str;

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod attribute;
+mod by_name;
 mod domain;
 mod entry;
 mod example;
@@ -36,6 +37,6 @@ pub use model::{
     PeerAddress, Qmgr, RouteRule,
 };
 pub use network::{Network, NetworkError};
-pub use schema::{SCHEMA_LDIF, reference, schema_ldif};
+pub use schema::{SCHEMA_LDIF, reference, schema_ldif, schema_update_ldif};
 pub use tables::{TableError, entries_from_tables, entries_to_tables};
 pub use view::{ChannelView, Destination, HousekeeperView, RouteTable, SmtpServerView};

@@ -448,13 +448,6 @@ fn qmgr(reader: &mut Reader<'_>) -> Option<Qmgr> {
             "Make the reserves smaller, or sternpostQmgrMaxchans larger.",
         );
     }
-    if qmgr.qmgr_chan_time3_ms < qmgr.qmgr_chan_time2_ms {
-        reader.wrong(
-            Some("sternpostQmgrChanTime3"),
-            "the time between starts is shorter while the load is not great than while it is".into(),
-            "Make it at least as long as sternpostQmgrChanTime2.",
-        );
-    }
     if qmgr.retry_max_s < qmgr.retry_step_s {
         reader.wrong(
             Some("sternpostRetryMaxS"),
@@ -470,9 +463,13 @@ fn minimise(
     channels: &BTreeMap<String, Channel>,
     peers: &BTreeMap<String, Peer>,
 ) -> Option<Minimise> {
-    const TIME: &str = "Give a time such as 20261123180000Z.";
+    const TIME: &str =
+        "Give a time in UTC such as 20261123180000Z, or with an offset such as 20261123190000+0100.";
     let name = reader.name();
-    let lowest: Option<Precedence> = reader.one("lowest_precedence", "Give the name of a precedence.");
+    let lowest: Option<Precedence> = reader.one(
+        "lowest_precedence",
+        "Say deferred, routine, priority, immediate, flash or override, in small letters.",
+    );
     let channel: Option<String> = reader.one_if_any("minimise_channel", "Give the cn of a channel.");
     if let Some(channel) = channel.as_deref().filter(|&channel| !channels.contains_key(channel)) {
         reader.wrong(
@@ -500,7 +497,11 @@ fn minimise(
     let from: Option<Instant> = reader.one_if_any("minimise_from", TIME);
     let until: Option<Instant> = reader.one_if_any("minimise_until", TIME);
     if from.zip(until).is_some_and(|(from, until)| until <= from) {
-        reader.wrong(Some("sternpostMinimiseUntil"), "it ends before it begins".into(), TIME);
+        reader.wrong(
+            Some("sternpostMinimiseUntil"),
+            "it ends before it begins, or at once".into(),
+            "Make it later than sternpostMinimiseFrom.",
+        );
     }
     Some(Minimise { name, lowest: lowest?, channel, peer, from, until })
 }

@@ -226,13 +226,13 @@ pub struct Qmgr {
     /// Both reserves together are less than `qmgr_maxchans`, if there is one.
     pub qmgr_reserve_normal: u32,
     /// After the last process of a channel has gone none is started for this long, in milliseconds: 0 to 3,600,000,
-    /// default 1,000. Not for urgent mail.
+    /// default 1,000. Not for urgent mail. So long, and 1,000 at least, channels take turns that share one process.
     pub qmgr_chan_time1_ms: u32,
     /// After a start none is started on the same channel for this long, in milliseconds: 0 to 3,600,000, default 50.
     /// Not for urgent mail.
     pub qmgr_chan_time2_ms: u32,
-    /// The same while less waits than the channel's processes have slots: 0 to 3,600,000, default 500. Not less than
-    /// `qmgr_chan_time2_ms`.
+    /// The same while less waits than the channel's processes have slots, in milliseconds: 0 to 3,600,000, default 500.
+    /// What is less than `qmgr_chan_time2_ms` counts as that.
     pub qmgr_chan_time3_ms: u32,
     /// Of what a channel is given, so much goes by age and not by precedence, in percent: 0 (strict) to 50, default 0.
     pub qmgr_age_share_percent: u32,
@@ -257,6 +257,7 @@ pub struct Minimise {
     /// Its name.
     pub name: String,
     /// The lowest precedence that goes on. Required.
+    #[serde(with = "crate::by_name")]
     pub lowest: Precedence,
     /// The channel where it holds, if not everywhere.
     pub channel: Option<String>,

@@ -16,14 +16,28 @@ const FITS: &str = "a String takes every text";
 /// The schema, from the table.
 #[must_use]
 pub fn schema_ldif() -> String {
-    let mut out = String::from(
-        "# The schema of Sternpost for OpenLDAP (cn=config). Load it once per server:\n\
+    let head = "# The schema of Sternpost for OpenLDAP (cn=config). Load it once per server:\n\
          #   ldapadd -H ldapi:/// -Y EXTERNAL -f sternpost.ldif\n\
          # A test keeps this file equal to the table of attributes in workspace/config.\n\
          dn: cn=sternpost,cn=schema,cn=config\n\
          objectClass: olcSchemaConfig\n\
-         cn: sternpost\n",
-    );
+         cn: sternpost\n";
+    format!("{head}{}{}", attribute_types(), object_classes())
+}
+
+/// A modification that brings an older schema, which the server has below this name, up to date. Entries that use it stay
+/// as they are: a newer schema only adds.
+#[must_use]
+pub fn schema_update_ldif(dn: &str) -> String {
+    format!(
+        "dn: {dn}\nchangetype: modify\nreplace: olcAttributeTypes\n{}-\nreplace: olcObjectClasses\n{}",
+        attribute_types(),
+        object_classes()
+    )
+}
+
+fn attribute_types() -> String {
+    let mut out = String::new();
     for attribute in ATTRIBUTES {
         let (equality, syntax) = match attribute.syntax {
             Syntax::Integer => ("integerMatch", "1.3.6.1.4.1.1466.115.121.1.27"),
@@ -41,6 +55,11 @@ pub fn schema_ldif() -> String {
         .expect(FITS);
         out.push_str(if attribute.values.single() { "\n  SINGLE-VALUE )\n" } else { " )\n" });
     }
+    out
+}
+
+fn object_classes() -> String {
+    let mut out = String::new();
     for (number, class) in (1..).zip(Class::ALL) {
         let names = |required: bool| {
             let own = class.attributes().filter(|a| a.values.required() == required).map(|a| a.name);

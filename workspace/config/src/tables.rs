@@ -1,6 +1,6 @@
 //! The same model as text: TOML tables for small static sites.
 //!
-//! `[node]`, `[[listener]]`, `[[channel]]`, `[[peer]]`, `[[route]]` and `[qmgr]` hold the attributes of their classes
+//! `[node]`, `[[listener]]`, `[[channel]]`, `[[peer]]`, `[[route]]`, `[qmgr]` and `[[minimise]]` hold the attributes of their classes
 //! under the keys of [`crate::Attribute::key`]; `name` is the `cn`. Tables become entries, so that everything behind
 //! (bounds, last good versions, problems) is the same for both. Only the form is judged here.
 

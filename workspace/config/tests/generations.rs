@@ -549,6 +549,35 @@ proptest! {
 }
 
 #[test]
+fn orders_to_wait_that_are_gone_are_never_held() {
+    let two = format!("{TABLES}\n[[minimise]]\nname = \"x\"\nlowest_precedence = \"flash\"\n");
+    let first = in_force(None, &two);
+    assert_eq!(first.configuration.minimise.len(), 2);
+    let none = TABLES.split("\n[[minimise]]").next().unwrap();
+    assert_eq!(in_force(Some(&first), none).configuration.minimise, []);
+}
+
+#[test]
+fn an_order_to_wait_is_shown_as_it_is_written() {
+    let generation = in_force(None, TABLES);
+    let order = &generation.configuration.minimise[0];
+    let text = toml::to_string(order).unwrap();
+    assert_eq!(
+        text,
+        "name = \"exercise\"\nlowest = \"immediate\"\nchannel = \"lmtp\"\nuntil = \"2026-11-23T18:00:00Z\"\n"
+    );
+    assert_eq!(&toml::from_str::<sternpost_config::Minimise>(&text).unwrap(), order);
+}
+
+#[test]
+fn one_time_between_starts_alone_makes_no_entry_wrong() {
+    let tables = TABLES.replace("qmgr_maxchans = 8", "qmgr_maxchans = 8\nqmgr_chan_time2 = 600");
+    let generation = in_force(None, &tables);
+    assert_eq!(generation.problems, []);
+    assert_eq!(generation.configuration.qmgr.qmgr_chan_time2_ms, 600);
+}
+
+#[test]
 fn an_order_to_wait_that_is_wrong_is_reported_and_says_where() {
     let problem = |lines: &str| {
         let entries = tables(&format!("{TABLES}\n[[minimise]]\nname = \"x\"\n{lines}"));
@@ -557,7 +586,10 @@ fn an_order_to_wait_that_is_wrong_is_reported_and_says_where() {
         loaded.problems.into_iter().map(|problem| problem.to_string()).collect::<String>()
     };
     let rows = [
-        ("lowest_precedence = \"high\"", "sternpostLowestPrecedence: \"high\" cannot be read"),
+        (
+            "lowest_precedence = \"high\"",
+            "sternpostLowestPrecedence: \"high\" cannot be read (the entry is not in force). Say deferred, routine",
+        ),
         (
             "lowest_precedence = \"flash\"\nminimise_channel = \"x400\"",
             "sternpostMinimiseChannel: there is no channel \"x400\" in force",
@@ -572,7 +604,7 @@ fn an_order_to_wait_that_is_wrong_is_reported_and_says_where() {
         ),
         (
             "lowest_precedence = \"flash\"\nminimise_from = \"2026-11-23T18:00:00Z\"\nminimise_until = \"20261123180000Z\"",
-            "sternpostMinimiseUntil: it ends before it begins",
+            "sternpostMinimiseUntil: it ends before it begins, or at once",
         ),
     ];
     for (lines, wanted) in rows {

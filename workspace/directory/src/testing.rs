@@ -19,6 +19,7 @@ pub const BASE_DN: &str = "dc=lab";
 /// The name by which the switch binds.
 pub const SWITCH_DN: &str = "cn=switch-1,dc=lab";
 const ADMIN_DN: &str = "cn=admin,dc=lab";
+const SERVER_ADMIN_DN: &str = "cn=admin,cn=config";
 const PASSWORD: &str = "correct horse";
 /// Long enough for the slowest machine; a condition that holds is never waited for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -137,6 +138,11 @@ impl Slapd {
     /// Changes entries through the server, by the change records of RFC 2849.
     pub fn modify_ldif(&self, ldif: &str) {
         self.ldapmodify(&[], ldif);
+    }
+
+    /// Changes the server's own configuration, such as its schema, by the change records of RFC 2849.
+    pub fn reconfigure(&self, ldif: &str) {
+        self.ldapmodify_as(SERVER_ADMIN_DN, &[], ldif);
     }
 
     /// Ends the server in order.
@@ -266,8 +272,12 @@ impl Slapd {
     }
 
     fn ldapmodify(&self, arguments: &[&str], ldif: &str) {
+        self.ldapmodify_as(ADMIN_DN, arguments, ldif);
+    }
+
+    fn ldapmodify_as(&self, who: &str, arguments: &[&str], ldif: &str) {
         let mut command = Command::new("ldapmodify");
-        command.args(["-x", "-H", &self.uri(), "-D", ADMIN_DN, "-w", PASSWORD]).args(arguments);
+        command.args(["-x", "-H", &self.uri(), "-D", who, "-w", PASSWORD]).args(arguments);
         feed(&mut command, ldif);
     }
 
@@ -297,6 +307,8 @@ impl Slapd {
              olcModulePath: /usr/lib/ldap\nolcModuleLoad: back_mdb\n{module}\n\
              dn: cn=schema,cn=config\nobjectClass: olcSchemaConfig\ncn: schema\n\n\
              include: file:///etc/ldap/schema/core.ldif\n\n{}\n\
+             dn: olcDatabase={{0}}config,cn=config\nobjectClass: olcDatabaseConfig\nolcDatabase: {{0}}config\n\
+             olcRootDN: {SERVER_ADMIN_DN}\nolcRootPW: {PASSWORD}\n\n\
              dn: olcDatabase={{1}}mdb,cn=config\nobjectClass: olcDatabaseConfig\nobjectClass: olcMdbConfig\n\
              olcDatabase: {{1}}mdb\nolcDbDirectory: {dir}/data\nolcSuffix: {BASE_DN}\nolcRootDN: {ADMIN_DN}\n\
              olcRootPW: {PASSWORD}\nolcDbMaxSize: 67108864\nolcDbNoSync: TRUE\n\

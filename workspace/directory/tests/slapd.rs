@@ -107,6 +107,26 @@ fn peer_dn(name: &str) -> String {
     format!("cn={name},ou=shared,ou=sternpost,dc=lab")
 }
 
+#[test]
+fn an_older_schema_is_brought_up_to_date_under_the_entries_that_use_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    slapd.add_ldif(&tree());
+    let schema = "cn={1}sternpost,cn=schema,cn=config";
+    let update = sternpost_config::schema_update_ldif(schema);
+    // The server forgets the newest class, as if it had never known it, and gets it with the update.
+    let class = update.rfind("olcObjectClasses: ").expect("there are classes");
+    slapd.reconfigure(&update[..class]);
+    slapd.reconfigure(&update);
+    slapd.add_ldif(
+        "dn: cn=exercise,ou=shared,ou=sternpost,dc=lab\nobjectClass: sternpostMinimise\ncn: exercise\n\
+         sternpostLowestPrecedence: flash\nsternpostMinimiseUntil: 20261123180000Z\n",
+    );
+    slapd.modify_ldif(&format!(
+        "dn: {PEER}\nchangetype: modify\nreplace: description\ndescription: as before\n"
+    ));
+}
+
 #[tokio::test]
 async fn the_schema_and_the_example_tree_load_and_make_a_configuration_without_problems() {
     let dir = tempfile::tempdir().unwrap();

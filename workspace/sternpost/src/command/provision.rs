@@ -7,14 +7,20 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use sternpost_config::{
     DomainPattern, ExampleAdditions, ExampleParameters, Network, SCHEMA_LDIF, example_tree_with,
+    schema_update_ldif,
 };
 
 /// What is written.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Write the schema as LDIF for OpenLDAP's cn=config
-    #[command(after_help = "Example:\n  sternpost provision schema | ldapadd -H ldapi:/// -Y EXTERNAL")]
+    #[command(
+        after_help = "Examples:\n  sternpost provision schema | ldapadd -H ldapi:/// -Y EXTERNAL\n  sternpost provision schema --update 'cn={4}sternpost,cn=schema,cn=config' | ldapmodify -H ldapi:/// -Y EXTERNAL"
+    )]
     Schema {
+        /// Write a modification that brings the older schema of this name up to date
+        #[arg(long, value_name = "DN", value_parser = base_dn)]
+        update: Option<String>,
         /// Print {"ldif": …}
         #[arg(long)]
         json: bool,
@@ -101,7 +107,8 @@ fn domain_name(text: &str) -> Result<String, String> {
 /// Prints the LDIF.
 pub(crate) fn run(command: Command) -> CommandResult {
     let (ldif, json) = match command {
-        Command::Schema { json } => (SCHEMA_LDIF.to_owned(), json),
+        Command::Schema { update: None, json } => (SCHEMA_LDIF.to_owned(), json),
+        Command::Schema { update: Some(dn), json } => (schema_update_ldif(&dn), json),
         Command::Init(init) => {
             let init = *init;
             let (first, further) = init.listener.split_first().expect("the option has a default");
