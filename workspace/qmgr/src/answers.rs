@@ -177,6 +177,7 @@ fn why<L: Wire, T: Timepiece>(manager: &Manager<L, T>, id: MessageId) -> Result<
                 "peer": *there.peer,
                 "reason": waiting.reason.to_string(),
                 "until": waiting.until.map(|at| manager.clocks.name(at)),
+                "orders": there.orders.iter().map(|name| &**name).collect::<Vec<_>>(),
                 "last_start": last_start(there.last_start, &manager.clocks),
                 "next_process": next_process(there.next_process, &manager.clocks),
             }))

@@ -9,7 +9,7 @@ use sternpost_config::{
 use sternpost_directory::last_known_good;
 use sternpost_link::store::Origin;
 use sternpost_message::UnixMillis;
-use sternpost_scheduler::{ChannelLimits, Limits, Minimise, MinimiseScope, PeerLimits, Reserves};
+use sternpost_scheduler::{ChannelLimits, Limits, Minimise, PeerLimits, Reserves};
 
 /// The one peer of the housekeeper's channel: the reports that it makes.
 pub(crate) const REPORTS: &str = "reports";
@@ -190,7 +190,7 @@ impl Generations {
             minimise: configuration
                 .minimise
                 .iter()
-                .map(|order| minimise(configuration, order, &lived_of))
+                .flat_map(|order| minimise(configuration, order, &lived_of))
                 .collect(),
             channels: configuration
                 .channels
@@ -248,23 +248,39 @@ fn peer_limits(channel: &Channel, peer: &Peer) -> PeerLimits {
     }
 }
 
+/// The order for each channel where it holds. One that names neither channel nor peer holds on all but the housekeeper's:
+/// a report is made in time, and waits where it goes out.
 fn minimise(
     configuration: &Configuration,
     order: &sternpost_config::Minimise,
     lived_of: impl Fn(UnixMillis) -> UnixMillis,
-) -> Minimise {
-    let peer = order.peer.as_deref().and_then(|name| configuration.peer(name));
-    let scope = match (&order.channel, peer) {
-        (_, Some(peer)) => MinimiseScope::Peer { channel: peer.channel.clone(), peer: peer.name.clone() },
-        (Some(channel), None) => MinimiseScope::Channel(channel.clone()),
-        (None, None) => MinimiseScope::Switch,
+) -> Vec<Minimise> {
+    let peer = order
+        .peer
+        .as_deref()
+        .map(|name| configuration.peer(name).expect("every name that is referred to exists"));
+    let channels: Vec<&str> = match (peer, order.channel.as_deref()) {
+        (Some(peer), _) => vec![&peer.channel],
+        (None, Some(channel)) => vec![channel],
+        (None, None) => {
+            let all =
+                configuration.channels.iter().filter(|channel| channel.kind != ChannelKind::Housekeeper);
+            all.map(|channel| channel.name.as_str()).collect()
+        }
     };
-    Minimise {
-        scope,
-        lowest: order.lowest,
-        from: order.from.map_or(UnixMillis(0), |at| lived_of(at.0)),
-        until: order.until.map_or(UnixMillis(u64::MAX), |at| lived_of(at.0)),
-    }
+    let from = order.from.map_or(UnixMillis(0), |at| lived_of(at.0));
+    let until = order.until.map_or(UnixMillis(u64::MAX), |at| lived_of(at.0));
+    channels
+        .into_iter()
+        .map(|channel| Minimise {
+            name: order.name.as_str().into(),
+            channel: channel.to_owned(),
+            peer: order.peer.clone(),
+            lowest: order.lowest,
+            from,
+            until,
+        })
+        .collect()
 }
 
 fn encode<T: serde::Serialize>(view: &T) -> Option<Vec<u8>> {
@@ -325,18 +341,20 @@ mod tests {
         assert!(generations.take(sternpost_config::entries_from_tables(tables).unwrap()));
         // The clock was set one second ahead since this life began.
         let limits = generations.limits(|wall| UnixMillis(wall.0 - 1_000)).unwrap();
-        let far = MinimiseScope::Peer { channel: "smtp".into(), peer: "far".into() };
-        let order = |scope, lowest, from, until| Minimise {
-            scope,
+        let order = |name: &str, peer: Option<&str>, lowest, from, until| Minimise {
+            name: name.into(),
+            channel: "smtp".into(),
+            peer: peer.map(str::to_owned),
             lowest,
             from: UnixMillis(from),
             until: UnixMillis(until),
         };
+        // The one for the whole switch leaves out the housekeeper.
         assert_eq!(
             limits.minimise,
             [
-                order(far, Precedence::Flash, 1_000, u64::MAX),
-                order(MinimiseScope::Switch, Precedence::Priority, 0, 4_000),
+                order("a", Some("far"), Precedence::Flash, 1_000, u64::MAX),
+                order("b", None, Precedence::Priority, 0, 4_000),
             ]
         );
         let smtp = limits.channels.iter().find(|channel| channel.name == "smtp").unwrap();

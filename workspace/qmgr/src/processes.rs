@@ -125,7 +125,11 @@ impl<L> Processes<L> {
             .processes
             .iter()
             .filter(|(_, known)| !known.is_gone)
-            .map(|(process, known)| (*process, known.channel.clone(), known.capacity))
+            .map(|(process, known)| {
+                // One that was asked to stop takes nothing any more.
+                let capacity = if known.is_draining { Some(0) } else { known.capacity };
+                (*process, known.channel.clone(), capacity)
+            })
             .collect();
         alive.into_iter()
     }

@@ -78,6 +78,7 @@ impl Scheduler {
         mlist.pending.remove_all(recipients);
         mlist.open.remove_all(recipients);
         let peer = mlist.peer;
+        let departs = mlist.pending.is_empty();
         match mlist.place {
             Place::Delayed | Place::Queued if mlist.pending.is_empty() => {
                 self.leave(index);
@@ -87,9 +88,11 @@ impl Scheduler {
             _ => {}
         }
         if worked {
-            self.flow.departed(self.now);
-            let passed = &mut self.peers[peer.0 as usize].passed;
-            passed.departed = passed.departed.saturating_add(1);
+            if departs {
+                self.flow.departed(self.now);
+                let passed = &mut self.peers[peer.0 as usize].passed;
+                passed.departed = passed.departed.saturating_add(1);
+            }
             self.peer_worked(peer);
         }
     }

@@ -7,6 +7,7 @@ use sternpost_message::{CivilPriority, Precedence, UnixMillis};
 
 use crate::backoff::delay_ms;
 use crate::limits::Reserves;
+use crate::peer::Eldest;
 use crate::process::{
     CAPACITY_MAX, Channel, ChannelIndex, Process, START_HOLD_OFF_MAX_MS, START_HOLD_OFF_STEP_MS, Start, State,
 };
@@ -15,7 +16,7 @@ use crate::{Action, ProcessId, Scheduler, StopReason};
 
 /// What one assignment by age costs a channel of its credit, hundredths.
 const AGE_CREDIT_OF_ONE: u32 = 100;
-/// For so long a channel keeps its only process while another one of the same level has none, at least.
+/// For so long a channel keeps a process that another one wants, at least, and one that finishes is waited for.
 /// Milliseconds: the cost of starting a process is a small part of it.
 const TURN_MS_MIN: u64 = 1_000;
 
@@ -25,12 +26,18 @@ impl Scheduler {
         if std::mem::take(&mut self.is_surplus_possible) {
             self.stop_surplus(actions);
         }
-        while let Some(channel) = self.dirty.pop() {
-            self.channels[channel.0 as usize].is_dirty = false;
-            while self.assign_one(channel, actions) {}
-        }
-        if self.counts.assignable > 0 {
-            self.start_processes(actions);
+        loop {
+            while let Some(channel) = self.dirty.pop() {
+                self.channels[channel.0 as usize].is_dirty = false;
+                while self.assign_one(channel, actions) {}
+            }
+            if self.counts.assignable > 0 {
+                self.start_processes(actions);
+            }
+            // With a process that stops the reserves of its channel shrink as well.
+            if self.dirty.is_empty() {
+                return;
+            }
         }
     }
 
@@ -46,7 +53,12 @@ impl Scheduler {
         if !may(highest) {
             return false;
         }
-        let eldest = channel.eldest.first().filter(|eldest| may(eldest.precedence)).copied();
+        // The slot is one that the highest may have; the reserve for urgent mail is not age's.
+        let may_by_age = |eldest: &&Eldest| {
+            let shared = highest.civil().min(CivilPriority::Normal);
+            channel.slots_used < channel.slots_limit(eldest.precedence.civil().max(shared))
+        };
+        let eldest = channel.eldest.first().filter(may_by_age).copied();
         let credit = channel.age_credit.saturating_add(share);
         let (peer_index, precedence) = match eldest {
             Some(eldest) if credit >= AGE_CREDIT_OF_ONE => {
@@ -80,23 +92,37 @@ impl Scheduler {
         true
     }
 
-    /// Starts processes for Mlists that found no slot, the highest precedence first, while there is a place; makes
-    /// room where there is none.
+    /// Starts processes for Mlists that found no slot while there is a place, and makes room where there is none.
     fn start_processes(&mut self, actions: &mut Vec<Action>) {
-        while let Some((channel_index, precedence)) = self.neediest_channel() {
-            let places = self.places(precedence);
-            if self.processes_count >= places {
-                self.make_room(channel_index, precedence, places, actions);
-                break;
-            }
-            let process = self.new_process_id();
-            let channel = &mut self.channels[channel_index.0 as usize];
-            let need = Some((precedence, channel.assignable[precedence as usize]));
-            channel.last_start = Some(Start { process, at: UnixMillis(self.now), need });
-            actions.push(Action::StartProcess { process, channel: channel.name.to_string() });
-            self.add_process(process, Process::new(channel_index, State::Starting));
-        }
+        while self.start_one(actions) {}
         self.await_starts();
+    }
+
+    /// Starts one process, if one is needed and there is a place; else makes room for the first that may have some.
+    fn start_one(&mut self, actions: &mut Vec<Action>) -> bool {
+        let mut is_room_coming = false;
+        for (channel, precedence) in self.needy_channels() {
+            let places = self.places(precedence);
+            if self.processes_count < places {
+                self.start(channel, precedence, actions);
+                return true;
+            }
+            // One at a time: whoever comes behind asks when that has its place.
+            is_room_coming = is_room_coming || self.make_room(channel, precedence, places, actions);
+        }
+        false
+    }
+
+    fn start(&mut self, channel_index: ChannelIndex, precedence: Precedence, actions: &mut Vec<Action>) {
+        if self.promised == Some(channel_index) {
+            self.promised = None;
+        }
+        let process = self.new_process_id();
+        let channel = &mut self.channels[channel_index.0 as usize];
+        let need = Some((precedence, channel.assignable[precedence as usize]));
+        channel.last_start = Some(Start { process, at: UnixMillis(self.now), need });
+        actions.push(Action::StartProcess { process, channel: channel.name.to_string() });
+        self.add_process(process, Process::new(channel_index, State::Starting));
     }
 
     /// How many processes may exist for one more of this level to be started.
@@ -110,10 +136,12 @@ impl Scheduler {
     fn await_starts(&mut self) {
         for at in 0..self.channels.len() {
             let channel = &mut self.channels[at];
-            if !channel.may_have_one_more() || !channel.wants_process(Precedence::ALL[0]) {
+            if !channel.wants_process(Precedence::ALL[0]) {
                 continue;
             }
-            let wanting = Precedence::ALL.into_iter().filter(|&level| channel.wants_process(level));
+            let wanting = Precedence::ALL
+                .into_iter()
+                .filter(|&level| channel.wants_process(level) && channel.may_have_one_more(level.civil()));
             let starts = wanting.map(|level| channel.start_at(level.civil(), &self.limits).0);
             if let Some(next) = starts.filter(|&at| at > self.now).min() {
                 let due = Due::Channel(ChannelIndex(crate::index_of(at)));
@@ -123,142 +151,203 @@ impl Scheduler {
         }
     }
 
-    /// The channel that needs one more process and may have it, and the level that needs it: the highest level
-    /// first, then the channel with the fewest processes, then the one whose last start is longest ago.
+    /// The channels that need one more process and may have it, each with the highest level that needs it, in the order of
+    /// their right to it: urgent levels, the channel for which a place was made, the other levels; in a level the channel
+    /// with the fewest processes, then the one whose last start is longest ago.
     ///
     /// The processes that are being started are taken to serve the highest levels, so that a flash does not lend its
     /// right to the places in reserve to the routine behind it.
-    fn neediest_channel(&self) -> Option<(ChannelIndex, Precedence)> {
-        Precedence::ALL.into_iter().rev().find_map(|precedence| {
-            (0..self.channels.len())
-                .filter(|&at| self.needs_process(&self.channels[at], precedence))
-                .min_by_key(|&at| {
-                    let channel = &self.channels[at];
-                    (channel.processes_count, channel.last_start.map(|start| start.process))
-                })
-                .map(|at| (ChannelIndex(crate::index_of(at)), precedence))
-        })
+    fn needy_channels(&self) -> Vec<(ChannelIndex, Precedence)> {
+        let mut needy: Vec<_> = (0..self.channels.len())
+            .filter_map(|at| {
+                let (index, channel) = (ChannelIndex(crate::index_of(at)), &self.channels[at]);
+                let levels = Precedence::ALL.into_iter().rev();
+                let precedence = levels.into_iter().find(|&level| self.needs_process(channel, level))?;
+                let urgent = Some(precedence).filter(|level| level.civil() == CivilPriority::Urgent);
+                let is_promised = self.promised == Some(index);
+                let last_start = channel.last_start.map(|start| start.process);
+                let right = (
+                    Reverse(urgent),
+                    Reverse(is_promised),
+                    Reverse(precedence),
+                    channel.processes_count,
+                    last_start,
+                );
+                Some((right, index, precedence))
+            })
+            .collect();
+        needy.sort_unstable();
+        needy.into_iter().map(|(_, index, precedence)| (index, precedence)).collect()
     }
 
     /// Whether the channel needs, and may start at this instant, one more process for this level and those above.
     fn needs_process(&self, channel: &Channel, precedence: Precedence) -> bool {
         channel.wants_process(precedence)
-            && channel.may_have_one_more()
+            && channel.may_have_one_more(precedence.civil())
             && channel.start_at(precedence.civil(), &self.limits).0 <= self.now
     }
 
     /// Stops processes of other channels until one more of this level will fit, idle ones before busy ones; none, if
-    /// they do not suffice.
+    /// they do not suffice. Whether there will be room.
     fn make_room(
         &mut self,
-        for_channel: ChannelIndex,
+        needy: ChannelIndex,
         level: Precedence,
         places: u32,
         actions: &mut Vec<Action>,
-    ) {
+    ) -> bool {
         if places == 0 {
-            return;
+            return false;
         }
-        let draining: u32 = self.channels.iter().map(|channel| channel.draining_count).sum();
-        let wanted = (self.processes_count + 1).saturating_sub(places).saturating_sub(draining) as usize;
-        if wanted == 0 {
-            return;
+        let short = self.processes_count + 1 - places;
+        let (exiting, finishing) = self.places_that_come(needy);
+        // Urgent mail does not wait for what finishes first while somebody is idle.
+        let is_urgent = level.civil() == CivilPriority::Urgent;
+        let sure = if is_urgent { exiting } else { exiting + finishing };
+        if sure >= short {
+            return true;
         }
         let mut going: Vec<(ProcessId, StopReason)> = self
-            .idle_processes(for_channel, level)
+            .idle_processes(needy, level)
             .into_iter()
-            .take(wanted)
+            .take((short - sure) as usize)
             .map(|process| (process, StopReason::MakeRoom))
             .collect();
-        while going.len() < wanted {
-            let Some(process) = self.next_to_give(for_channel, level, &going) else { return };
-            going.push((process, StopReason::Balance));
+        if going.len() < (short - sure) as usize {
+            let wanted = short.saturating_sub(exiting + finishing) as usize;
+            going.truncate(wanted);
+            while going.len() < wanted {
+                let Some(process) = self.next_to_give(needy, level, &going) else { return false };
+                going.push((process, StopReason::Balance));
+            }
         }
         for (process, reason) in going {
             self.stop(process, reason, actions);
+            self.promised = Some(needy);
         }
+        true
+    }
+
+    /// The places that are about to be free: of processes that were asked to stop and have nothing to do, and of those that
+    /// have been finishing for a short time. One that takes longer is not waited for: its peer may never end.
+    fn places_that_come(&mut self, needy: ChannelIndex) -> (u32, u32) {
+        if self.channels.iter().all(|channel| channel.draining_count == 0) {
+            return (0, 0);
+        }
+        let (mut exiting, mut finishing, mut look_at) = (0, 0, NEVER);
+        for process in self.processes.values().filter(|process| process.state == State::Draining) {
+            let over_at = process.drain_since.saturating_add(TURN_MS_MIN);
+            if process.used == 0 {
+                exiting += 1;
+            } else if over_at > self.now {
+                finishing += 1;
+                look_at = look_at.min(over_at);
+            }
+        }
+        self.look_again(needy, look_at);
+        (exiting, finishing)
+    }
+
+    /// Looks at the channel again at that instant at the latest.
+    fn look_again(&mut self, index: ChannelIndex, at: u64) {
+        let channel = &mut self.channels[index.0 as usize];
+        let first = at.min(channel.timer_at);
+        self.timers.change(Due::Channel(index), &mut channel.timer_at, first);
     }
 
     /// The idle processes of other channels, idle for longest first; not those that are a reserve for mail below
-    /// which this level is.
-    fn idle_processes(&self, for_channel: ChannelIndex, level: Precedence) -> Vec<ProcessId> {
+    /// which this level is. A channel's only one has been idle for a while, unless the other has none or its mail is urgent.
+    fn idle_processes(&mut self, needy: ChannelIndex, level: Precedence) -> Vec<ProcessId> {
+        let takes_any =
+            level.civil() == CivilPriority::Urgent || self.channels[needy.0 as usize].staying() == 0;
         let mut idle: Vec<(u64, ProcessId)> = Vec::new();
+        let mut look_at = NEVER;
         for (at, channel) in self.channels.iter().enumerate() {
             let is_reserve = channel.highest_waiting().is_some_and(|highest| highest >= level);
-            if at == for_channel.0 as usize || is_reserve {
+            if at == needy.0 as usize || is_reserve {
                 continue;
             }
-            let unused = channel.attached.iter().take_while(|(used, _)| *used == 0);
-            idle.extend(unused.map(|&(_, Reverse(id))| (self.processes[&id].idle_since, id)));
+            for &(_, Reverse(id)) in channel.attached.iter().take_while(|(used, _)| *used == 0) {
+                let idle_since = self.processes[&id].idle_since;
+                let free_at = idle_since.saturating_add(TURN_MS_MIN);
+                if takes_any || channel.staying() > 1 || free_at <= self.now {
+                    idle.push((idle_since, id));
+                } else {
+                    look_at = look_at.min(free_at);
+                }
+            }
         }
+        self.look_again(needy, look_at);
         idle.sort_unstable();
         idle.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// The process that gives way, besides those that are `going` already: of the channel with the most that stay,
-    /// the one with the least to do, among equals the youngest.
+    /// The process that gives way, besides those that are `going` already: of the channel with the most that stay and may
+    /// give one, the one with the least to do, among equals the youngest, of those that have served for long enough.
     fn next_to_give(
         &mut self,
-        for_channel: ChannelIndex,
+        needy: ChannelIndex,
         level: Precedence,
         going: &[(ProcessId, StopReason)],
     ) -> Option<ProcessId> {
         let mut givers: Vec<(u32, Reverse<u32>)> = Vec::with_capacity(self.channels.len());
         for (at, channel) in self.channels.iter().enumerate() {
-            if at != for_channel.0 as usize {
+            if at != needy.0 as usize {
                 let is_of = |process: &ProcessId| self.processes[process].channel.0 as usize == at;
                 let leaving = going.iter().filter(|(process, _)| is_of(process)).count();
-                let staying = channel.processes_count - channel.draining_count - crate::index_of(leaving);
-                givers.push((staying, Reverse(crate::index_of(at))));
+                givers.push((channel.staying() - crate::index_of(leaving), Reverse(crate::index_of(at))));
             }
         }
         givers.sort_unstable();
-        let needy_count = self.channels[for_channel.0 as usize].processes_count;
+        let mut look_at = NEVER;
         for (staying, Reverse(at)) in givers.into_iter().rev() {
             let giver = ChannelIndex(at);
-            let mut attached = self.channels[at as usize].attached.iter().map(|&(_, Reverse(id))| id);
-            let is_going = |id: &ProcessId| going.iter().any(|(process, _)| process == id);
-            let Some(id) = attached.find(|id| !is_going(id)) else { continue };
-            match self.may_take(level, needy_count, giver, staying, id) {
-                Take::Now => return Some(id),
-                Take::At(at) => {
-                    let channel = &mut self.channels[for_channel.0 as usize];
-                    let next = at.min(channel.timer_at);
-                    self.timers.change(Due::Channel(for_channel), &mut channel.timer_at, next);
+            let attached = self.channels[at as usize].attached.iter().map(|&(_, Reverse(id))| id);
+            for id in attached.filter(|id| !going.iter().any(|(process, _)| process == id)) {
+                match self.may_take(level, needy, giver, staying, id) {
+                    Some(at) if at <= self.now => return Some(id),
+                    Some(at) => look_at = look_at.min(at),
+                    None => break,
                 }
-                Take::Never => {}
             }
         }
+        if look_at != NEVER {
+            self.channels[needy.0 as usize].turn_at = look_at;
+        }
+        self.look_again(needy, look_at);
         None
     }
 
-    /// Whether a channel that has `needy_count` processes and needs one for this level may have this one, of a channel
-    /// of which so many stay.
+    /// From when on a channel that needs a process for this level may have this one, of a channel of which so many stay;
+    /// `None` as long as nothing changes.
     fn may_take(
         &self,
         level: Precedence,
-        needy_count: u32,
+        needy: ChannelIndex,
         giver: ChannelIndex,
         staying: u32,
         process: ProcessId,
-    ) -> Take {
+    ) -> Option<u64> {
         let highest = self.channels[giver.0 as usize].highest_waiting();
-        if level.civil() == CivilPriority::Urgent && highest < Some(level) {
-            return Take::Now;
+        let needy_count = self.channels[needy.0 as usize].staying();
+        let is_urgent = level.civil() == CivilPriority::Urgent;
+        let after = |turn_ms: u64| Some(self.processes[&process].attached_at.saturating_add(turn_ms));
+        if staying == 0 || highest > Some(level) {
+            return None;
         }
-        if highest > Some(level) {
-            return Take::Never;
+        if is_urgent && highest < Some(level) {
+            let has_better_right = highest.is_some() || needy_count == 0 || staying > needy_count;
+            return if has_better_right { Some(self.now) } else { after(TURN_MS_MIN) };
         }
         if staying >= needy_count.saturating_add(2) {
-            return Take::Now;
+            return after(TURN_MS_MIN);
         }
-        if needy_count > 0 || staying == 0 {
-            return Take::Never;
+        if needy_count > 0 {
+            return None;
         }
-        // They take turns: its only one has served for a while.
-        let turn_ms = self.limits.qmgr_chan_time1_ms.max(TURN_MS_MIN);
-        let over_at = self.processes[&process].attached_at.saturating_add(turn_ms);
-        if over_at <= self.now { Take::Now } else { Take::At(over_at) }
+        // They take turns.
+        let economy_ms = if is_urgent { 0 } else { self.limits.qmgr_chan_time1_ms };
+        after(economy_ms.max(TURN_MS_MIN))
     }
 
     /// Stops processes beyond the limits: of channels that are not configured, beyond a channel's `processes_max`,
@@ -291,7 +380,11 @@ impl Scheduler {
     }
 
     fn stop(&mut self, process: ProcessId, reason: StopReason, actions: &mut Vec<Action>) {
-        self.with_process(process, |process| process.state = State::Draining);
+        let now = self.now;
+        self.with_process(process, |process| {
+            process.state = State::Draining;
+            process.drain_since = now;
+        });
         actions.push(Action::StopProcess { process, reason });
     }
 
@@ -321,9 +414,13 @@ impl Scheduler {
         self.process_started(id, channel);
         let now = self.now;
         self.with_process(id, |process| {
-            process.attached_at = now;
+            process.attached_at = process.attached_at.min(now);
             process.capacity = capacity.min(CAPACITY_MAX);
-            if process.state != State::Draining {
+            // One that takes nothing is finishing: it was asked to stop before the tree was built.
+            if capacity == 0 {
+                process.state = State::Draining;
+                process.drain_since = process.drain_since.min(now);
+            } else if process.state != State::Draining {
                 process.state = State::Attached;
             }
         });
@@ -398,14 +495,4 @@ impl Scheduler {
         self.with_process(id, |process| process.state = State::Gone);
         self.processes.remove(&id);
     }
-}
-
-/// When a channel may take the process of another.
-enum Take {
-    /// At once.
-    Now,
-    /// Then, if nothing changes.
-    At(u64),
-    /// Not as things are.
-    Never,
 }

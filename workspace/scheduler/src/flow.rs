@@ -8,8 +8,8 @@
 //! - while most of what comes is for peers that take at least a quarter of it and are behind all the same: by a
 //!   delay that doubles each second until they get ahead.
 //!
-//! A dead or slow next hop slows nobody down: what waits for a peer that is behind does not count, and that peer takes less
-//! than a quarter of what comes for it, or little comes for it.
+//! What waits for a peer that is behind does not count, so that a dead or slow next hop slows nobody down: it takes less than
+//! a quarter of what comes for it, or gets less than half of all that comes.
 
 use sternpost_message::UnixMillis;
 

@@ -24,9 +24,9 @@
 //! - **Failures.** What fails to start, or dies unasked, makes its channel wait 1 s longer each time (up to 60 s)
 //!   before the next start, until a process of it has finished an Mlist.
 //! - **Balance.** A channel that needs a process and finds no place gets one of another's: an idle one at once, else
-//!   one that is asked to finish what it has. A channel gives a busy one to urgent mail when only lower mail waits for
-//!   itself; to other mail that is not below what waits for itself, while it has two more than the other, and its
-//!   only one when that has served for a while and the other has none.
+//!   one that is asked to finish what it has; the place is that channel's, unless urgent mail needs it. A channel gives a
+//!   busy one to urgent mail when only lower mail waits for itself; to other mail that is not below what waits for itself
+//!   when it has served for a while, while it has two more than the other, or when the other has none.
 //! - **Slots.** The same reserves hold for the slots of a channel's attached processes, and for those of a peer. An
 //!   Mlist goes to the process with most free slots.
 //! - **Idle processes** stop after the channel's `idle_stop_ms`, or at once when another channel needs their place.
@@ -37,7 +37,7 @@
 //!
 //! # Cost
 //! An event costs O(log n) in Mlists and peers, and a constant in channels and processes, of which there are few;
-//! [`Event::Configure`] costs O(peers). An Mlist of one range of recipients allocates nothing of its own and takes
+//! [`Event::Configure`], the instants at which an order to wait begins or ends, and [`Scheduler::intake`] once a second cost O(peers). An Mlist of one range of recipients allocates nothing of its own and takes
 //! at most 400 octets with its share of every index. Names of channels and peers are kept for good once heard.
 #![forbid(unsafe_code)]
 
@@ -63,7 +63,7 @@ use sternpost_message::{MlistId, Precedence, UnixMillis};
 
 pub use event::{Action, Event, MlistSpec, ProcessId, StopReason};
 pub use flow::Intake;
-pub use limits::{ChannelLimits, Limits, Minimise, MinimiseScope, PeerLimits, Reserves};
+pub use limits::{ChannelLimits, Limits, Minimise, PeerLimits, Reserves};
 pub use lived::{JUMP_MS_MIN, JUMPS_COUNT_MAX, Jump, LivedTime};
 pub use process::Start;
 pub use status::{
@@ -97,6 +97,8 @@ pub struct Scheduler {
     /// The entry in the timers of the next [`Minimise`] that begins or ends.
     minimise_at: u64,
     counts: Counts,
+    /// The channel for which a place was made that is not free yet.
+    promised: Option<ChannelIndex>,
     /// Assignments so far.
     served: u64,
     /// Channels where something changed since Mlists were assigned last.
@@ -130,6 +132,7 @@ impl Scheduler {
             flow: flow::Flow::default(),
             minimise_at: NEVER,
             counts: Counts::default(),
+            promised: None,
             served: 0,
             dirty: Vec::new(),
             is_surplus_possible: false,
@@ -221,12 +224,11 @@ impl Scheduler {
     fn minimise(&mut self) {
         let now = self.now;
         let orders = std::mem::take(&mut self.limits.minimise);
-        let in_force = || orders.iter().filter(|order| order.from.0 <= now && now < order.until.0);
         for index in 0..self.peers.len() {
             let peer = &mut self.peers[index];
             let channel = &self.channels[peer.channel.0 as usize];
-            let covering = in_force().filter(|order| order.scope.covers(&channel.name, &peer.name));
-            peer.lowest = covering.map(|order| order.lowest).max().unwrap_or(Precedence::ALL[0]);
+            let in_force = orders.iter().filter(|order| order.holds(now, &channel.name, &peer.name));
+            peer.lowest = in_force.map(|order| order.lowest).max().unwrap_or(Precedence::ALL[0]);
             self.refresh_peer(PeerIndex(index_of(index)));
         }
         let turns = orders.iter().flat_map(|order| [order.from.0, order.until.0]);
@@ -235,16 +237,16 @@ impl Scheduler {
         self.limits.minimise = orders;
     }
 
-    /// The order to wait that holds for mail of this level to this peer, the one that lasts longest.
-    fn minimised_until(&self, peer: &Peer, precedence: Precedence) -> Option<u64> {
+    /// The orders that make mail of this level to this peer wait.
+    fn orders_to_wait<'a>(
+        &'a self,
+        peer: &'a Peer,
+        precedence: Precedence,
+    ) -> impl Iterator<Item = &'a Minimise> {
         let channel = &self.channels[peer.channel.0 as usize];
-        let holds = |order: &&Minimise| {
-            order.from.0 <= self.now
-                && self.now < order.until.0
-                && precedence < order.lowest
-                && order.scope.covers(&channel.name, &peer.name)
-        };
-        self.limits.minimise.iter().filter(holds).map(|order| order.until.0).max()
+        self.limits.minimise.iter().filter(move |order| {
+            precedence < order.lowest && order.holds(self.now, &channel.name, &peer.name)
+        })
     }
 
     fn queue(&mut self, spec: &MlistSpec) {

@@ -1,6 +1,8 @@
 //! What an operator sets. Names, units, bounds and defaults stand in the table of attributes of `config`; here any
 //! value is safe, and those outside the bounds only serve badly.
 
+use std::sync::Arc;
+
 use sternpost_message::{CivilPriority, Precedence, UnixMillis};
 
 /// The operator's limits.
@@ -154,11 +156,15 @@ impl Reserves {
     }
 }
 
-/// For a time, mail below a precedence waits: what a military network orders as MINIMIZE.
+/// For a time, mail below a precedence waits on a channel: what a military network orders as MINIMIZE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Minimise {
-    /// Where.
-    pub scope: MinimiseScope,
+    /// What the operator calls it.
+    pub name: Arc<str>,
+    /// The channel.
+    pub channel: String,
+    /// The peer MTA, if it does not hold for all of them.
+    pub peer: Option<String>,
     /// The lowest precedence that is still assigned there.
     pub lowest: Precedence,
     /// From when on.
@@ -167,30 +173,12 @@ pub struct Minimise {
     pub until: UnixMillis,
 }
 
-/// Where a [`Minimise`] holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MinimiseScope {
-    /// The whole switch.
-    Switch,
-    /// One channel.
-    Channel(String),
-    /// One peer MTA of one channel.
-    Peer {
-        /// The channel.
-        channel: String,
-        /// The peer.
-        peer: String,
-    },
-}
-
-impl MinimiseScope {
-    /// Whether it holds for this peer of this channel.
-    pub(crate) fn covers(&self, channel_name: &str, peer_name: &str) -> bool {
-        match self {
-            Self::Switch => true,
-            Self::Channel(channel) => channel == channel_name,
-            Self::Peer { channel, peer } => channel == channel_name && peer == peer_name,
-        }
+impl Minimise {
+    /// Whether it holds now for this peer of this channel.
+    pub(crate) fn holds(&self, now: u64, channel: &str, peer: &str) -> bool {
+        (self.from.0..self.until.0).contains(&now)
+            && self.channel == channel
+            && self.peer.as_deref().is_none_or(|name| name == peer)
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct Channel {
     pub(crate) failures: u32,
     /// No process is started before this: processes failed.
     pub(crate) held_off_until: u64,
+    /// When another channel has had a process that it needs for long enough.
+    pub(crate) turn_at: u64,
     /// When its last process has gone; `None` before the first one.
     pub(crate) emptied_at: Option<u64>,
     /// The last start, by the scheduler or by another.
@@ -89,6 +91,7 @@ impl Channel {
             draining_count: 0,
             failures: 0,
             held_off_until: 0,
+            turn_at: 0,
             emptied_at: None,
             last_start: None,
             timer_at: NEVER,
@@ -152,9 +155,16 @@ impl Channel {
         self.assignable[0] < u64::from(self.slots_total) + self.slots_expected()
     }
 
-    /// Whether one more process may exist on this channel.
-    pub(crate) fn may_have_one_more(&self) -> bool {
-        self.limits.as_ref().is_some_and(|limits| self.processes_count < limits.processes_max)
+    /// Processes that exist and were not asked to stop.
+    pub(crate) const fn staying(&self) -> u32 {
+        self.processes_count - self.draining_count
+    }
+
+    /// Whether one more process may exist on this channel for mail of this level. Urgent mail does not wait for those that
+    /// finish.
+    pub(crate) fn may_have_one_more(&self, priority: CivilPriority) -> bool {
+        let count = if priority == CivilPriority::Urgent { self.staying() } else { self.processes_count };
+        self.limits.as_ref().is_some_and(|limits| count < limits.processes_max)
     }
 }
 
@@ -210,6 +220,8 @@ pub(crate) struct Process {
     pub(crate) held: FxHashSet<MlistIndex>,
     /// When it attached; [`NEVER`] before.
     pub(crate) attached_at: u64,
+    /// When it was asked to stop; [`NEVER`] before.
+    pub(crate) drain_since: u64,
     /// Since when it has nothing to do, while it is attached; [`NEVER`] when it has.
     pub(crate) idle_since: u64,
     /// Its entry in the timers.
@@ -239,6 +251,7 @@ impl Process {
             used: 0,
             held: FxHashSet::default(),
             attached_at: NEVER,
+            drain_since: NEVER,
             idle_since: NEVER,
             timer_at: NEVER,
             shared: Share::default(),

@@ -7,6 +7,7 @@ use sternpost_message::{CivilPriority, MlistId, Precedence, RecipientRange, Unix
 
 use crate::peer::{Peer, PeerIndex};
 use crate::process::{Channel, ChannelIndex, Start, StartRule};
+use crate::timer::NEVER;
 use crate::tree::Place;
 use crate::{ProcessId, Scheduler};
 
@@ -15,8 +16,8 @@ use crate::{ProcessId, Scheduler};
 pub struct Counts {
     /// Mlists that no process has.
     pub waiting: usize,
-    /// Of those, the ones that wait for nothing but a slot or a process: no delay, and a peer that is configured and
-    /// has none either. The intake follows this.
+    /// Of those, the ones that wait for nothing but a slot or a process: no delay, no order to wait, and a peer that is
+    /// configured and has no delay either.
     pub runnable: usize,
     /// Of those, the ones that their peer's own limit lets go.
     pub assignable: usize,
@@ -48,7 +49,7 @@ pub enum Reason {
     ChannelNotConfigured,
     /// Its peer is not configured on the channel.
     PeerNotConfigured,
-    /// An operator's order that mail of its precedence waits.
+    /// An operator's order that mail of its precedence waits, unless a delay ends later.
     Minimised,
     /// Its own back-off.
     MessageDelay,
@@ -73,6 +74,8 @@ pub enum Reason {
     ChanTime3,
     /// A process of another channel that finishes what it has, to make room.
     MakingRoom,
+    /// The end of another channel's turn with a process.
+    Turn,
     /// The channel has its `processes_max`, all slots that this level may use are taken.
     ChannelProcesses,
     /// `qmgr_maxchans`, less the reserves that this level may not use, is reached.
@@ -95,7 +98,7 @@ impl fmt::Display for Reason {
                 "the peer MTA is not configured on the channel: configure one of this name there (sternpost config show lists those in \
                  force)",
             ),
-            Self::Minimised => f.write_str("an order in the directory makes mail of its precedence wait (sternpostMinimise)"),
+            Self::Minimised => f.write_str("an order makes mail of its precedence wait (class sternpostMinimise, table minimise)"),
             Self::MessageDelay => f.write_str("an attempt failed for this message; it is tried again later"),
             Self::PeerDelay => f.write_str("the peer MTA failed; it is tried again later"),
             Self::PeerSlots => f.write_str("the peer MTA has as many messages in progress as it may have"),
@@ -116,6 +119,7 @@ impl fmt::Display for Reason {
             Self::ChanTime3 => f.write_str(
                 "the channel has started a process and little waits; the next one is started after qmgr_chan_time3",
             ),
+            Self::Turn => f.write_str("all processes are with other channels, which keep them for a while; then one gives way"),
             Self::MakingRoom => f.write_str(
                 "a process of another channel finishes what it has, to make room for one of this channel",
             ),
@@ -188,6 +192,8 @@ pub struct Whereabouts {
     pub channel: Arc<str>,
     /// Its peer MTA.
     pub peer: Arc<str>,
+    /// The names of the orders that make it wait, if it is not in progress.
+    pub orders: Vec<Arc<str>>,
     /// The last start of a process of the channel, and what it was for.
     pub last_start: Option<Start>,
     /// Whether another one is started, and what stands against it.
@@ -302,13 +308,20 @@ impl Scheduler {
             _ if !self.is_going => Reason::Snapshot,
             _ if channel.limits.is_none() => Reason::ChannelNotConfigured,
             _ if peer.slots.is_none() => Reason::PeerNotConfigured,
-            // The later of both delays is the one that counts.
-            Place::Delayed if mlist.retry_at >= peer.retry_at => {
-                return at(Reason::MessageDelay, mlist.retry_at);
-            }
-            _ if peer.retry_at > self.now => return at(Reason::PeerDelay, peer.retry_at),
             Place::Delayed | Place::Queued => {
-                return Some(self.why_not_assigned(channel, peer, mlist.precedence));
+                // What ends last is what counts.
+                let retry_at = if mlist.place == Place::Delayed { mlist.retry_at } else { 0 };
+                let delayed_until = retry_at.max(peer.retry_at);
+                let orders = self.orders_to_wait(peer, mlist.precedence);
+                return match orders.map(|order| order.until.0).max() {
+                    Some(NEVER) => Some(Waiting { reason: Reason::Minimised, until: None }),
+                    Some(until) if until >= delayed_until => at(Reason::Minimised, until),
+                    _ if delayed_until > self.now && retry_at >= peer.retry_at => {
+                        at(Reason::MessageDelay, retry_at)
+                    }
+                    _ if delayed_until > self.now => at(Reason::PeerDelay, peer.retry_at),
+                    _ => Some(self.why_not_assigned(channel, peer, mlist.precedence)),
+                };
             }
         };
         Some(Waiting { reason, until: None })
@@ -317,22 +330,25 @@ impl Scheduler {
     /// Where the Mlist stands; `None` when it is not in the tree.
     #[must_use]
     pub fn whereabouts(&self, mlist: MlistId) -> Option<Whereabouts> {
-        let peer = &self.peers[self.mlists.get(self.mlists.find(mlist)?).peer.0 as usize];
+        let mlist = self.mlists.get(self.mlists.find(mlist)?);
+        let peer = &self.peers[mlist.peer.0 as usize];
+        let waits = matches!(mlist.place, Place::Delayed | Place::Queued);
         let channel = &self.channels[peer.channel.0 as usize];
         Some(Whereabouts {
             channel: Arc::clone(&channel.name),
             peer: Arc::clone(&peer.name),
+            orders: self
+                .orders_to_wait(peer, mlist.precedence)
+                .filter(|_| waits)
+                .map(|order| Arc::clone(&order.name))
+                .collect(),
             last_start: channel.last_start,
             next_process: self.next_process(channel),
         })
     }
 
-    /// Why an Mlist without a delay is not assigned.
+    /// Why an Mlist without a delay and without an order to wait is not assigned.
     fn why_not_assigned(&self, channel: &Channel, peer: &Peer, precedence: Precedence) -> Waiting {
-        if let Some(until) = self.minimised_until(peer, precedence) {
-            let until = (until != u64::MAX).then_some(UnixMillis(until));
-            return Waiting { reason: Reason::Minimised, until };
-        }
         if peer.room(precedence.civil()) == 0 {
             let is_full = peer.room(CivilPriority::Urgent) == 0;
             let reason = if is_full { Reason::PeerSlots } else { Reason::PeerReserve };
@@ -348,8 +364,11 @@ impl Scheduler {
     /// What stands against one more process of the channel for this level.
     fn against_one_more(&self, channel: &Channel, precedence: Precedence) -> Option<Waiting> {
         let (start_at, rule) = channel.start_at(precedence.civil(), &self.limits);
+        if !self.is_going {
+            return Some(Waiting { reason: Reason::Snapshot, until: None });
+        }
         let mut until = None;
-        let reason = if !channel.may_have_one_more() {
+        let reason = if !channel.may_have_one_more(precedence.civil()) {
             Reason::ChannelProcesses
         } else if start_at > self.now {
             until = Some(UnixMillis(start_at));
@@ -362,7 +381,14 @@ impl Scheduler {
         } else if self.processes_count >= self.places(precedence) {
             let draining: u32 = self.channels.iter().map(|channel| channel.draining_count).sum();
             let is_room_coming = self.processes_count - draining < self.places(precedence);
-            if is_room_coming { Reason::MakingRoom } else { Reason::Maxchans }
+            if is_room_coming {
+                Reason::MakingRoom
+            } else if channel.turn_at > self.now {
+                until = Some(UnixMillis(channel.turn_at));
+                Reason::Turn
+            } else {
+                Reason::Maxchans
+            }
         } else {
             return None;
         };

@@ -6,8 +6,7 @@ use sternpost_message::{
     ErrorScope, MessageSequence, MlistId, Precedence, RecipientRange, RouteIndex, UnixMillis,
 };
 use sternpost_scheduler::{
-    Action, ChannelLimits, Event, Limits, Minimise, MinimiseScope, MlistSpec, ProcessId, Reason, Reserves,
-    Scheduler,
+    Action, ChannelLimits, Event, Limits, Minimise, MlistSpec, ProcessId, Reason, Reserves, Scheduler,
 };
 
 const MESSAGES: u64 = 6;
@@ -52,11 +51,9 @@ fn limits() -> impl Strategy<Value = Limits> {
             qmgr_chan_time3_ms: max.0,
             age_share_percent: urgent,
             minimise: vec![Minimise {
-                scope: if urgent == 0 {
-                    MinimiseScope::Switch
-                } else {
-                    MinimiseScope::Channel("smtp".into())
-                },
+                name: "order".into(),
+                channel: "smtp".into(),
+                peer: (urgent == 0).then(|| "smtp".into()),
                 lowest: Precedence::ALL[normal.min(5) as usize],
                 from: step,
                 until: max,

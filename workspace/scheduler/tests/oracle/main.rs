@@ -8,8 +8,7 @@ use sternpost_message::{
     ErrorScope, MessageSequence, MlistId, Precedence, RecipientRange, RouteIndex, UnixMillis,
 };
 use sternpost_scheduler::{
-    ChannelLimits, Event, Limits, Minimise, MinimiseScope, MlistSpec, PeerLimits, ProcessId, Reserves,
-    Scheduler,
+    ChannelLimits, Event, Limits, Minimise, MlistSpec, PeerLimits, ProcessId, Reserves, Scheduler,
 };
 
 const CHANNELS: [&str; 2] = ["smtp", "lmtp"];
@@ -92,13 +91,11 @@ fn channel() -> impl Strategy<Value = ChannelLimits> {
 }
 
 fn minimise() -> impl Strategy<Value = Minimise> {
-    let scope = prop_oneof![
-        Just(MinimiseScope::Switch),
-        Just(MinimiseScope::Channel("smtp".into())),
-        Just(MinimiseScope::Peer { channel: "smtp".into(), peer: "a".into() }),
-    ];
-    (scope, 0_usize..6, 0_u64..30_000, 0_u64..10_000).prop_map(|(scope, level, from, length)| Minimise {
-        scope,
+    let peer = prop::option::of(Just("a".to_owned()));
+    (peer, 0_usize..6, 0_u64..30_000, 0_u64..10_000).prop_map(|(peer, level, from, length)| Minimise {
+        name: "order".into(),
+        channel: "smtp".into(),
+        peer,
         lowest: Precedence::ALL[level],
         from: UnixMillis(START + from),
         until: UnixMillis(START + from + length),

@@ -8,8 +8,7 @@ use sternpost_message::{
     CivilPriority, ErrorScope, MlistId, Precedence, RecipientIndex, RecipientRange, UnixMillis,
 };
 use sternpost_scheduler::{
-    Action, ChannelLimits, Event, Limits, MinimiseScope, MlistSpec, ProcessId, Reason, Scheduler, StopReason,
-    Waiting,
+    Action, ChannelLimits, Event, Limits, MlistSpec, ProcessId, Reason, Scheduler, StopReason, Waiting,
 };
 
 /// Where an Mlist is.
@@ -82,6 +81,8 @@ pub(crate) struct Model {
     peers: BTreeMap<(String, String), Trouble>,
     pasts: BTreeMap<String, Past>,
     served: u64,
+    /// A process was stopped in favour of another channel.
+    has_made_room: bool,
 }
 
 pub(crate) fn set_of(ranges: &[RecipientRange]) -> BTreeSet<u32> {
@@ -122,15 +123,11 @@ impl Model {
 
     /// The end of the order that keeps the Mlist waiting.
     fn minimised_until(&self, leaf: &Leaf) -> Option<u64> {
-        let covers = |scope: &MinimiseScope| match scope {
-            MinimiseScope::Switch => true,
-            MinimiseScope::Channel(channel) => *channel == leaf.spec.channel,
-            MinimiseScope::Peer { channel, peer } => (channel, peer) == (&leaf.spec.channel, &leaf.spec.peer),
-        };
         let orders = self.limits.minimise.iter().filter(|order| {
             (order.from.0..order.until.0).contains(&self.now)
                 && leaf.spec.precedence < order.lowest
-                && covers(&order.scope)
+                && order.channel == leaf.spec.channel
+                && order.peer.as_ref().is_none_or(|peer| *peer == leaf.spec.peer)
         });
         orders.map(|order| order.until.0).max()
     }
@@ -184,11 +181,12 @@ impl Model {
         self.assignable_on(channel).min_by_key(|leaf| self.rank(leaf))
     }
 
-    /// Who is next by age: the oldest that may have a slot. Only the oldest of the channel is asked.
-    fn eldest_on(&self, channel: &str) -> Option<&Leaf> {
+    /// Who is next by age, beside `highest` which may have the slot: the oldest, unless the slot is one for urgent mail.
+    fn eldest_on(&self, channel: &str, highest: Precedence) -> Option<&Leaf> {
+        let highest = highest.min(Precedence::Immediate);
         self.assignable_on(channel)
             .min_by_key(|leaf| leaf.spec.id)
-            .filter(|leaf| self.may_have_a_slot(channel, leaf.spec.precedence))
+            .filter(|leaf| self.may_have_a_slot(channel, leaf.spec.precedence.max(highest)))
     }
 
     fn attached(&self, channel: &str) -> impl Iterator<Item = (ProcessId, u32, u32)> {
@@ -257,11 +255,22 @@ impl Model {
         past.held_off_until.max(after_start).max(after_last)
     }
 
+    /// The same, at whatever instant.
+    fn wants_process(&self, channel: &ChannelLimits, level: Precedence) -> bool {
+        let is_urgent = level.civil() == CivilPriority::Urgent;
+        let counted = if is_urgent { self.staying(&channel.name) } else { self.processes_of(&channel.name) };
+        self.assignable(channel, level) > self.expected_by(channel)
+            && counted < channel.processes_max as usize
+    }
+
+    fn staying(&self, channel: &str) -> usize {
+        let mine = self.living().filter(|worker| worker.channel == channel);
+        mine.filter(|worker| worker.life != Life::Draining).count()
+    }
+
     /// Whether a channel needs, and by its own limits may have, one more process for a level and those above.
     fn needs_process(&self, channel: &ChannelLimits, level: Precedence) -> bool {
-        self.assignable(channel, level) > self.expected_by(channel)
-            && self.processes_of(&channel.name) < channel.processes_max as usize
-            && self.start_at(channel, level) <= self.now
+        self.wants_process(channel, level) && self.start_at(channel, level) <= self.now
     }
 
     /// The highest level for which some channel needs a process, and which channels have the best right to it.
@@ -286,16 +295,19 @@ impl Model {
     /// Whether a busy process may be asked to make room for a process of this level on another channel.
     fn may_give(&self, process: ProcessId, level: Precedence, to: &str) -> bool {
         let worker = &self.workers[&process];
-        let mine = || self.living().filter(|other| other.channel == worker.channel);
-        let staying = mine().filter(|other| other.life != Life::Draining).count();
-        let (highest, needy) = (self.highest_waiting(&worker.channel), self.processes_of(to));
-        let turn_ms = self.limits.qmgr_chan_time1_ms.max(1_000);
+        let (staying, needy) = (self.staying(&worker.channel), self.staying(to));
+        let highest = self.highest_waiting(&worker.channel);
         if worker.channel == to || worker.life != Life::Attached || highest > Some(level) {
             return false;
         }
-        (level.civil() == CivilPriority::Urgent && highest < Some(level))
-            || staying >= needy + 2
-            || (needy == 0 && worker.attached_at + turn_ms <= self.now)
+        let served_ms = self.now - worker.attached_at;
+        if level.civil() == CivilPriority::Urgent {
+            let is_better = highest < Some(level) && (highest.is_some() || needy == 0 || staying > needy);
+            let is_lower = highest < Some(level);
+            return is_better || served_ms >= 1_000 && (is_lower || staying >= needy + 2 || needy == 0);
+        }
+        let turn_ms = self.limits.qmgr_chan_time1_ms.max(1_000);
+        served_ms >= 1_000 && staying >= needy + 2 || needy == 0 && served_ms >= turn_ms
     }
 
     fn places(&self, level: Precedence) -> usize {
@@ -350,7 +362,8 @@ impl Model {
         if is_new {
             self.pasts.entry(channel.clone()).or_default().last_start = Some((self.now, process));
         }
-        let attached_at = self.now;
+        let known = self.workers.get(&process).filter(|known| known.life != Life::Starting);
+        let attached_at = known.map_or(self.now, |known| known.attached_at);
         self.workers.insert(process, Worker { channel, life, capacity, attached_at });
     }
 
@@ -396,7 +409,7 @@ impl Model {
             Event::ProcessAttached { process, channel, capacity } => {
                 let is_draining =
                     self.workers.get(&process).is_some_and(|known| known.life == Life::Draining);
-                let life = if is_draining { Life::Draining } else { Life::Attached };
+                let life = if is_draining || capacity == 0 { Life::Draining } else { Life::Attached };
                 self.begin_process(process, channel, life, capacity);
             }
             Event::ProcessGone { process } | Event::StartFailed { process } => {
@@ -499,6 +512,22 @@ impl Model {
         self.leaves.values().filter(is_held).map(|leaf| leaf.spec.id).collect()
     }
 
+    /// A process may start on this channel: it needs one and there is a place, no urgent mail elsewhere has a better right
+    /// to it, and, as long as no place was made for anybody, no other mail either.
+    fn check_start(&self, channel: &str) {
+        let living = self.living().count();
+        let limits = self.channel(channel).expect("a channel that is configured starts a process");
+        let mut levels = Precedence::ALL.into_iter().rev();
+        let may = |level: &Precedence| self.needs_process(limits, *level) && living < self.places(*level);
+        let level = levels.find(may).expect("invariant_process_limits");
+        let (neediest, channels) = self.neediest().expect("a channel needs a process");
+        if neediest.civil() == CivilPriority::Urgent || !self.has_made_room {
+            assert_eq!(level, neediest, "invariant_neediest_channel_first: {channel}");
+            let is_best = channels.contains(&channel) || self.has_made_room;
+            assert!(is_best, "invariant_neediest_channel_first: {channel} {channels:?}");
+        }
+    }
+
     /// One action: it has to be right at this point, and then it is done.
     pub(crate) fn check(&mut self, action: &Action) {
         assert!(self.is_going, "before Go: {action:?}");
@@ -507,7 +536,11 @@ impl Model {
                 let leaf = self.leaves.get(mlist).expect("an Mlist of the tree is assigned");
                 let next = self.next_on(channel).expect("something is runnable");
                 let credit = self.past(channel).age_credit + self.limits.age_share_percent;
-                let eldest = if self.limits.age_share_percent == 0 { None } else { self.eldest_on(channel) };
+                let eldest = if self.limits.age_share_percent == 0 {
+                    None
+                } else {
+                    self.eldest_on(channel, next.spec.precedence)
+                };
                 let credit_after = if let Some(eldest) = eldest.filter(|_| credit >= 100) {
                     assert_eq!(eldest.spec.id, *mlist, "invariant_age_has_its_share: {action:?}");
                     credit - 100
@@ -519,7 +552,6 @@ impl Model {
                     self.may_have_a_slot(channel, next.spec.precedence),
                     "invariant_slot_reserves: {action:?}"
                 );
-                assert!(self.may_have_a_slot(channel, leaf.spec.precedence), "invariant_slot_reserves");
                 let free = |(_, capacity, used): (ProcessId, u32, u32)| capacity.saturating_sub(used);
                 let most = self.attached(channel).map(free).max().unwrap_or(0);
                 let here = self.attached(channel).find(|worker| worker.0 == *process).map(free);
@@ -543,19 +575,21 @@ impl Model {
                 assert_eq!(*recipients, ranges_of(&leaf.pending));
             }
             Action::StartProcess { process, channel } => {
-                let (level, channels) = self.neediest().expect("a channel needs a process");
-                assert!(channels.contains(&channel.as_str()), "invariant_neediest_channel_first: {action:?}");
-                assert!(self.living().count() < self.places(level), "invariant_process_limits: {action:?}");
+                self.check_start(channel);
                 assert!(self.workers.keys().all(|known| known < process));
                 self.begin_process(*process, channel.clone(), Life::Starting, 0);
             }
             Action::StopProcess { process, reason } => {
                 let is_idle = self.in_progress_at(*process) == 0;
                 if *reason == StopReason::Balance {
-                    let (level, channels) = self.neediest().expect("a channel needs the place");
-                    let may = channels.iter().any(|needy| self.may_give(*process, level, needy));
+                    let may = self.limits.channels.iter().any(|needy| {
+                        let mut levels = Precedence::ALL.into_iter().rev();
+                        let level = levels.find(|&level| self.needs_process(needy, level));
+                        level.is_some_and(|level| self.may_give(*process, level, &needy.name))
+                    });
                     assert!(may, "invariant_balance: {action:?}");
                 }
+                self.has_made_room |= matches!(reason, StopReason::Balance | StopReason::MakeRoom);
                 let worker = self.workers.get_mut(process).expect("a process that is known stops");
                 assert_eq!(worker.life, Life::Attached);
                 worker.life = Life::Draining;
@@ -581,17 +615,22 @@ impl Model {
             let until = leaf.retry_at.max(trouble.retry_at);
             let (channel, peer) = (&leaf.spec.channel, &leaf.spec.peer);
             let is_configured = self.peer_limit(channel, peer, leaf.spec.precedence).is_some();
-            if is_configured
-                && until <= self.now
-                && let Some(until) = self.minimised_until(leaf)
-            {
-                let wanted = Waiting { reason: Reason::Minimised, until: Some(UnixMillis(until)) };
-                assert_eq!(waiting, wanted, "invariant_minimise");
-                assert!(scheduler.wake_at().is_some_and(|at| at.0 > self.now));
-            }
-            if is_configured && until > self.now {
-                assert_eq!(waiting.until, Some(UnixMillis(until)), "invariant_back_off_exact: {waiting:?}");
-                assert!(scheduler.wake_at().is_some_and(|at| at.0 <= until && at.0 > self.now));
+            match self.minimised_until(leaf).filter(|order| *order >= until) {
+                _ if !is_configured => {}
+                Some(until) => {
+                    let wanted = Waiting { reason: Reason::Minimised, until: Some(UnixMillis(until)) };
+                    assert_eq!(waiting, wanted, "invariant_minimise");
+                    assert!(scheduler.wake_at().is_some_and(|at| at.0 > self.now));
+                }
+                None if until > self.now => {
+                    assert_eq!(
+                        waiting.until,
+                        Some(UnixMillis(until)),
+                        "invariant_back_off_exact: {waiting:?}"
+                    );
+                    assert!(scheduler.wake_at().is_some_and(|at| at.0 <= until && at.0 > self.now));
+                }
+                None => {}
             }
         }
         let counts = scheduler.counts();
@@ -630,9 +669,7 @@ impl Model {
     fn check_next_start(&self, scheduler: &Scheduler, channel: &ChannelLimits) {
         for level in Precedence::ALL {
             let at = self.start_at(channel, level);
-            let needs = self.assignable(channel, level) > self.expected_by(channel)
-                && self.processes_of(&channel.name) < channel.processes_max as usize;
-            if needs && at > self.now {
+            if self.wants_process(channel, level) && at > self.now {
                 let wake_at = scheduler.wake_at();
                 assert!(wake_at.is_some_and(|wake| wake.0 <= at), "invariant_wakes: {at} {wake_at:?}");
             }

@@ -38,6 +38,8 @@ fn a_channel_with_two_more_gives_one_at_a_message_boundary() {
     assert_eq!(processes(&switch), [4, 0]);
     let busy = switch.scheduler.counts().in_progress;
     switch.queue(100, "y", "a", Routine);
+    assert_eq!((switch.stopped().len(), switch.why(100)), (0, Reason::Turn), "they have just begun");
+    switch.wait_ms(1_000);
     // The youngest is asked; it keeps what it has in progress, and nobody else is asked meanwhile.
     assert_eq!(switch.stopped(), [(4, StopReason::Balance)]);
     assert_eq!(switch.scheduler.counts().in_progress, busy);
@@ -91,6 +93,119 @@ fn lower_mail_takes_nothing_from_a_channel_where_higher_mail_waits() {
         assert!(switch.stopped().is_empty());
     }
     assert_eq!(switch.why(10), Reason::Maxchans);
+}
+
+#[test]
+fn a_place_that_was_made_for_a_channel_is_not_taken_back_by_the_giver() {
+    let mut switch = Switch::going(config(2, &["x", "y"]));
+    for message in 1..=2 {
+        switch.queue(message, "x", "a", Priority);
+        settle_down(&mut switch);
+    }
+    switch.wait_ms(1_000);
+    switch.queue(3, "y", "a", Routine);
+    assert_eq!(switch.stopped(), [(2, StopReason::Balance)]);
+    // While it finishes, higher mail comes for its own channel.
+    switch.queue(4, "x", "a", Priority);
+    switch.settle(2);
+    switch.finish(2, 2);
+    switch.gone(2);
+    assert_eq!(switch.started(), [(3, "y")]);
+}
+
+#[test]
+fn a_channel_that_may_take_nothing_does_not_keep_others_from_it() {
+    let mut switch = Switch::going(config(8, &["x", "y", "z"]));
+    for message in 1..=4 {
+        switch.queue(message, "x", "a", Priority);
+        settle_down(&mut switch);
+        switch.queue(10 + message, "y", "a", Priority);
+        settle_down(&mut switch);
+    }
+    switch.wait_ms(1_000);
+    // x has more than it can do, and no right to what y has; z has.
+    switch.queue(20, "x", "a", Priority);
+    assert!(switch.stopped().is_empty());
+    switch.queue(30, "z", "a", Routine);
+    assert_eq!(switch.stopped().len(), 1, "{:?}", switch.why(30));
+}
+
+#[test]
+fn urgent_mail_does_not_wait_for_a_process_that_finishes_while_another_is_idle() {
+    let mut switch = Switch::going(config(2, &["x", "y", "z"]));
+    for message in 1..=2 {
+        switch.queue(message, "x", "a", Routine);
+        settle_down(&mut switch);
+    }
+    switch.wait_ms(1_000);
+    switch.queue(3, "y", "a", Routine);
+    assert_eq!(switch.stopped(), [(2, StopReason::Balance)]);
+    switch.settle(1);
+    switch.finish(1, 1);
+    assert!(switch.stopped().is_empty(), "a place is coming");
+    switch.queue(4, "z", "a", Flash);
+    assert_eq!(switch.stopped(), [(1, StopReason::MakeRoom)]);
+    switch.gone(1);
+    assert_eq!(switch.started(), [(3, "z")]);
+}
+
+#[test]
+fn a_process_that_does_not_finish_is_waited_for_no_longer_than_a_second() {
+    let mut switch = Switch::going(config(3, &["x", "y"]));
+    for message in 1..=3 {
+        switch.queue(message, "x", "a", Routine);
+        settle_down(&mut switch);
+    }
+    switch.wait_ms(1_000);
+    switch.queue(4, "y", "a", Routine);
+    assert_eq!(switch.stopped(), [(3, StopReason::Balance)]);
+    switch.wait_ms(999);
+    assert!(switch.stopped().is_empty());
+    switch.wait_ms(1);
+    assert_eq!(switch.stopped(), [(2, StopReason::Balance)]);
+}
+
+#[test]
+fn urgent_mail_of_a_channel_whose_processes_all_finish_gets_one_more() {
+    let mut switch = Switch::going(Limits { qmgr_reserve_urgent: 1, ..config(2, &["x", "y"]) });
+    let mut limits = config(2, &["x", "y"]);
+    limits.qmgr_reserve_urgent = 1;
+    limits.channels[0].processes_max = 1;
+    switch.tell(sternpost_scheduler::Event::Configure(limits));
+    switch.queue(1, "x", "a", Routine);
+    settle_down(&mut switch);
+    switch.wait_ms(1_000);
+    switch.queue(2, "y", "a", Routine);
+    assert_eq!(switch.stopped(), [(1, StopReason::Balance)]);
+    switch.queue(3, "x", "a", Flash);
+    assert_eq!(switch.started(), [(2, "x")]);
+}
+
+#[test]
+fn the_only_process_of_a_channel_is_idle_for_a_while_before_an_equal_gets_one_more() {
+    let mut switch = Switch::going(config(2, &["x", "y"]));
+    for (message, name) in [(1, "x"), (2, "y")] {
+        switch.queue(message, name, "a", Routine);
+        settle_down(&mut switch);
+    }
+    switch.wait_ms(5_000);
+    switch.queue(3, "x", "a", Routine);
+    switch.settle(2);
+    switch.finish(2, 2);
+    assert!(switch.stopped().is_empty());
+    switch.wait_ms(1_000);
+    assert_eq!(switch.stopped(), [(2, StopReason::MakeRoom)]);
+}
+
+#[test]
+fn a_process_that_takes_nothing_is_one_that_finishes() {
+    let mut switch = Switch::reading(config(1, &["x"]));
+    switch.attach(7, "x", 0);
+    switch.queue(1, "x", "a", Routine);
+    switch.tell(sternpost_scheduler::Event::Go);
+    assert!(switch.actions.is_empty());
+    switch.gone(7);
+    assert_eq!(switch.started(), [(8, "x")], "its end was no failure");
 }
 
 #[test]

@@ -3,10 +3,17 @@
 use crate::switch::{START, Switch, channel, limits};
 use sternpost_message::Precedence::{self, Flash, Immediate, Routine};
 use sternpost_message::UnixMillis;
-use sternpost_scheduler::{Action, Event, Limits, Minimise, MinimiseScope, Reason};
+use sternpost_scheduler::{Action, Event, Limits, Minimise, Reason};
 
-fn order(scope: MinimiseScope, lowest: Precedence, from: u64, until: u64) -> Minimise {
-    Minimise { scope, lowest, from: UnixMillis(START + from), until: UnixMillis(START + until) }
+fn order(peer: Option<&str>, lowest: Precedence, from: u64, until: u64) -> Minimise {
+    Minimise {
+        name: "exercise".into(),
+        channel: "smtp".into(),
+        peer: peer.map(str::to_owned),
+        lowest,
+        from: UnixMillis(START + from),
+        until: UnixMillis(START + until),
+    }
 }
 
 fn config(minimise: Vec<Minimise>) -> Limits {
@@ -16,7 +23,7 @@ fn config(minimise: Vec<Minimise>) -> Limits {
 
 #[test]
 fn only_mail_of_the_level_and_above_goes_until_the_order_ends_by_itself() {
-    let mut switch = Switch::going(config(vec![order(MinimiseScope::Switch, Immediate, 1_000, 5_000)]));
+    let mut switch = Switch::going(config(vec![order(None, Immediate, 1_000, 5_000)]));
     switch.queue(1, "smtp", "a", Routine);
     switch.attach(1, "smtp", 9);
     assert_eq!(switch.assigned(), [1], "it has not begun");
@@ -38,9 +45,7 @@ fn only_mail_of_the_level_and_above_goes_until_the_order_ends_by_itself() {
 
 #[test]
 fn an_order_for_a_channel_or_a_peer_holds_there_alone_and_the_strictest_holds() {
-    let smtp = MinimiseScope::Channel("smtp".into());
-    let b = MinimiseScope::Peer { channel: "smtp".into(), peer: "b".into() };
-    let orders = vec![order(smtp, Immediate, 0, u64::MAX - START), order(b, Flash, 0, 60_000)];
+    let orders = vec![order(None, Immediate, 0, u64::MAX - START), order(Some("b"), Flash, 0, 60_000)];
     let mut switch = Switch::going(config(orders));
     switch.attach(1, "smtp", 9);
     switch.attach(2, "lmtp", 9);
@@ -50,6 +55,8 @@ fn an_order_for_a_channel_or_a_peer_holds_there_alone_and_the_strictest_holds() 
     assert_eq!((switch.why(2), switch.until(2)), (Reason::Minimised, None), "until it is taken back");
     switch.queue(3, "smtp", "b", Immediate);
     assert_eq!((switch.why(3), switch.until(3)), (Reason::Minimised, Some(START + 60_000)));
+    let there = switch.scheduler.whereabouts(crate::switch::id(3)).unwrap();
+    assert_eq!((&*there.peer, there.orders.len()), ("b", 1));
     switch.queue(4, "smtp", "a", Immediate);
     assert_eq!(switch.assigned(), [4]);
     switch.tell(Event::Configure(config(Vec::new())));
@@ -57,8 +64,22 @@ fn an_order_for_a_channel_or_a_peer_holds_there_alone_and_the_strictest_holds() 
 }
 
 #[test]
+fn of_a_delay_and_an_order_the_one_that_ends_last_is_the_reason() {
+    let mut switch = Switch::going(config(vec![order(None, Flash, 100, 3_000)]));
+    switch.attach(1, "smtp", 9);
+    switch.queue(1, "smtp", "a", Routine);
+    switch.defer(1, sternpost_message::ErrorScope::Message);
+    switch.finish(1, 1);
+    assert_eq!((switch.why(1), switch.until(1)), (Reason::MessageDelay, Some(START + 1_000)));
+    switch.wait_ms(100);
+    assert_eq!((switch.why(1), switch.until(1)), (Reason::Minimised, Some(START + 3_000)));
+    switch.tell(Event::Configure(config(vec![order(None, Flash, 100, 500)])));
+    assert_eq!((switch.why(1), switch.until(1)), (Reason::MessageDelay, Some(START + 1_000)));
+}
+
+#[test]
 fn mail_that_waits_for_an_order_still_grows_old() {
-    let mut switch = Switch::going(config(vec![order(MinimiseScope::Switch, Flash, 0, 60_000)]));
+    let mut switch = Switch::going(config(vec![order(None, Flash, 0, 60_000)]));
     let mut spec = crate::switch::mlist(1, "smtp", "a", Routine);
     spec.delay_report_at = Some(UnixMillis(START + 10));
     spec.expires_at = UnixMillis(START + 20);

@@ -280,17 +280,18 @@ fn a_peer_of_one_or_two_associations_gives_them_to_every_level() {
 }
 
 /// Of 100 assignments while both levels wait, how many are routine; a slot becomes free at a time.
-fn routine_among_a_flood_of_flash(age_share_percent: u32) -> usize {
-    let mut config = limits(vec![channel("smtp", 1, 1, &["a", "b"])]);
+fn routine_among_a_flood(flood: Precedence, reserve: Reserves, age_share_percent: u32) -> usize {
+    let mut config = limits(vec![channel("smtp", 1, 3, &["a", "b"])]);
+    config.channels[0].slots_reserve = reserve;
     config.age_share_percent = age_share_percent;
     let mut switch = Switch::going(config);
     for message in 1..=100 {
         switch.queue(message, "smtp", if message % 2 == 0 { "a" } else { "b" }, Routine);
     }
     for message in 101..=300 {
-        switch.queue(message, "smtp", "a", Flash);
+        switch.queue(message, "smtp", "a", flood);
     }
-    switch.attach(1, "smtp", 1);
+    switch.attach(1, "smtp", 3);
     let mut order = switch.assigned();
     while order.len() < 100 {
         let Some(&done) = order.last() else { break };
@@ -305,7 +306,11 @@ fn routine_among_a_flood_of_flash(age_share_percent: u32) -> usize {
 
 #[test]
 fn precedence_is_strict_unless_age_has_a_share_and_then_it_has_just_that() {
-    assert_eq!(routine_among_a_flood_of_flash(0), 0);
-    assert_eq!(routine_among_a_flood_of_flash(5), 5);
-    assert_eq!(routine_among_a_flood_of_flash(30), 30);
+    let none = Reserves::default();
+    for share in [0, 5, 30] {
+        assert_eq!(routine_among_a_flood(Flash, none, share), share as usize);
+    }
+    // The reserve for normal mail is no reserve against age where normal mail floods.
+    let normal = Reserves { urgent: 0, normal: 2 };
+    assert_eq!(routine_among_a_flood(Priority, normal, 30), 30);
 }
