@@ -4,7 +4,7 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo demo-host test simulate hw-test crash-campaign check bench bench-queue bench-recovery bench-space bench-peer soak fuzz check-buildroot release-image image run clean
+.PHONY: all demo demo-host test simulate hw-test crash-campaign check bench bench-queue bench-recovery bench-scheduler bench-space bench-peer soak fuzz check-buildroot release-image image run clean
 
 all: check test                 ## what a change must pass
 
@@ -38,6 +38,9 @@ bench-queue:                    ## the store alone, against its disk and against
 
 bench-recovery:                 ## the start of a switch on a million living messages: target/bench-recovery/report.json
 	$(BUILD) && $(LOAD) bench-recovery
+
+bench-scheduler:                ## QMGR's mind alone, up to a million Mlists over ten thousand peers: target/bench-scheduler
+	$(BUILD) && $(LOAD) bench-scheduler
 
 bench-space:                    ## write amplification by the share that lives, and a flash among streams: target/bench-space
 	$(BUILD) && $(LOAD) bench-space

@@ -5,6 +5,7 @@ mod demo;
 mod peer;
 mod queue_bench;
 mod recovery;
+mod scheduler_bench;
 mod sink;
 mod soak;
 mod source;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     BenchPeer(peer::PeerArguments),
     /// Measures the start of the switch on a queue of a million messages.
     BenchRecovery(recovery::RecoveryArguments),
+    /// Measures QMGR's mind alone: events a second, stalls and memory, up to a million Mlists.
+    BenchScheduler(scheduler_bench::SchedulerArguments),
     /// Measures what it costs to keep survivors, and what a flash waits for meanwhile.
     BenchSpace(space::SpaceArguments),
     /// Runs the switch at full load for an hour while some of the mail waits.
@@ -58,6 +61,7 @@ impl Command {
             Self::BenchQueue(arguments) => arguments.run(),
             Self::BenchPeer(arguments) => arguments.run(),
             Self::BenchRecovery(arguments) => arguments.run(),
+            Self::BenchScheduler(arguments) => arguments.run(),
             Self::BenchSpace(arguments) => arguments.run(),
             Self::Soak(arguments) => arguments.run(),
             Self::Demo(arguments) => arguments.run(),
