@@ -200,7 +200,9 @@ impl Scheduler {
     /// The Mlist that the process holds by this name.
     fn held_index(&self, process: ProcessId, id: MlistId) -> Option<MlistIndex> {
         let index = self.mlists.find(id)?;
-        self.processes.get(&process)?.held.contains(&index).then_some(index)
+        let mlist = self.mlists.get(index);
+        let is_held = matches!(mlist.place, Place::InProgress | Place::AwaitingOutcome);
+        (is_held && mlist.holder == process).then_some(index)
     }
 
     /// The slot of an Mlist in progress is free again, in its process and at its peer.

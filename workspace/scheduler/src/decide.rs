@@ -87,7 +87,7 @@ impl Scheduler {
             recipients: recipients.as_slice().to_vec(),
             attempts: mlist.attempts,
         });
-        self.leave(index);
+        self.take_out(index);
         self.hold(index, process, recipients);
         true
     }

@@ -36,13 +36,17 @@
 //!   listed even if it has no limit of its own.
 //!
 //! # Cost
-//! An event costs O(log n) in Mlists and peers, and a constant in channels and processes, of which there are few;
-//! [`Event::Configure`], the instants at which an order to wait begins or ends, and [`Scheduler::intake`] once a second cost O(peers). An Mlist of one range of recipients allocates nothing of its own and takes
-//! at most 400 octets with its share of every index. Names of channels and peers are kept for good once heard.
+//! An event costs the same however many Mlists wait, O(log n) in peers that can run, and a constant in channels and
+//! processes, of which there are few: Mlists stand in lists through themselves, and in ordered sets only those that came late
+//! to their queue or are due within seconds. What is left of the number is that more memory is not in a cache.
+//! [`Event::Configure`], the instants at which an order to wait begins or ends, and [`Scheduler::intake`] once a second
+//! cost O(peers). An Mlist of one range of recipients allocates nothing of its own and takes at most 400 octets with its
+//! share of every index. Names of channels and peers are kept for good once heard.
 #![forbid(unsafe_code)]
 
 mod attempt;
 mod backoff;
+mod chain;
 mod decide;
 mod event;
 mod flow;
@@ -50,6 +54,7 @@ mod limits;
 mod lived;
 mod peer;
 mod process;
+mod queue;
 mod ranges;
 pub mod self_test;
 mod status;
@@ -70,6 +75,7 @@ pub use status::{
     ChannelStatus, Counts, MlistStatus, NextProcess, PeerStatus, Reason, Status, Waiting, Whereabouts,
 };
 
+use chain::{KINDS, Links};
 use peer::{Peer, PeerIndex, PeerSlots, Terms};
 use process::{Channel, ChannelIndex, Process};
 use timer::{Due, NEVER, Timers};
@@ -267,6 +273,7 @@ impl Scheduler {
                 delay_report_at: spec.delay_report_at.map_or(NEVER, |at| at.0),
                 retry_at: spec.not_before.0,
                 timer_at: NEVER,
+                links: [Links::NONE; KINDS],
                 pending: recipients.clone(),
                 open: ranges::Ranges::None,
                 holder: ProcessId(0),
@@ -277,6 +284,7 @@ impl Scheduler {
                 place: Place::Delayed,
                 failed: false,
                 failed_by_message: false,
+                is_late: false,
             });
             if self.is_going {
                 let passed = &mut self.peers[peer.0 as usize].passed;
@@ -288,14 +296,14 @@ impl Scheduler {
         if let Some(process) = spec.held_by
             && matches!(self.mlists.get(index).place, Place::Delayed | Place::Queued)
         {
-            self.leave(index);
+            self.take_out(index);
             self.hold(index, process, recipients);
         }
     }
 
     /// Lets everything happen whose time has come.
     fn fire_timers(&mut self, actions: &mut Vec<Action>) {
-        while let Some(due) = self.timers.pop(self.now) {
+        while let Some(due) = self.timers.pop(&mut self.mlists, self.now) {
             match due {
                 Due::Mlist(mlist) => self.mlist_is_due(mlist, actions),
                 Due::Peer(peer) => {
@@ -318,7 +326,6 @@ impl Scheduler {
     fn mlist_is_due(&mut self, index: MlistIndex, actions: &mut Vec<Action>) {
         let now = self.now;
         let mlist = self.mlists.get_mut(index);
-        mlist.timer_at = NEVER;
         if matches!(mlist.place, Place::InProgress | Place::AwaitingOutcome) {
             // Its timer is set again when it waits again.
             return;
@@ -341,7 +348,8 @@ impl Scheduler {
     /// Puts an Mlist that no process has where it waits: into its peer's queue, or to its own delay.
     fn enter(&mut self, index: MlistIndex) {
         let mlist = self.mlists.get_mut(index);
-        let peer = &mut self.peers[mlist.peer.0 as usize];
+        let peer_index = mlist.peer;
+        let peer = &mut self.peers[peer_index.0 as usize];
         let mut due_at = mlist.expires_at.min(mlist.delay_report_at);
         if mlist.retry_at > self.now {
             mlist.place = Place::Delayed;
@@ -349,32 +357,35 @@ impl Scheduler {
             peer.delayed_count += 1;
         } else {
             mlist.place = Place::Queued;
-            peer.enqueue(mlist.precedence, mlist.id, index);
+            peer.enqueue(&mut self.mlists, index);
         }
-        self.timers.change(Due::Mlist(index), &mut mlist.timer_at, due_at);
+        self.timers.change_mlist(&mut self.mlists, index, due_at);
         self.counts.waiting += 1;
-        let peer = mlist.peer;
-        self.refresh_peer(peer);
+        self.refresh_peer(peer_index);
     }
 
     /// Takes a waiting Mlist out of where it waits. Its timer stays: most attempts end well before it.
     fn leave(&mut self, index: MlistIndex) {
+        self.take_out(index);
+        self.refresh_peer(self.mlists.get(index).peer);
+    }
+
+    /// The same for one that a process gets in the same step: what the peer offers is found when it has it.
+    fn take_out(&mut self, index: MlistIndex) {
         let mlist = self.mlists.get(index);
         let peer = &mut self.peers[mlist.peer.0 as usize];
         match mlist.place {
             Place::Delayed => peer.delayed_count -= 1,
-            Place::Queued => peer.dequeue(mlist.precedence, mlist.id, index),
+            Place::Queued => peer.dequeue(&mut self.mlists, index),
             Place::InProgress | Place::AwaitingOutcome => return,
         }
         self.counts.waiting -= 1;
-        let peer = mlist.peer;
-        self.refresh_peer(peer);
     }
 
     /// Drops an Mlist that waits nowhere and that no process has.
     fn forget(&mut self, index: MlistIndex) {
-        let mut mlist = self.mlists.remove(index);
-        self.timers.change(Due::Mlist(index), &mut mlist.timer_at, NEVER);
+        self.timers.change_mlist(&mut self.mlists, index, NEVER);
+        self.mlists.remove(index);
     }
 
     fn discard(&mut self, id: MlistId) {

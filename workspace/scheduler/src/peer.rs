@@ -1,16 +1,16 @@
 //! The middle of the tree: a peer MTA on a channel, its queues (one for each precedence) and its delay.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sternpost_message::{CivilPriority, MlistId, Precedence};
+use sternpost_message::{CivilPriority, Precedence};
 
 use crate::flow::Passed;
 use crate::limits::Reserves;
 use crate::process::ChannelIndex;
+use crate::queue::Queue;
 use crate::timer::NEVER;
-use crate::tree::MlistIndex;
+use crate::tree::{MlistIndex, Mlists};
 
 /// Where a peer is in the scheduler's list. Never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,13 +20,13 @@ pub(crate) struct PeerIndex(pub(crate) u32);
 pub(crate) const LEVELS: usize = Precedence::ALL.len();
 
 /// How the runnable peers of a channel are ranked: highest precedence, fewest in progress, served longest ago; among
-/// those never served, by their oldest message.
+/// those never served, which come first, by their oldest message. 24 octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     pub(crate) top: Reverse<Precedence>,
     pub(crate) in_progress: u32,
-    pub(crate) served: u64,
-    pub(crate) oldest: (u64, u16),
+    served: u64,
+    oldest_of_unserved: (u64, u16),
     pub(crate) peer: PeerIndex,
 }
 
@@ -39,8 +39,8 @@ pub(crate) struct Peer {
     pub(crate) slots: Option<PeerSlots>,
     /// The lowest level that is not told to wait by a [`crate::Minimise`].
     pub(crate) lowest: Precedence,
-    /// What could run, oldest message first, by [`Precedence`]. 24 octets each while empty.
-    queues: [BTreeSet<(u64, u16, MlistIndex)>; LEVELS],
+    /// What could run, by [`Precedence`].
+    queues: [Queue; LEVELS],
     pub(crate) queued_count: usize,
     /// Mlists that wait for their own back-off.
     pub(crate) delayed_count: usize,
@@ -103,7 +103,7 @@ impl Peer {
             channel,
             slots: None,
             lowest: Precedence::ALL[0],
-            queues: std::array::from_fn(|_| BTreeSet::new()),
+            queues: [const { Queue::new() }; LEVELS],
             queued_count: 0,
             delayed_count: 0,
             in_progress: 0,
@@ -119,26 +119,26 @@ impl Peer {
         }
     }
 
-    pub(crate) fn enqueue(&mut self, precedence: Precedence, id: MlistId, index: MlistIndex) {
-        if self.queues[precedence as usize].insert((id.message.0, id.route.0, index)) {
-            self.queued_count += 1;
-        }
+    /// Adds an Mlist that is in no queue.
+    pub(crate) fn enqueue(&mut self, mlists: &mut Mlists, index: MlistIndex) {
+        self.queues[mlists.get(index).precedence as usize].insert(mlists, index);
+        self.queued_count += 1;
     }
 
-    pub(crate) fn dequeue(&mut self, precedence: Precedence, id: MlistId, index: MlistIndex) {
-        if self.queues[precedence as usize].remove(&(id.message.0, id.route.0, index)) {
-            self.queued_count -= 1;
-        }
+    /// Takes out an Mlist that is in the queue of its level.
+    pub(crate) fn dequeue(&mut self, mlists: &mut Mlists, index: MlistIndex) {
+        self.queues[mlists.get(index).precedence as usize].remove(mlists, index);
+        self.queued_count -= 1;
     }
 
     /// The oldest Mlist of a level.
     pub(crate) fn oldest_of(&self, precedence: Precedence) -> Option<MlistIndex> {
-        self.queues[precedence as usize].first().map(|entry| entry.2)
+        self.queues[precedence as usize].oldest().map(|entry| entry.2)
     }
 
     /// The oldest queued Mlist of any level.
     pub(crate) fn oldest(&self) -> Option<MlistIndex> {
-        self.queues.iter().filter_map(BTreeSet::first).min().map(|entry| entry.2)
+        self.queues.iter().filter_map(Queue::oldest).min().map(|entry| entry.2)
     }
 
     /// How many Mlists may be in progress for one of this level to be added below that.
@@ -164,7 +164,7 @@ impl Peer {
         let mut taken = 0_u32;
         for precedence in Precedence::ALL.into_iter().rev() {
             let queue = &self.queues[precedence as usize];
-            if let Some(&(message, route, _)) = queue.first()
+            if let Some((message, route, _)) = queue.oldest()
                 && precedence >= self.lowest
             {
                 offer.runnable_count += queue.len();
@@ -177,7 +177,7 @@ impl Peer {
                         top: Reverse(precedence),
                         in_progress: self.in_progress,
                         served: self.served,
-                        oldest: accepted,
+                        oldest_of_unserved: if self.served == 0 { accepted } else { (0, 0) },
                         peer: index,
                     });
                 }

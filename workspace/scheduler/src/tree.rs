@@ -1,8 +1,12 @@
 //! The leaves of the tree: Mlists, in one store that never moves them, found by name or by index.
 
-use rustc_hash::FxHashMap;
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
 use sternpost_message::{MlistId, Precedence, UnixMillis};
 
+use crate::chain::{KINDS, Links};
 use crate::event::ProcessId;
 use crate::peer::PeerIndex;
 use crate::ranges::Ranges;
@@ -10,6 +14,11 @@ use crate::ranges::Ranges;
 /// Where an Mlist is in [`Mlists`]. Given again after the Mlist is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MlistIndex(u32);
+
+impl MlistIndex {
+    /// No Mlist's.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+}
 
 /// What an Mlist waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +33,9 @@ pub(crate) enum Place {
     AwaitingOutcome,
 }
 
-/// One Mlist.
+/// One Mlist. Two lines of a cache, and in no third one: what an event costs where a million wait is the lines that it touches.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Mlist {
     pub(crate) id: MlistId,
     pub(crate) accepted_at: UnixMillis,
@@ -34,8 +44,10 @@ pub(crate) struct Mlist {
     pub(crate) delay_report_at: u64,
     /// No attempt before this.
     pub(crate) retry_at: u64,
-    /// Its entry in the timers.
+    /// Its entry in the timers, which set it.
     pub(crate) timer_at: u64,
+    /// Its neighbours in its peer's queue and in a slot of the timers.
+    pub(crate) links: [Links; KINDS],
     /// Who still needs an attempt, those under way included.
     pub(crate) pending: Ranges,
     /// Who was assigned and has no durable outcome yet.
@@ -52,32 +64,55 @@ pub(crate) struct Mlist {
     pub(crate) failed: bool,
     /// It has failed by the message's own fault.
     pub(crate) failed_by_message: bool,
+    /// It came to its peer's queue when younger ones waited there.
+    pub(crate) is_late: bool,
 }
 
 /// The bound of the design: 400 octets for an Mlist with one recipient, index entries included.
 pub(crate) const MLIST_OCTETS_MAX: usize = 400;
 
-/// An Mlist's share of every index, counted at the worst fill: the name → index map has 1 control octet and at
-/// least 7/16 of its places in use just after it grew; a B-tree's leaf has at least 5 of 11 places in use, and its
-/// inner nodes add less than a fifth.
+/// An Mlist's share of every index, counted at the worst fill: the name → index table has 1 control octet and at
+/// least 7/16 of its places in use just after it grew. Those that came late to their queue or whose timer is near stand in a
+/// B-tree besides: its leaf has at least 5 of 11 places in use, and its inner nodes add less than a fifth.
 pub(crate) const MLIST_OCTETS_WORST: usize = {
-    let by_name = (size_of::<(MlistId, u32)>() + 1) * 16 / 7;
-    let in_queue = size_of::<(u64, u16, u32)>() * 11 / 5 * 6 / 5;
-    let in_timers = size_of::<(u64, u32)>() * 11 / 5 * 6 / 5;
-    size_of::<Option<Mlist>>() + by_name + in_queue + in_timers
+    let by_name = (size_of::<Named>() + 1) * 16 / 7;
+    let late = size_of::<crate::queue::Aged>() * 11 / 5 * 6 / 5;
+    let near = size_of::<(u64, MlistIndex)>() * 11 / 5 * 6 / 5;
+    size_of::<Option<Mlist>>() + by_name + late + near
 };
 const _: () = assert!(MLIST_OCTETS_WORST <= MLIST_OCTETS_MAX);
 
 /// Mlists in a block: a block is never moved, so that growing costs the same at a million as at none.
 const BLOCK: usize = 1024;
 
+/// An Mlist in the table of names: half of the hash of its name, so that the table grows without a look at the
+/// Mlists, and its index.
+#[derive(Clone, Copy, Debug)]
+struct Named {
+    hash: u32,
+    index: u32,
+}
+
+/// The half of a hash that is kept.
+fn hash_of(id: MlistId) -> u32 {
+    (FxBuildHasher.hash_one(id) >> 32) as u32
+}
+
+/// What the table works with: it takes its octets from both ends of 64 bits.
+const fn spread(hash: u32) -> u64 {
+    (hash as u64) << 32 | hash as u64
+}
+
 /// All Mlists.
 #[derive(Debug, Default)]
 pub(crate) struct Mlists {
     blocks: Vec<Vec<Option<Mlist>>>,
     free: Vec<u32>,
-    by_id: FxHashMap<MlistId, u32>,
+    by_id: HashTable<Named>,
 }
+
+/// What is said of an index that is not in use.
+const IN_USE: &str = "an index is forgotten together with its Mlist";
 
 impl Mlists {
     pub(crate) fn len(&self) -> usize {
@@ -90,24 +125,26 @@ impl Mlists {
     }
 
     pub(crate) fn find(&self, id: MlistId) -> Option<MlistIndex> {
-        self.by_id.get(&id).copied().map(MlistIndex)
+        let hash = hash_of(id);
+        let is_it = |named: &Named| named.hash == hash && self.get(MlistIndex(named.index)).id == id;
+        self.by_id.find(spread(hash), is_it).map(|named| MlistIndex(named.index))
     }
 
     /// The Mlist at an index that is in use.
     pub(crate) fn get(&self, index: MlistIndex) -> &Mlist {
         let at = index.0 as usize;
-        self.blocks[at / BLOCK][at % BLOCK].as_ref().expect("an index is forgotten together with its Mlist")
+        self.blocks[at / BLOCK][at % BLOCK].as_ref().expect(IN_USE)
     }
 
     /// The Mlist at an index that is in use.
     pub(crate) fn get_mut(&mut self, index: MlistIndex) -> &mut Mlist {
         let at = index.0 as usize;
-        self.blocks[at / BLOCK][at % BLOCK].as_mut().expect("an index is forgotten together with its Mlist")
+        self.blocks[at / BLOCK][at % BLOCK].as_mut().expect(IN_USE)
     }
 
     /// Adds an Mlist whose name is not there yet.
     pub(crate) fn insert(&mut self, mlist: Mlist) -> MlistIndex {
-        let id = mlist.id;
+        let hash = hash_of(mlist.id);
         let index = match self.free.pop() {
             Some(index) => {
                 self.blocks[index as usize / BLOCK][index as usize % BLOCK] = Some(mlist);
@@ -121,38 +158,44 @@ impl Mlists {
                 let block = self.blocks.last_mut().expect("a block was just pushed if there was none");
                 block.push(Some(mlist));
                 u32::try_from(before + block.len() - 1)
+                    .ok()
+                    .filter(|&index| index != MlistIndex::NONE.0)
                     .expect("4 billion Mlists need more memory than there is")
             }
         };
-        self.by_id.insert(id, index);
+        self.by_id.insert_unique(spread(hash), Named { hash, index }, |named| spread(named.hash));
         MlistIndex(index)
     }
 
-    /// Takes an Mlist out.
+    /// Takes out an Mlist that is in no list.
     pub(crate) fn remove(&mut self, index: MlistIndex) -> Mlist {
         let at = index.0 as usize;
-        let mlist = self.blocks[at / BLOCK][at % BLOCK]
-            .take()
-            .expect("an index is forgotten together with its Mlist");
-        self.by_id.remove(&mlist.id);
+        let mlist = self.blocks[at / BLOCK][at % BLOCK].take().expect(IN_USE);
+        let named = self.by_id.find_entry(spread(hash_of(mlist.id)), |named| named.index == index.0);
+        if let Ok(named) = named {
+            named.remove();
+        }
         self.free.push(index.0);
         mlist
     }
 }
 
+/// Mlists for the tests of this crate.
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
     use super::*;
+    use crate::timer::NEVER;
     use sternpost_message::{MessageSequence, RouteIndex};
 
-    fn mlist(message: u64) -> Mlist {
+    pub(crate) fn mlist(message: u64) -> Mlist {
         Mlist {
             id: MlistId { message: MessageSequence(message), route: RouteIndex(0) },
             accepted_at: UnixMillis(0),
             expires_at: 0,
             delay_report_at: 0,
             retry_at: 0,
-            timer_at: 0,
+            timer_at: NEVER,
+            links: [Links::NONE; KINDS],
             pending: Ranges::None,
             open: Ranges::None,
             holder: ProcessId(0),
@@ -163,14 +206,22 @@ mod tests {
             place: Place::Queued,
             failed: false,
             failed_by_message: false,
+            is_late: false,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::mlist;
+    use super::*;
 
     #[test]
     fn an_mlist_with_one_recipient_takes_at_most_400_octets() {
-        // 112 itself, and the worst case of one entry in the map, one in the queue and one among the timers.
-        assert_eq!(size_of::<Option<Mlist>>(), 112);
-        assert_eq!(size_of::<(u64, u16, MlistIndex)>(), 16);
+        // 128 itself, and the worst case of one entry in the table, one among the late and one among the near.
+        assert_eq!(size_of::<Option<Mlist>>(), 128);
+        assert_eq!(size_of::<crate::queue::Aged>(), 16);
+        assert_eq!(size_of::<Named>(), 8);
         const { assert!(MLIST_OCTETS_WORST <= MLIST_OCTETS_MAX) }
         // No doubling: never more than a block beyond what is used.
         let mut mlists = Mlists::default();

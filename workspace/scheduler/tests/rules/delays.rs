@@ -23,7 +23,7 @@ fn a_messages_error_delays_that_mlist_alone_linearly_up_to_the_maximum() {
         switch.defer(1, Message);
         assert_eq!(switch.why(1), Reason::MessageDelay);
         assert_eq!(switch.until(1), Some(switch.now + wait_ms));
-        assert_eq!(switch.scheduler.wake_at(), Some(UnixMillis(switch.now + wait_ms)));
+        assert!(switch.scheduler.wake_at().is_some_and(|at| at.0 <= switch.now + wait_ms));
         switch.queue(2, "smtp", "a", Routine);
         assert_eq!(switch.assigned(), [2]);
         switch.settle(2);
