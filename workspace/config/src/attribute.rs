@@ -287,6 +287,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(33, Channel, "sternpostSlotsReserveUrgent", "associations", "4", (0, 65_536), "Association slots of the channel for urgent mail alone."),
     number(34, Channel, "sternpostSlotsReserveNormal", "associations", "4", (0, 65_536), "Further association slots of the channel that non-urgent mail may not take."),
     number(35, Channel, "sternpostAssociationsPerPeerMax", "associations", "20", (1, 10_000), "The most associations with one peer at a time."),
+    number(41, Channel, "sternpostAssociationsPerPeerMin", "associations", "1", (1, 10_000), "The fewest associations with one peer at a time: how many it bears is found between this and the most. As many as the most, or more, fix the number."),
     number(36, Channel, "sternpostConnectTimeoutS", "seconds", "30", (1, 600), "The longest wait for a connection."),
     number(37, Channel, "sternpostIdleStopS", "seconds", "60", (1, 86_400), "Time without work after which a process ends."),
     number(38, Channel, "sternpostBdatOctetsMin", "octets", "65536", (0, OCTETS_MAX), "The smallest message that goes by BDAT where the peer offers it."),
@@ -296,6 +297,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     text(50, Peer, "sternpostChannel", Name, RequiredOne, "The channel that talks to the peer."),
     text(51, Peer, "sternpostAddress", SocketAddress, RequiredOne, "Where the peer is: an address and a port."),
     number(52, Peer, "sternpostAssociationsMax", "associations", "", (1, 10_000), "The most associations with the peer at a time. Without it what the channel says."),
+    number(55, Peer, "sternpostAssociationsMin", "associations", "", (1, 10_000), "The fewest associations with the peer at a time; as many as the most, or more, fix the number. Without it what the channel says."),
     number(53, Peer, "sternpostAssociationsReserveUrgent", "associations", "", (0, 10_000), "Of the associations with the peer, those for urgent mail alone. Without it what the channel says."),
     number(54, Peer, "sternpostAssociationsReserveNormal", "associations", "", (0, 10_000), "Of the associations with the peer, further ones that non-urgent mail may not take. Without it what the channel says."),
 

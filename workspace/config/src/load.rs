@@ -344,6 +344,7 @@ fn channel(reader: &mut Reader<'_>) -> Option<Channel> {
         slots_reserve_urgent: reader.number32("slots_reserve_urgent"),
         slots_reserve_normal: reader.number32("slots_reserve_normal"),
         associations_per_peer_max: reader.number32("associations_per_peer_max"),
+        associations_per_peer_min: reader.number32("associations_per_peer_min"),
         associations_per_peer_reserve_urgent: reader.number32("associations_per_peer_reserve_urgent"),
         associations_per_peer_reserve_normal: reader.number32("associations_per_peer_reserve_normal"),
         connect_timeout_s: reader.number32("connect_timeout_s"),
@@ -395,9 +396,8 @@ fn peer(reader: &mut Reader<'_>, channels: &BTreeMap<String, Channel>) -> Option
     }
     Some(Peer {
         name,
-        associations_max: reader
-            .number_if_any("associations_max")
-            .map(|number| u32::try_from(number).unwrap_or(u32::MAX)),
+        associations_max: reader.number32_if_any("associations_max"),
+        associations_min: reader.number32_if_any("associations_min"),
         associations_reserve_urgent: reader.number32_if_any("associations_reserve_urgent"),
         associations_reserve_normal: reader.number32_if_any("associations_reserve_normal"),
         channel: channel?,

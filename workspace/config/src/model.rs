@@ -141,8 +141,10 @@ pub struct Channel {
     /// Association slots of the channel that non-urgent mail may not take, beyond the above: 0 to 65,536, default 4.
     /// Both reserves together are less than all slots.
     pub slots_reserve_normal: u32,
-    /// Associations with one peer at a time: 1 to 10,000, default 20.
+    /// The most associations with one peer at a time: 1 to 10,000, default 20.
     pub associations_per_peer_max: u32,
+    /// The fewest: 1 to 10,000, default 1. How many a peer bears is found between the two.
+    pub associations_per_peer_min: u32,
     /// Of the associations with one peer, those that only urgent mail may take: 0 to 10,000, default 1. Both reserves
     /// take the smaller half of the associations at most.
     pub associations_per_peer_reserve_urgent: u32,
@@ -184,8 +186,10 @@ pub struct Peer {
     pub channel: String,
     /// Where it is. Required; its port is not 0.
     pub address: PeerAddress,
-    /// Associations at a time: 1 to 10,000, default the channel's `associations_per_peer_max`.
+    /// The most associations at a time: 1 to 10,000, default the channel's `associations_per_peer_max`.
     pub associations_max: Option<u32>,
+    /// The fewest: 1 to 10,000, default the channel's `associations_per_peer_min`.
+    pub associations_min: Option<u32>,
     /// Those of them that only urgent mail may take: 0 to 10,000, default the channel's
     /// `associations_per_peer_reserve_urgent`.
     pub associations_reserve_urgent: Option<u32>,

@@ -51,6 +51,8 @@ pub struct SinkOptions {
     pub delay: Duration,
     /// Recipients that are refused: the first rule that matches decides.
     pub reject_recipients: Vec<RejectRule>,
+    /// So many connections at a time: one more is greeted with 421 and closed.
+    pub connections_max: Option<usize>,
     /// Closes each connection, without waiting for QUIT, when it has brought this many messages.
     pub drop_after_count: Option<u64>,
     /// Takes every n-th message of the sink, then closes without a word. Such a message *is* recorded as a receipt:
@@ -71,6 +73,7 @@ impl Default for SinkOptions {
             keep_content: false,
             delay: Duration::ZERO,
             reject_recipients: Vec::new(),
+            connections_max: None,
             drop_after_count: None,
             close_before_reply_count: None,
             on_receipt: None,

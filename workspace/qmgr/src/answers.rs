@@ -154,6 +154,7 @@ fn peer(peer: &PeerStatus, clocks: &Clocks<impl Timepiece>) -> Value {
         "delayed": peer.delayed,
         "in_progress": peer.in_progress,
         "slots_max": peer.slots_max,
+        "slots_borne": peer.slots_borne,
         "slots_for_non_urgent": peer.slots_for_non_urgent,
         "slots_for_normal": peer.slots_for_normal,
         "lowest_precedence": peer.lowest.name(),

@@ -213,11 +213,13 @@ impl Generations {
 }
 
 fn channel_limits(configuration: &Configuration, channel: &Channel) -> ChannelLimits {
+    // What is no peer MTA has nothing that it bears.
+    let own = |name| PeerLimits { slots_min: Some(u32::MAX), ..PeerLimits::new(name) };
     let peers = if channel.kind == ChannelKind::Housekeeper {
-        vec![PeerLimits::new(REPORTS)]
+        vec![own(REPORTS)]
     } else {
         let configured = configuration.peers.iter().filter(|peer| peer.channel == channel.name);
-        configured.map(|peer| peer_limits(channel, peer)).chain([PeerLimits::new(NULL_HOPS)]).collect()
+        configured.map(|peer| peer_limits(channel, peer)).chain([own(NULL_HOPS)]).collect()
     };
     ChannelLimits {
         name: channel.name.clone(),
@@ -228,6 +230,7 @@ fn channel_limits(configuration: &Configuration, channel: &Channel) -> ChannelLi
             normal: channel.slots_reserve_normal,
         },
         peer_slots_max: channel.associations_per_peer_max,
+        peer_slots_min: channel.associations_per_peer_min,
         peer_slots_reserve: Reserves {
             urgent: channel.associations_per_peer_reserve_urgent,
             normal: channel.associations_per_peer_reserve_normal,
@@ -241,6 +244,7 @@ fn peer_limits(channel: &Channel, peer: &Peer) -> PeerLimits {
     PeerLimits {
         name: peer.name.clone(),
         slots_max: peer.associations_max,
+        slots_min: peer.associations_min,
         slots_reserve: Some(Reserves {
             urgent: peer.associations_reserve_urgent.unwrap_or(channel.associations_per_peer_reserve_urgent),
             normal: peer.associations_reserve_normal.unwrap_or(channel.associations_per_peer_reserve_normal),
@@ -328,6 +332,7 @@ mod tests {
             channel = "smtp"
             address = "192.0.2.1:25"
             associations_reserve_normal = 2
+            associations_min = 4
             [[minimise]]
             name = "a"
             lowest_precedence = "flash"
@@ -360,6 +365,7 @@ mod tests {
         let smtp = limits.channels.iter().find(|channel| channel.name == "smtp").unwrap();
         let far = smtp.peers.iter().find(|peer| peer.name == "far").unwrap();
         assert_eq!(far.slots_reserve, Some(Reserves { urgent: 3, normal: 2 }));
+        assert_eq!((smtp.peer_slots_min, far.slots_min), (1, Some(4)));
         assert_eq!((limits.qmgr_chan_time1_ms, limits.qmgr_chan_time3_ms), (1_000, 500));
     }
 

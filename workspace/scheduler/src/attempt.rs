@@ -22,6 +22,7 @@ impl Scheduler {
         mlist.wave = peer.wave;
         mlist.failed = false;
         mlist.failed_by_message = false;
+        peer.governor.occupied(self.now, peer.in_progress);
         peer.in_progress += 1;
         peer.tried = true;
         let channel = peer.channel;
@@ -94,6 +95,9 @@ impl Scheduler {
                 passed.departed = passed.departed.saturating_add(1);
             }
             self.peer_worked(peer);
+            if departs {
+                self.peer_completed(peer);
+            }
         }
     }
 
@@ -110,11 +114,16 @@ impl Scheduler {
             mlist.failed = true;
             mlist.failed_by_message |= by_message;
             let wave = mlist.wave;
-            if mlist.place == Place::AwaitingOutcome && mlist.open.is_empty() {
+            let (is_in_progress, is_whole) = (mlist.place == Place::InProgress, mlist.open.is_empty());
+            if !is_in_progress && is_whole {
                 self.conclude(index);
             }
             if !by_message {
-                self.peer_failed(peer, Some(wave));
+                let others = self.peers[peer.0 as usize].in_progress - u32::from(is_in_progress);
+                self.peer_failed(peer, Some(wave), others);
+            } else if is_whole {
+                self.peers[peer.0 as usize].governor.deferred();
+                self.peer_completed(peer);
             }
         } else if mlist.pending.meets(recipients) {
             // Nobody here assigned it: an attempt from before a restart. Its outcome may come in parts; the first
@@ -125,7 +134,7 @@ impl Scheduler {
                     self.count_attempt(index, true);
                     self.enter(index);
                 }
-            } else if self.peer_failed(peer, None) {
+            } else if self.peer_failed(peer, None, 0) {
                 self.count_attempt(index, false);
             }
         }
@@ -170,11 +179,20 @@ impl Scheduler {
 
     /// A failure of the peer. It counts unless the attempt began before the peer's present delay: `wave` tells for
     /// an attempt that is known; the word of a channel without one counts when an attempt has begun since the last
-    /// failure that counted. Says whether it counted.
-    pub(crate) fn peer_failed(&mut self, index: PeerIndex, wave: Option<u32>) -> bool {
+    /// failure that counted. Nor does it count where it only refused one more than the `others` that are in progress. Says
+    /// whether it counted.
+    pub(crate) fn peer_failed(&mut self, index: PeerIndex, wave: Option<u32>, others: u32) -> bool {
+        let now = self.now;
         let peer = &mut self.peers[index.0 as usize];
-        let counts = wave.map_or(peer.errors == 0 || peer.tried, |wave| wave == peer.wave);
+        let is_new = wave.map_or(peer.errors == 0 || peer.tried, |wave| wave == peer.wave);
+        let is_refusal = is_new && peer.slots.is_some() && peer.governor.refused(now, others);
+        if is_refusal {
+            self.refresh_peer(index);
+        }
+        let counts = is_new && !is_refusal;
         if counts {
+            let peer = &mut self.peers[index.0 as usize];
+            peer.governor.failed();
             peer.errors = peer.errors.saturating_add(1);
             peer.wave = peer.wave.wrapping_add(1);
             peer.tried = false;
@@ -186,12 +204,21 @@ impl Scheduler {
         counts
     }
 
+    /// An attempt at the peer has ended by the peer's word.
+    fn peer_completed(&mut self, index: PeerIndex) {
+        let peer = &mut self.peers[index.0 as usize];
+        if peer.governor.completed(self.now, peer.in_progress) {
+            self.refresh_peer(index);
+        }
+    }
+
     /// The peer works: its delay ends.
     pub(crate) fn peer_worked(&mut self, index: PeerIndex) {
         let peer = &mut self.peers[index.0 as usize];
         if peer.errors > 0 {
             peer.errors = 0;
             peer.retry_at = 0;
+            peer.governor.works_again();
             self.timers.change(Due::Peer(index), &mut peer.timer_at, crate::timer::NEVER);
             self.refresh_peer(index);
         }
@@ -210,7 +237,9 @@ impl Scheduler {
         let mlist = self.mlists.get(index);
         let (holder, peer) = (mlist.holder, mlist.peer);
         self.with_process(holder, |process| process.used -= 1);
-        self.peers[peer.0 as usize].in_progress -= 1;
+        let served = &mut self.peers[peer.0 as usize];
+        served.governor.occupied(self.now, served.in_progress);
+        served.in_progress -= 1;
         self.counts.in_progress -= 1;
         self.refresh_peer(peer);
     }

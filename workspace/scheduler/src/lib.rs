@@ -5,8 +5,8 @@
 //! argument, in milliseconds since 1970, from a clock that never goes back (an instant before the last one counts as
 //! the last one); [`Scheduler::wake_at`] says when to come back without an event.
 //!
-//! Not here: the log and its stream, sockets, the supervisor (`qmgr` drives this machine), what a report says
-//! (`housekeeper`), and what one peer bears.
+//! Not here: the log and its stream, sockets, the supervisor (`qmgr` drives this machine), and what a report says
+//! (`housekeeper`).
 //!
 //! # The rules
 //! - **Order.** Within a channel a slot goes to the Mlist of the highest precedence; among equals to the peer with
@@ -30,6 +30,7 @@
 //! - **Slots.** The same reserves hold for the slots of a channel's attached processes, and for those of a peer. An
 //!   Mlist goes to the process with most free slots.
 //! - **Idle processes** stop after the channel's `idle_stop_ms`, or at once when another channel needs their place.
+//! - **What a peer bears** is found while it is served, between the operator's bounds: see `governor.rs`.
 //! - **Back-off** is linear up to a maximum: of the peer (by its failures in a row) or of the Mlist (by its failed
 //!   attempts), as the error says.
 //! - **Configured** are the channels and peers that [`Limits`] names; mail for any other waits. A peer has to be
@@ -50,6 +51,7 @@ mod chain;
 mod decide;
 mod event;
 mod flow;
+mod governor;
 mod limits;
 mod lived;
 mod peer;
@@ -76,6 +78,7 @@ pub use status::{
 };
 
 use chain::{KINDS, Links};
+use governor::Bounds;
 use peer::{Peer, PeerIndex, PeerSlots, Terms};
 use process::{Channel, ChannelIndex, Process};
 use timer::{Due, NEVER, Timers};
@@ -185,7 +188,8 @@ impl Scheduler {
             Event::Deferred { mlist, recipients, scope } => self.deferred(mlist, &recipients, scope),
             Event::PeerFailed { channel, peer } => {
                 let peer = self.peer(&channel, &peer);
-                self.peer_failed(peer, None);
+                let others = self.peers[peer.0 as usize].in_progress.saturating_sub(1);
+                self.peer_failed(peer, None, others);
             }
             Event::PeerWorked { channel, peer } => {
                 let peer = self.peer(&channel, &peer);
@@ -207,8 +211,12 @@ impl Scheduler {
             let channel = self.channel(&channel_limits.name);
             for peer_limits in std::mem::take(&mut channel_limits.peers) {
                 let peer = self.peer_of(channel, &peer_limits.name);
-                self.peers[peer.0 as usize].slots = Some(PeerSlots {
-                    max: peer_limits.slots_max.unwrap_or(channel_limits.peer_slots_max),
+                let max = peer_limits.slots_max.unwrap_or(channel_limits.peer_slots_max);
+                let min = peer_limits.slots_min.unwrap_or(channel_limits.peer_slots_min);
+                let peer = &mut self.peers[peer.0 as usize];
+                peer.governor.bound(Bounds::new(min, max));
+                peer.slots = Some(PeerSlots {
+                    max,
                     reserve: peer_limits.slots_reserve.unwrap_or(channel_limits.peer_slots_reserve),
                 });
             }

@@ -65,8 +65,10 @@ pub struct ChannelLimits {
     /// What is kept free of the `processes_max` × `slots_per_process` slots that the channel has when all its
     /// processes run; see [`Reserves`].
     pub slots_reserve: Reserves,
-    /// Mlists in progress for one peer MTA at a time.
+    /// Mlists in progress for one peer MTA at a time, at most.
     pub peer_slots_max: u32,
+    /// The fewest that it is given when it bears less; as many as `peer_slots_max` or more: the number is fixed.
+    pub peer_slots_min: u32,
     /// What is kept free of `peer_slots_max`.
     pub peer_slots_reserve: Reserves,
     /// A process without work for this long is stopped, milliseconds.
@@ -76,7 +78,8 @@ pub struct ChannelLimits {
 }
 
 impl ChannelLimits {
-    /// A channel with room for most, that reaches these peers and keeps nothing in reserve.
+    /// A channel with room for most, that reaches these peers, keeps nothing in reserve and gives each peer a fixed
+    /// number.
     #[must_use]
     pub fn new<'a>(name: &str, peers: impl IntoIterator<Item = &'a str>) -> Self {
         Self {
@@ -85,6 +88,7 @@ impl ChannelLimits {
             slots_per_process: 50,
             slots_reserve: Reserves::default(),
             peer_slots_max: 20,
+            peer_slots_min: u32::MAX,
             peer_slots_reserve: Reserves::default(),
             idle_stop_ms: 60_000,
             peers: peers.into_iter().map(PeerLimits::new).collect(),
@@ -99,6 +103,8 @@ pub struct PeerLimits {
     pub name: String,
     /// Mlists in progress at a time, instead of the channel's `peer_slots_max`.
     pub slots_max: Option<u32>,
+    /// The fewest, instead of the channel's `peer_slots_min`.
+    pub slots_min: Option<u32>,
     /// What is kept free of them, instead of the channel's `peer_slots_reserve`.
     pub slots_reserve: Option<Reserves>,
 }
@@ -107,7 +113,7 @@ impl PeerLimits {
     /// A peer with the limits that its channel gives.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.into(), slots_max: None, slots_reserve: None }
+        Self { name: name.into(), slots_max: None, slots_min: None, slots_reserve: None }
     }
 }
 

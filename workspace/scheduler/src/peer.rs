@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sternpost_message::{CivilPriority, Precedence};
 
 use crate::flow::Passed;
+use crate::governor::{Bounds, Governor};
 use crate::limits::Reserves;
 use crate::process::ChannelIndex;
 use crate::queue::Queue;
@@ -37,6 +38,8 @@ pub(crate) struct Peer {
     pub(crate) channel: ChannelIndex,
     /// Mlists in progress at a time; `None` when the peer is not configured.
     pub(crate) slots: Option<PeerSlots>,
+    /// How many of them it bears.
+    pub(crate) governor: Governor,
     /// The lowest level that is not told to wait by a [`crate::Minimise`].
     pub(crate) lowest: Precedence,
     /// What could run, by [`Precedence`].
@@ -102,6 +105,7 @@ impl Peer {
             name,
             channel,
             slots: None,
+            governor: Governor::new(Bounds::new(0, 0)),
             lowest: Precedence::ALL[0],
             queues: [const { Queue::new() }; LEVELS],
             queued_count: 0,
@@ -143,7 +147,10 @@ impl Peer {
 
     /// How many Mlists may be in progress for one of this level to be added below that.
     pub(crate) fn slots_limit(&self, priority: CivilPriority) -> u32 {
-        self.slots.map_or(0, |slots| slots.reserve.within_half(slots.max).limit(slots.max, priority))
+        self.slots.map_or(0, |slots| {
+            let borne = self.governor.slots().min(slots.max);
+            slots.reserve.within_half(borne).limit(borne, priority)
+        })
     }
 
     /// Mlists of this level that may be added to what is in progress.

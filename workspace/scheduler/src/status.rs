@@ -57,6 +57,8 @@ pub enum Reason {
     PeerDelay,
     /// The peer has as many Mlists in progress as it may have.
     PeerSlots,
+    /// The peer has as many Mlists in progress as it was found to bear.
+    PeerBears,
     /// The slots that the peer has free are in reserve for a higher precedence.
     PeerReserve,
     /// A higher precedence, a peer with fewer in progress or an older message is before it, or a slot is reserved
@@ -102,6 +104,9 @@ impl fmt::Display for Reason {
             Self::MessageDelay => f.write_str("an attempt failed for this message; it is tried again later"),
             Self::PeerDelay => f.write_str("the peer MTA failed; it is tried again later"),
             Self::PeerSlots => f.write_str("the peer MTA has as many messages in progress as it may have"),
+            Self::PeerBears => f.write_str(
+                "the peer MTA has as many messages in progress as it was found to bear (slots_borne of sternpost status --json)",
+            ),
             Self::PeerReserve => {
                 f.write_str("the slots that the peer MTA has free are in reserve for higher precedence")
             }
@@ -232,6 +237,8 @@ pub struct PeerStatus {
     pub in_progress: u32,
     /// Mlists in progress at a time; 0 when it is not configured.
     pub slots_max: u32,
+    /// How many of them it was found to bear.
+    pub slots_borne: u32,
     /// How many of them non-urgent mail may fill.
     pub slots_for_non_urgent: u32,
     /// How many of them normal mail may fill.
@@ -351,7 +358,12 @@ impl Scheduler {
     fn why_not_assigned(&self, channel: &Channel, peer: &Peer, precedence: Precedence) -> Waiting {
         if peer.room(precedence.civil()) == 0 {
             let is_full = peer.room(CivilPriority::Urgent) == 0;
-            let reason = if is_full { Reason::PeerSlots } else { Reason::PeerReserve };
+            let is_bound = peer.slots.is_some_and(|slots| peer.in_progress >= slots.max);
+            let reason = match (is_full, is_bound) {
+                (true, true) => Reason::PeerSlots,
+                (true, false) => Reason::PeerBears,
+                (false, _) => Reason::PeerReserve,
+            };
             return Waiting { reason, until: None };
         }
         if channel.starting_count > 0 {
@@ -455,6 +467,7 @@ impl Scheduler {
             delayed: peer.delayed_count,
             in_progress: peer.in_progress,
             slots_max: peer.slots.map_or(0, |slots| slots.max),
+            slots_borne: peer.slots.map_or(0, |slots| peer.governor.slots().min(slots.max)),
             slots_for_non_urgent: peer.slots_limit(CivilPriority::NonUrgent),
             slots_for_normal: peer.slots_limit(CivilPriority::Normal),
             lowest: peer.lowest,

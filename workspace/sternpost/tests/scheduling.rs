@@ -102,3 +102,26 @@ fn a_channel_with_all_processes_gives_some_to_another_at_the_end_of_a_message() 
     let counts = slow.counts();
     assert_eq!((counts.distinct, counts.duplicated, counts.damaged), (MANY, 0, 0), "{counts:?}");
 }
+
+#[test]
+fn a_peer_that_allows_two_connections_gets_its_mail_over_two_and_is_not_put_off() {
+    const MANY: u64 = 400;
+    let narrow = sink_with(|options| {
+        options.connections_max = Some(2);
+        options.delay = Duration::from_millis(5);
+    });
+    let switch = Switch::start(&Site::new().peer("mta", "smtp", narrow.address(), &["smtp.test"]).tables());
+    let many = start(SourceOptions { messages_count: MANY, ..to(switch.address(), "many@smtp.test") }).end();
+    assert_eq!(many.accepted_count, MANY);
+    assert!(narrow.wait_for(MANY, PATIENCE), "{:?}", narrow.counts());
+    switch.wait_until_empty();
+    let counts = narrow.counts();
+    assert_eq!((counts.distinct, counts.duplicated, counts.damaged), (MANY, 0, 0), "{counts:?}");
+    // It begins with four; what was refused is known, and is tried again after half a minute at the earliest.
+    assert!((1..=8).contains(&counts.turned_away), "{counts:?}");
+    let status = switch.status();
+    let channels = status["qmgr"]["scheduler"]["channels"].as_array().expect("channels");
+    let smtp = channels.iter().find(|channel| channel["name"] == "smtp").expect("the channel");
+    let borne = smtp["peers"][0]["slots_borne"].as_u64().expect("a number");
+    assert!(borne <= 2, "{smtp}");
+}

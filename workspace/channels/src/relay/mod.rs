@@ -76,6 +76,7 @@ fn peer(view: &ChannelView, name: &str) -> Option<Peer> {
             channel: view.channel.name.clone(),
             address: PeerAddress(hop.address()),
             associations_max: None,
+            associations_min: None,
             associations_reserve_urgent: None,
             associations_reserve_normal: None,
         }),

@@ -40,6 +40,9 @@ pub(crate) struct SinkArguments {
     /// Refuse recipients that match, as [CODE:]PATTERN (450:slow*, 550:bad). May be given several times.
     #[arg(long, value_name = "RULE")]
     reject_rcpt: Vec<RejectRule>,
+    /// Greet with 421 whoever connects while there are so many connections.
+    #[arg(long, value_name = "N")]
+    connections_max: Option<usize>,
     /// Close each connection after so many messages.
     #[arg(long, value_name = "N")]
     drop_after: Option<u64>,
@@ -68,6 +71,7 @@ impl SinkArguments {
             keep_content: false,
             delay: Duration::from_millis(self.delay_ms),
             reject_recipients: self.reject_rcpt,
+            connections_max: self.connections_max,
             drop_after_count: self.drop_after,
             close_before_reply_count: self.close_before_reply,
             on_receipt: None,

@@ -33,10 +33,15 @@ pub(super) async fn serve(
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     let shared = Arc::new(Shared { options, ledger, arrivals_count: AtomicU64::new(0) });
     let mut sessions = JoinSet::new();
+    let mut turned_away = JoinSet::new();
     loop {
         tokio::select! {
             _ = stopped.changed() => return,
             taken = listener.accept() => match taken {
+                Ok((stream, _)) if shared.options.connections_max.is_some_and(|max| sessions.len() >= max) => {
+                    shared.ledger.turn_away();
+                    turned_away.spawn(async move { let _ = turn_away(stream).await; });
+                }
                 Ok((stream, _)) => {
                     shared.ledger.connect();
                     let shared = Arc::clone(&shared);
@@ -47,8 +52,18 @@ pub(super) async fn serve(
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
             },
             Some(_) = sessions.join_next() => {}
+            Some(_) = turned_away.join_next() => {}
         }
     }
+}
+
+/// Says that there are too many connections (RFC 5321, 3.1), and hears the client out until it has closed.
+async fn turn_away(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"421 4.7.0 too many connections\r\n").await?;
+    stream.shutdown().await?;
+    let mut ignored = [0; 256];
+    while stream.read(&mut ignored).await? > 0 {}
+    Ok(())
 }
 
 async fn session(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {

@@ -51,6 +51,9 @@ pub struct Counts {
     pub rejected: u64,
     /// Connections taken.
     pub connections: u64,
+    /// Connections greeted with 421, as told.
+    #[serde(default)]
+    pub turned_away: u64,
     /// Octets of content.
     pub octets: u64,
 }
@@ -108,6 +111,10 @@ impl Ledger {
 
     pub(super) fn connect(&self) {
         self.book().counts.connections += 1;
+    }
+
+    pub(super) fn turn_away(&self) {
+        self.book().counts.turned_away += 1;
     }
 
     pub(super) fn counts(&self) -> Counts {

@@ -64,23 +64,26 @@ fn reserves() -> impl Strategy<Value = Reserves> {
 }
 
 fn peers() -> impl Strategy<Value = Vec<PeerLimits>> {
-    let first = (prop::option::of(1_u32..3), prop::option::of(reserves()));
-    (1_usize..4, first).prop_map(|(count, (slots_max, slots_reserve))| {
+    let first = (prop::option::of(1_u32..3), prop::option::of(0_u32..4), prop::option::of(reserves()));
+    (1_usize..4, first).prop_map(|(count, (slots_max, slots_min, slots_reserve))| {
         let mut peers: Vec<PeerLimits> = PEERS[..count].iter().copied().map(PeerLimits::new).collect();
         peers[0].slots_max = slots_max;
+        peers[0].slots_min = slots_min;
         peers[0].slots_reserve = slots_reserve;
         peers
     })
 }
 
 fn channel() -> impl Strategy<Value = ChannelLimits> {
-    (1_u32..4, 1_u32..4, reserves(), 1_u32..5, reserves(), peers()).prop_map(
-        |(processes_max, slots_per_process, slots_reserve, peer_slots_max, peer_slots_reserve, peers)| {
+    let peer_slots = (1_u32..9, prop_oneof![Just(1_u32), Just(u32::MAX)]);
+    (1_u32..4, 1_u32..4, reserves(), peer_slots, reserves(), peers()).prop_map(
+        |(processes_max, slots_per_process, slots_reserve, peer_slots, peer_slots_reserve, peers)| {
             ChannelLimits {
                 processes_max,
                 slots_per_process,
                 slots_reserve,
-                peer_slots_max,
+                peer_slots_max: peer_slots.0,
+                peer_slots_min: peer_slots.1,
                 peer_slots_reserve,
                 idle_stop_ms: 5_000,
                 peers,
@@ -180,6 +183,7 @@ impl Pair {
         self.model.take(event);
         let mut actions = Vec::new();
         self.scheduler.apply(UnixMillis(self.model.now), event.clone(), &mut actions);
+        self.model.hear(&self.scheduler);
         for action in &actions {
             self.model.check(action);
         }
@@ -290,7 +294,8 @@ impl Pair {
         let mut limits = self.model.limits.clone();
         limits.qmgr_maxchans = 9;
         limits.minimise.clear();
-        limits.channels = CHANNELS.iter().map(|name| ChannelLimits::new(name, PEERS)).collect();
+        let governed = |name: &&str| ChannelLimits { peer_slots_min: 1, ..ChannelLimits::new(name, PEERS) };
+        limits.channels = CHANNELS.iter().map(governed).collect();
         self.tell(&Event::Configure(limits));
         self.tell(&Event::Go);
         for _ in 0..200 {

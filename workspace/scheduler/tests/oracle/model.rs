@@ -79,6 +79,8 @@ pub(crate) struct Model {
     pub(crate) leaves: BTreeMap<MlistId, Leaf>,
     pub(crate) workers: BTreeMap<ProcessId, Worker>,
     peers: BTreeMap<(String, String), Trouble>,
+    /// What each configured peer is found to bear, by the scheduler's own word: the oracle checks its bounds and what follows.
+    borne: BTreeMap<(String, String), u32>,
     pasts: BTreeMap<String, Past>,
     served: u64,
     /// A process was stopped in favour of another channel.
@@ -114,11 +116,37 @@ impl Model {
     fn peer_limit(&self, channel: &str, peer: &str, level: Precedence) -> Option<u32> {
         let channel = self.channel(channel)?;
         let peer = channel.peers.iter().find(|limits| limits.name == peer)?;
-        let total = peer.slots_max.unwrap_or(channel.peer_slots_max);
+        let total = self.borne[&(channel.name.clone(), peer.name.clone())];
         let reserve = peer.slots_reserve.unwrap_or(channel.peer_slots_reserve);
         let spare = total.saturating_sub(1) / 2;
         let urgent = reserve.urgent.min(spare);
         Some(limit(total, urgent, reserve.normal.min(spare - urgent), level))
+    }
+
+    /// The fewest and the most of a peer; `None` when it is not configured.
+    fn peer_bounds(&self, key: &(String, String)) -> Option<(u32, u32)> {
+        let channel = self.channel(&key.0)?;
+        let peer = channel.peers.iter().find(|limits| limits.name == key.1)?;
+        let max = peer.slots_max.unwrap_or(channel.peer_slots_max);
+        Some((peer.slots_min.unwrap_or(channel.peer_slots_min).max(1).min(max), max))
+    }
+
+    /// Takes over what the scheduler says that its peers bear.
+    pub(crate) fn hear(&mut self, scheduler: &Scheduler) {
+        self.borne.clear();
+        for channel in scheduler.status().channels {
+            for peer in channel.peers.iter().filter(|peer| channel.is_configured && peer.is_configured) {
+                self.borne.insert((channel.name.to_string(), peer.name.to_string()), peer.slots_borne);
+            }
+        }
+    }
+
+    fn in_progress_with(&self, key: &(String, String)) -> u32 {
+        let is_there = |leaf: &&Leaf| {
+            matches!(leaf.place, Place::InProgress(_))
+                && (&leaf.spec.channel, &leaf.spec.peer) == (&key.0, &key.1)
+        };
+        count_u32(self.leaves.values().filter(is_there).count())
     }
 
     /// The end of the order that keeps the Mlist waiting.
@@ -338,8 +366,16 @@ impl Model {
         }
     }
 
-    fn peer_failed(&mut self, key: (String, String), wave: Option<u32>) -> bool {
+    fn peer_failed(&mut self, key: (String, String), wave: Option<u32>, others: u32) -> bool {
         let mut trouble = self.peers.get(&key).cloned().unwrap_or_default();
+        // A peer that may bear fewer, or has all that it is given, and has others in progress has refused one too many.
+        let may_bear_fewer = self
+            .peer_bounds(&key)
+            .zip(self.borne.get(&key))
+            .is_some_and(|((min, max), &borne)| min < max && (borne > min || others >= borne));
+        if others > 0 && may_bear_fewer {
+            return false;
+        }
         let counts = wave.map_or(trouble.errors == 0 || trouble.tried, |wave| wave == trouble.wave);
         if counts {
             trouble.errors += 1;
@@ -459,7 +495,11 @@ impl Model {
                 }
             }
             Event::Deferred { mlist, recipients, scope } => self.deferred(mlist, &set_of(&recipients), scope),
-            Event::PeerFailed { channel, peer } => drop(self.peer_failed((channel, peer), None)),
+            Event::PeerFailed { channel, peer } => {
+                let key = (channel, peer);
+                let others = self.in_progress_with(&key).saturating_sub(1);
+                self.peer_failed(key, None, others);
+            }
             Event::PeerWorked { channel, peer } => self.peer_worked((channel, peer)),
             Event::Remove { mlist } => {
                 let Some(leaf) = self.leaves.get_mut(&mlist) else { return };
@@ -482,7 +522,7 @@ impl Model {
                 return;
             }
             let by_message = scope == ErrorScope::Message;
-            let counts = if by_message { leaf.retry_at <= now } else { self.peer_failed(key, None) };
+            let counts = if by_message { leaf.retry_at <= now } else { self.peer_failed(key, None, 0) };
             if counts {
                 let leaf = self.leaves.get_mut(&id).expect("it was there a line ago");
                 (leaf.failed, leaf.failed_by_message) = (true, by_message);
@@ -498,11 +538,13 @@ impl Model {
         leaf.failed = true;
         leaf.failed_by_message |= scope == ErrorScope::Message;
         let wave = leaf.wave;
-        if matches!(leaf.place, Place::Awaiting(_)) && leaf.open.is_empty() {
+        let own = u32::from(matches!(leaf.place, Place::InProgress(_)));
+        if own == 0 && leaf.open.is_empty() {
             self.conclude(id);
         }
         if scope == ErrorScope::Peer {
-            self.peer_failed(key, Some(wave));
+            let others = self.in_progress_with(&key) - own;
+            self.peer_failed(key, Some(wave), others);
         }
     }
 
@@ -601,6 +643,10 @@ impl Model {
 
     /// Nothing that should have been done was left undone, and the scheduler says what the oracle knows.
     pub(crate) fn check_rest(&self, scheduler: &Scheduler) {
+        for (key, &borne) in &self.borne {
+            let (min, max) = self.peer_bounds(key).expect("the scheduler is configured as the oracle is");
+            assert!((min..=max).contains(&borne), "invariant_between_the_operators_bounds: {key:?} {borne}");
+        }
         for (&id, leaf) in &self.leaves {
             let waiting = scheduler.why(id).expect("invariant_no_mlist_lost");
             let trouble = self.trouble(leaf);

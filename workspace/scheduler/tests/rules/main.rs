@@ -3,6 +3,7 @@
 mod balance;
 mod delays;
 mod flow;
+mod governor;
 mod minimise;
 mod order;
 mod processes;

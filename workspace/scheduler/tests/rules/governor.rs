@@ -1,0 +1,111 @@
+//! How many Mlists a peer is given, where the operator leaves that open.
+
+use crate::switch::{Switch, channel, limits};
+use sternpost_message::ErrorScope::{Message, Peer};
+use sternpost_message::Precedence::Routine;
+use sternpost_scheduler::{ChannelLimits, Event, Reason};
+
+/// Two peers that bear between 1 and 16, and room for all of that.
+fn governed() -> Switch {
+    let smtp =
+        ChannelLimits { peer_slots_min: 1, peer_slots_max: 16, ..channel("smtp", 1, 100, &["a", "b"]) };
+    let mut switch = Switch::going(limits(vec![smtp]));
+    switch.attach(1, "smtp", 100);
+    switch
+}
+
+fn borne(switch: &Switch, peer: &str) -> u32 {
+    let status = switch.scheduler.status();
+    status.channels[0].peers.iter().find(|known| *known.name == *peer).expect("it is configured").slots_borne
+}
+
+/// An attempt at `a` fails by the peer, in the words of a channel: at once, and when it is durable.
+fn fail(switch: &mut Switch, message: u64) {
+    switch.tell(Event::PeerFailed { channel: "smtp".into(), peer: "a".into() });
+    switch.finish(1, message);
+    switch.defer(message, Peer);
+}
+
+fn queue_for_a(switch: &mut Switch, messages: std::ops::RangeInclusive<u64>) {
+    for message in messages {
+        switch.queue(message, "smtp", "a", Routine);
+    }
+}
+
+#[test]
+fn a_peer_begins_with_four_and_each_mlist_that_it_takes_adds_one_up_to_the_operators_maximum() {
+    let mut switch = governed();
+    queue_for_a(&mut switch, 1..=100);
+    assert_eq!((borne(&switch, "a"), switch.scheduler.counts().in_progress), (4, 4));
+    assert_eq!(switch.why(5), Reason::PeerBears);
+    let mut expected = 4;
+    for message in 1..=20 {
+        switch.wait_ms(10);
+        switch.settle(message);
+        switch.finish(1, message);
+        expected = (expected + 1).min(16);
+        assert_eq!(switch.scheduler.counts().in_progress, expected, "after {message}");
+    }
+    assert_eq!(switch.why(100), Reason::PeerSlots);
+    assert_eq!(borne(&switch, "b"), 4, "what one peer bears says nothing about another");
+}
+
+#[test]
+fn a_peer_that_refuses_one_too_many_keeps_what_it_has_and_is_not_delayed() {
+    let mut switch = governed();
+    queue_for_a(&mut switch, 1..=10);
+    for message in [3, 4] {
+        fail(&mut switch, message);
+        assert!(switch.assigned().is_empty(), "{message}");
+    }
+    assert_eq!((borne(&switch, "a"), switch.scheduler.counts().in_progress), (2, 2));
+    // What was refused waits for its turn, and for no time.
+    assert_eq!((switch.why(3), switch.until(3)), (Reason::PeerBears, None));
+    switch.settle(1);
+    switch.finish(1, 1);
+    assert_eq!(switch.assigned(), [3]);
+}
+
+#[test]
+fn a_peer_that_does_not_work_at_all_is_delayed_by_its_last_failure_and_then_tried_by_one() {
+    let mut switch = governed();
+    queue_for_a(&mut switch, 1..=10);
+    for message in 1..=4 {
+        assert_eq!(switch.why(10), Reason::PeerBears);
+        fail(&mut switch, message);
+    }
+    assert_eq!((switch.why(10), switch.until(10)), (Reason::PeerDelay, Some(switch.now + 1_000)));
+    switch.wait_ms(1_000);
+    assert_eq!(switch.assigned(), [1], "one finds out");
+    fail(&mut switch, 1);
+    assert_eq!(switch.until(10), Some(switch.now + 2_000));
+    switch.wait_ms(2_000);
+    assert_eq!(switch.assigned(), [1]);
+    switch.settle(1);
+    assert_eq!(switch.assigned(), [2, 3, 4], "and when it works it begins anew");
+}
+
+#[test]
+fn an_error_of_a_message_says_nothing_about_how_many_a_peer_bears() {
+    let mut switch = governed();
+    queue_for_a(&mut switch, 1..=10);
+    switch.finish(1, 1);
+    switch.defer(1, Message);
+    assert_eq!((switch.why(1), borne(&switch, "a")), (Reason::MessageDelay, 5));
+}
+
+#[test]
+fn reserves_are_kept_of_what_a_peer_bears() {
+    let mut config = limits(vec![ChannelLimits {
+        peer_slots_min: 1,
+        peer_slots_reserve: sternpost_scheduler::Reserves { urgent: 1, normal: 0 },
+        ..channel("smtp", 1, 100, &["a"])
+    }]);
+    config.channels[0].peer_slots_max = 16;
+    let mut switch = Switch::going(config);
+    switch.attach(1, "smtp", 100);
+    queue_for_a(&mut switch, 1..=10);
+    assert_eq!((switch.scheduler.counts().in_progress, switch.why(5)), (3, Reason::PeerReserve));
+    switch.queue(11, "smtp", "a", sternpost_message::Precedence::Flash);
+    assert_eq!(switch.assigned(), [11]);
+}
