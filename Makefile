@@ -4,7 +4,7 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo demo-host test simulate hw-test crash-campaign check bench bench-queue bench-recovery bench-scheduler bench-space bench-peer soak fuzz check-buildroot release-image image run clean
+.PHONY: all demo demo-host test simulate hw-test crash-campaign check bench bench-queue bench-recovery bench-scheduler bench-space bench-tuning bench-peer soak fuzz check-buildroot release-image image run clean
 
 all: check test                 ## what a change must pass
 
@@ -44,6 +44,9 @@ bench-scheduler:                ## QMGR's mind alone, up to a million Mlists ove
 
 bench-space:                    ## write amplification by the share that lives, and a flash among streams: target/bench-space
 	$(BUILD) && $(LOAD) bench-space
+
+bench-tuning:                   ## what is found by itself against fixed settings; a flash behind a full queue: target/bench-tuning
+	$(BUILD) && $(LOAD) bench-tuning
 
 soak:                           ## SECONDS (3600) at full load while one message in a hundred waits: target/soak
 	$(BUILD) && $(LOAD) soak --seconds $(or $(SECONDS),3600)

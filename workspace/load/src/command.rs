@@ -13,6 +13,7 @@ mod space;
 mod store_client;
 mod tally;
 mod tool;
+mod tuning_bench;
 
 use std::error::Error;
 use sternpost_load::switch;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     BenchScheduler(scheduler_bench::SchedulerArguments),
     /// Measures what it costs to keep survivors, and what a flash waits for meanwhile.
     BenchSpace(space::SpaceArguments),
+    /// Measures what the switch finds out by itself against fixed settings, and the wait of a flash behind a full queue.
+    BenchTuning(tuning_bench::TuningArguments),
     /// Runs the switch at full load for an hour while some of the mail waits.
     Soak(soak::SoakArguments),
     /// Shows the switch at work while its processes are killed and its routes change.
@@ -63,6 +66,7 @@ impl Command {
             Self::BenchRecovery(arguments) => arguments.run(),
             Self::BenchScheduler(arguments) => arguments.run(),
             Self::BenchSpace(arguments) => arguments.run(),
+            Self::BenchTuning(arguments) => arguments.run(),
             Self::Soak(arguments) => arguments.run(),
             Self::Demo(arguments) => arguments.run(),
             Self::StoreClient(arguments) => arguments.run(),

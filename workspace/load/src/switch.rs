@@ -123,6 +123,12 @@ pub fn tables(hops: &[Hop]) -> String {
     text
 }
 
+/// The bootstrap of a switch in `home` with its log there; `source` is its `[tables]` or `[directory]`, and what else it has.
+#[must_use]
+pub fn bootstrap_of(home: &Path, room: QueueRoom, source: &str) -> String {
+    bootstrap(home, &Queue { path: home.join("state/log"), room, backend: "auto" }, source)
+}
+
 /// The bootstrap file; `source` is its `[tables]` or `[directory]`.
 fn bootstrap(home: &Path, queue: &Queue, source: &str) -> String {
     let Queue { path, room: QueueRoom { segment_octets, segments_count }, backend } = queue;
