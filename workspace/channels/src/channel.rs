@@ -217,8 +217,8 @@ impl Channel {
         self.ring_if_over();
     }
 
-    pub(crate) fn peer_failed(&self, peer: &str, why: &str) {
-        let frame = ToQmgr::PeerFailed { peer: peer.to_owned(), why: why.to_owned() };
+    /// Says what a [`ToQmgr::PeerFailed`] says.
+    pub(crate) fn peer_failed(&self, frame: ToQmgr) {
         let step = self.holding.borrow().tell(frame);
         self.tell(step.as_ref());
     }

@@ -34,6 +34,12 @@ pub enum ToQmgr {
         peer: String,
         /// What happened.
         why: String,
+        /// The Mlists whose attempts have ended by it; two at most.
+        mlists: Vec<MlistId>,
+        /// Associations of this process that the peer holds all the same.
+        holding: u32,
+        /// The association had carried a message before.
+        has_carried: bool,
     },
     /// A peer took a message.
     PeerWorked {

@@ -7,7 +7,7 @@ use crate::peer::PeerIndex;
 use crate::process::{Process, State};
 use crate::ranges::Ranges;
 use crate::timer::Due;
-use crate::tree::{MlistIndex, Place};
+use crate::tree::{Failure, MlistIndex, Place};
 use crate::{ProcessId, Scheduler};
 
 impl Scheduler {
@@ -20,8 +20,8 @@ impl Scheduler {
         mlist.open = recipients;
         mlist.holder = process;
         mlist.wave = peer.wave;
-        mlist.failed = false;
-        mlist.failed_by_message = false;
+        mlist.failure = Failure::None;
+        mlist.is_judged = false;
         peer.governor.occupied(self.now, peer.in_progress);
         peer.in_progress += 1;
         peer.tried = true;
@@ -95,9 +95,6 @@ impl Scheduler {
                 passed.departed = passed.departed.saturating_add(1);
             }
             self.peer_worked(peer);
-            if departs {
-                self.peer_completed(peer);
-            }
         }
     }
 
@@ -111,19 +108,13 @@ impl Scheduler {
             if !mlist.open.remove_all(recipients) {
                 return;
             }
-            mlist.failed = true;
-            mlist.failed_by_message |= by_message;
-            let wave = mlist.wave;
-            let (is_in_progress, is_whole) = (mlist.place == Place::InProgress, mlist.open.is_empty());
-            if !is_in_progress && is_whole {
+            mlist.failure = mlist.failure.and(scope);
+            let (wave, is_judged) = (mlist.wave, mlist.is_judged);
+            if mlist.place == Place::AwaitingOutcome && mlist.open.is_empty() {
                 self.conclude(index);
             }
-            if !by_message {
-                let others = self.peers[peer.0 as usize].in_progress - u32::from(is_in_progress);
-                self.peer_failed(peer, Some(wave), others);
-            } else if is_whole {
-                self.peers[peer.0 as usize].governor.deferred();
-                self.peer_completed(peer);
+            if !by_message && !is_judged {
+                self.peer_failed(peer, Some(wave));
             }
         } else if mlist.pending.meets(recipients) {
             // Nobody here assigned it: an attempt from before a restart. Its outcome may come in parts; the first
@@ -134,7 +125,7 @@ impl Scheduler {
                     self.count_attempt(index, true);
                     self.enter(index);
                 }
-            } else if self.peer_failed(peer, None, 0) {
+            } else if self.peer_failed(peer, None) {
                 self.count_attempt(index, false);
             }
         }
@@ -148,10 +139,12 @@ impl Scheduler {
             Place::Delayed | Place::Queued => return,
         }
         let mlist = self.mlists.get_mut(index);
-        mlist.open = Ranges::None;
-        let holder = mlist.holder;
-        let (failed, failed_by_message) = (mlist.failed, mlist.failed_by_message);
+        let is_whole = std::mem::take(&mut mlist.open).is_empty();
+        let (holder, peer, failure) = (mlist.holder, mlist.peer, mlist.failure);
         let is_over = mlist.pending.is_empty();
+        if is_whole && !failure.is_by_peer() {
+            self.attempt_ended(peer, failure);
+        }
         self.with_process(holder, |process| {
             process.held.remove(&index);
         });
@@ -159,8 +152,8 @@ impl Scheduler {
             self.forget(index);
             return;
         }
-        if failed {
-            self.count_attempt(index, failed_by_message);
+        if failure != Failure::None {
+            self.count_attempt(index, failure.is_by_message());
         }
         self.enter(index);
     }
@@ -177,37 +170,70 @@ impl Scheduler {
         }
     }
 
-    /// A failure of the peer. It counts unless the attempt began before the peer's present delay: `wave` tells for
-    /// an attempt that is known; the word of a channel without one counts when an attempt has begun since the last
-    /// failure that counted. Nor does it count where it only refused one more than the `others` that are in progress. Says
-    /// whether it counted.
-    pub(crate) fn peer_failed(&mut self, index: PeerIndex, wave: Option<u32>, others: u32) -> bool {
+    /// A channel has lost an association with the peer, or got none.
+    pub(crate) fn association_lost(
+        &mut self,
+        index: PeerIndex,
+        mlists: &[MlistId],
+        holding: u32,
+        has_carried: bool,
+    ) {
+        let mut wave = None;
+        let mut ending = 0;
+        for &id in mlists {
+            let Some(at) = self.mlists.find(id) else { continue };
+            let mlist = self.mlists.get_mut(at);
+            if mlist.peer == index && matches!(mlist.place, Place::InProgress | Place::AwaitingOutcome) {
+                mlist.is_judged = true;
+                ending += u32::from(mlist.place == Place::InProgress);
+                wave = Some(wave.map_or(mlist.wave, |wave: u32| wave.max(mlist.wave)));
+            }
+        }
+        if has_carried {
+            return;
+        }
         let now = self.now;
         let peer = &mut self.peers[index.0 as usize];
-        let is_new = wave.map_or(peer.errors == 0 || peer.tried, |wave| wave == peer.wave);
-        let is_refusal = is_new && peer.slots.is_some() && peer.governor.refused(now, others);
-        if is_refusal {
+        let others = peer.in_progress.saturating_sub(ending);
+        if peer.slots.is_some() && peer.governor.refused(now, holding, others) {
             self.refresh_peer(index);
+            self.set_peer_timer(index);
+        } else {
+            self.peer_failed(index, wave);
         }
-        let counts = is_new && !is_refusal;
+    }
+
+    /// A failure of the peer. It counts unless the attempt began before the peer's present delay: `wave` tells for
+    /// an attempt that is known; the word of a channel without one counts when an attempt has begun since the last
+    /// failure that counted. Says whether it counted.
+    pub(crate) fn peer_failed(&mut self, index: PeerIndex, wave: Option<u32>) -> bool {
+        let peer = &mut self.peers[index.0 as usize];
+        let counts = wave.map_or(peer.errors == 0 || peer.tried, |wave| wave == peer.wave);
         if counts {
-            let peer = &mut self.peers[index.0 as usize];
-            peer.governor.failed();
             peer.errors = peer.errors.saturating_add(1);
             peer.wave = peer.wave.wrapping_add(1);
             peer.tried = false;
+            peer.governor.failed();
             let wait_ms = delay_ms(peer.errors, self.limits.retry_step_ms, self.limits.retry_max_ms);
             peer.retry_at = self.now.saturating_add(wait_ms);
-            self.timers.change(Due::Peer(index), &mut peer.timer_at, peer.retry_at);
             self.refresh_peer(index);
+            self.set_peer_timer(index);
         }
         counts
     }
 
-    /// An attempt at the peer has ended by the peer's word.
-    fn peer_completed(&mut self, index: PeerIndex) {
+    /// Wakes the peer when its delay ends, or else when it may be given one more than it refused.
+    pub(crate) fn set_peer_timer(&mut self, index: PeerIndex) {
         let peer = &mut self.peers[index.0 as usize];
-        if peer.governor.completed(self.now, peer.in_progress) {
+        let due_at = if peer.retry_at > self.now { peer.retry_at } else { peer.governor.look_at(self.now) };
+        self.timers.change(Due::Peer(index), &mut peer.timer_at, due_at);
+    }
+
+    /// An attempt at the peer has ended by the peer's word.
+    fn attempt_ended(&mut self, index: PeerIndex, failure: Failure) {
+        let peer = &mut self.peers[index.0 as usize];
+        let is_pressed = peer.offered.is_pressed;
+        if peer.governor.ended(self.now, peer.in_progress, is_pressed, failure == Failure::Message) {
             self.refresh_peer(index);
         }
     }
@@ -219,8 +245,8 @@ impl Scheduler {
             peer.errors = 0;
             peer.retry_at = 0;
             peer.governor.works_again();
-            self.timers.change(Due::Peer(index), &mut peer.timer_at, crate::timer::NEVER);
             self.refresh_peer(index);
+            self.set_peer_timer(index);
         }
     }
 

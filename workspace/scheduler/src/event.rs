@@ -111,13 +111,19 @@ pub enum Event {
         /// Whom the error delays: the Mlist alone, or the peer (and not the Mlist beyond it).
         scope: ErrorScope,
     },
-    /// A channel's immediate word: the peer does not answer. Attempts that began before the peer's present delay
-    /// and fail later do not prolong it.
+    /// A channel's immediate word: the peer does not answer, or has ended an association. Attempts that began before
+    /// the peer's present delay and fail later do not prolong it.
     PeerFailed {
         /// The channel.
         channel: String,
         /// The peer.
         peer: String,
+        /// The Mlists whose attempts have ended by it. What becomes durable of these attempts says no more about the peer.
+        mlists: Vec<MlistId>,
+        /// Associations of the same process that the peer holds all the same: it works, and refuses one too many.
+        holding: u32,
+        /// The association had carried a message before: the peer has ended it, and says nothing about the next one.
+        has_carried: bool,
     },
     /// A channel's immediate word: the peer answers.
     PeerWorked {

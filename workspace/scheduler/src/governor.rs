@@ -5,20 +5,20 @@
 //! assigned (`decide`), and the back-off of a peer that does not work at all (`attempt`).
 //!
 //! # The rule
-//! - **Start.** A peer begins with [`START_SLOTS`], and while they are used each Mlist that it takes adds one, until the operator's
-//!   maximum or a refusal: the number doubles in one service time. After its failures a peer is tried by the minimum, and
+//! - **Start.** A peer begins with [`START_SLOTS`], and while more waits each Mlist that it takes adds one, until the operator's
+//!   maximum or a refusal: the number doubles in one service time. After its failure a peer is tried by one, and
 //!   starts again when it has worked.
 //! - **Gradient.** Then half as many are tried. Where the rate hardly falls, half as many do; where it does, twice as many are
 //!   tried after a rest. More stay only if twice as many give [`GAIN_UP_PERCENT`] more, and fewer only if the others gave less than
 //!   [`GAIN_DOWN_PERCENT`]: between the two everything stays as it is. Each trial that changes nothing doubles the
 //!   rest, and a rate that has changed by itself ends it.
-//! - **Refusals.** A peer that fails while others of its Mlists are in progress has refused one too many. What it has stays,
-//!   the number becomes that of those in progress, and one more is tried after a time that doubles with each
-//!   refusal. A peer that fails with nothing else in progress does not work, which is no business of this module. A refusal
-//!   after a long time without one changes nothing: many peers end an association now and then.
-//! - **Deferrals.** Where most Mlists end in an error of the message, the number is halved, to [`START_SLOTS`] at least:
-//!   some peers say in this way that there are too many.
-//! - Nothing is learnt while less than three quarters of the number are in progress: then it is no limit.
+//! - **Refusals.** A peer that fails one association while it holds others has refused one too many. What it has stays,
+//!   the number becomes that of those in progress, be it below the operator's minimum, and one more is tried after a time that
+//!   doubles with each refusal. When that one is held, the refusal is forgotten. A peer that fails and holds nothing does
+//!   not work, which is no business of this module. A refusal after a long time without one changes nothing.
+//! - **Deferrals.** Where most Mlists end in an error of the message, the number is halved, to [`START_SLOTS`] at least, and none are
+//!   added: some peers say in this way that there are too many.
+//! - Rates are compared only where more waited nearly all the time than was let go: else the number was no limit.
 //!
 //! # Why a gradient, and additive increase only behind refusals
 //! Additive increase with multiplicative decrease needs a signal of loss. A mail system that is overloaded gives none: it
@@ -26,9 +26,6 @@
 //! compared with the shortest one ever seen would be a signal, but that differs with the size of messages. The rate is what the
 //! switch is for, and two rates at two numbers say whether more associations carry more mail. Where a peer does refuse, it
 //! names its limit, and additive increase with a long memory is what finds it anew when it has moved.
-//!
-//! What it does to peers of several kinds, and what it costs against the best fixed number, is plotted by
-//! `make simulate-scheduler`.
 
 /// With so many a peer begins, if the bounds allow.
 pub(crate) const START_SLOTS: u32 = 4;
@@ -39,7 +36,7 @@ const GAIN_DOWN_PERCENT: i128 = 4;
 /// Mlists that a measurement counts for each one in progress: they end in groups, and one group more or less may be in it.
 const ROUNDS: u32 = 4;
 /// Mlists that a measurement counts at least.
-const COMPLETED_MIN: u32 = 32;
+const ENDED_MIN: u32 = 32;
 /// A measurement takes so long at least, milliseconds: the clock has whole ones.
 const MEASURE_MS_MIN: u64 = 250;
 /// A trial of fewer is over at once when they carry less than this, percent of the rate: a trial must cost little.
@@ -90,23 +87,33 @@ pub(crate) struct Governor {
     /// No trial before this.
     rest_until: u64,
     rest_ms: u64,
-    /// So many were refused last; until `refused_until` not so many are tried.
-    refused_slots: Option<u32>,
-    refused_until: u64,
-    refused_ms: u64,
+    refusal: Option<Refusal>,
     /// Mlists that have ended since the last change or refusal.
-    worked: u32,
+    ended: u32,
 }
 
 /// What is done at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// The peer has failed, and has not worked since.
+    Down,
     /// Each Mlist that ends adds one.
     Start,
     /// The number is measured, and then another one is tried.
     Rest,
     /// This is a trial; before, the number was this one.
     Trial { before: u32 },
+}
+
+/// So many were refused.
+#[derive(Clone, Copy, Debug)]
+struct Refusal {
+    slots: u32,
+    /// Before this not so many are tried.
+    until: u64,
+    ms: u64,
+    /// One more is being tried.
+    is_tried: bool,
 }
 
 /// What went through in an interval.
@@ -116,9 +123,12 @@ struct Measured {
     elapsed_ms: u64,
     /// The number in progress, summed over the milliseconds.
     slot_ms: u64,
-    completed: u32,
+    /// Mlists that have ended.
+    ended: u32,
     /// Of those, the ones that ended in an error of the message.
     deferred: u32,
+    /// Of those, the ones at whose end more waited than was let go.
+    pressed: u32,
 }
 
 impl Measured {
@@ -128,7 +138,7 @@ impl Measured {
         let [more_ms, fewer_ms, more_slots, fewer_slots] =
             [self.elapsed_ms, fewer.elapsed_ms, self.slot_ms, fewer.slot_ms]
                 .map(|sum| i128::from(sum.min(SUM_MAX)));
-        let [more_count, fewer_count] = [self.completed, fewer.completed].map(i128::from);
+        let [more_count, fewer_count] = [self.ended, fewer.ended].map(i128::from);
         // (rate − fewer.rate) / fewer.rate × 100 ≥ gain × (slots − fewer.slots) / fewer.slots, without a fraction.
         let rate_gain = more_count * fewer_ms - fewer_count * more_ms;
         let slots_gain = more_slots * fewer_ms - fewer_slots * more_ms;
@@ -147,10 +157,19 @@ impl Measured {
         this.abs_diff(that) * 100 > that * CHANGE_PERCENT
     }
 
+    /// Whether the number was what held mail back.
+    const fn is_limit(&self) -> bool {
+        self.pressed.saturating_mul(4) >= self.ended.saturating_mul(3)
+    }
+
+    const fn is_mostly_deferred(&self) -> bool {
+        self.deferred.saturating_mul(2) > self.ended
+    }
+
     /// This rate and that of `other`, in the same unit.
     fn rates(&self, other: &Self) -> (u128, u128) {
-        let over = |completed: u32, elapsed_ms: u64| u128::from(completed) * u128::from(elapsed_ms);
-        (over(self.completed, other.elapsed_ms), over(other.completed, self.elapsed_ms))
+        let over = |ended: u32, elapsed_ms: u64| u128::from(ended) * u128::from(elapsed_ms);
+        (over(self.ended, other.elapsed_ms), over(other.ended, self.elapsed_ms))
     }
 }
 
@@ -167,10 +186,8 @@ impl Governor {
             is_next_up: false,
             rest_until: 0,
             rest_ms: REST_MS_MIN,
-            refused_slots: None,
-            refused_until: 0,
-            refused_ms: REFUSED_MS_MIN,
-            worked: 0,
+            refusal: None,
+            ended: 0,
         }
     }
 
@@ -185,43 +202,54 @@ impl Governor {
     }
 
     /// The operator's bounds are these now.
-    pub(crate) fn bound(&mut self, bounds: Bounds) {
+    pub(crate) fn bound(&mut self, now: u64, bounds: Bounds) {
         if bounds == self.bounds {
+            return;
+        }
+        if bounds.min == bounds.max || !self.is_governed() {
+            *self = Self::new(bounds);
             return;
         }
         let was_at_max = self.slots == self.bounds.max;
         self.bounds = bounds;
-        if was_at_max && bounds.max > self.slots && self.stage != Stage::Start {
+        if was_at_max && bounds.max > self.slots && self.stage != Stage::Down {
             // What held it back was the bound.
-            (self.stage, self.rest) = (Stage::Start, None);
+            self.stage = Stage::Start;
+        } else if matches!(self.stage, Stage::Trial { .. }) {
+            self.stage = Stage::Rest;
         }
-        if let Stage::Trial { before } = self.stage {
-            self.stage = Stage::Trial { before: before.clamp(bounds.min, bounds.max) };
-        }
-        let start = if self.stage == Stage::Start { self.slots.max(START_SLOTS) } else { self.slots };
-        self.set(start);
+        let fewest = if self.refusal.is_some() || self.stage == Stage::Down { 1 } else { bounds.min };
+        self.set(self.slots.max(fewest));
+        self.rest = None;
+        self.settle(now);
     }
 
     /// The number in progress, which has been `in_progress` since the last call, changes now.
     pub(crate) fn occupied(&mut self, now: u64, in_progress: u32) {
         let elapsed_ms = now.saturating_sub(self.changed_at);
         self.changed_at = now;
-        self.measured.slot_ms =
-            self.measured.slot_ms.saturating_add(elapsed_ms.saturating_mul(in_progress.into()));
+        let slot_ms = elapsed_ms.saturating_mul(in_progress.into());
+        self.measured.slot_ms = self.measured.slot_ms.saturating_add(slot_ms);
     }
 
-    /// An Mlist has ended by the peer's word, while so many are in progress. Says whether the number has changed.
-    pub(crate) fn completed(&mut self, now: u64, in_progress: u32) -> bool {
+    /// An attempt has ended by the peer's word, with or without an error of the message, while so many are in progress and
+    /// more wait than may be added, or not. Says whether the number has changed.
+    pub(crate) fn ended(&mut self, now: u64, in_progress: u32, is_pressed: bool, is_deferred: bool) -> bool {
+        self.occupied(now, in_progress);
         if !self.is_governed() {
             return false;
         }
-        self.worked = self.worked.saturating_add(1);
         let before = self.slots;
-        if self.stage == Stage::Start {
-            if in_progress.saturating_mul(2) >= self.slots {
-                self.set(self.slots.saturating_add(1).min(self.unrefused()));
+        self.ended = self.ended.saturating_add(1);
+        if self.stage == Stage::Down {
+            *self = Self::new(self.bounds);
+            self.measure_from(now);
+        } else if self.stage == Stage::Start {
+            let most = self.bounds.max.min(self.unrefused());
+            if is_pressed && !is_deferred && self.slots < most {
+                self.set(self.slots + 1);
             }
-            if self.slots == self.bounds.max.min(self.unrefused()) {
+            if self.slots >= most {
                 self.stage = Stage::Rest;
                 self.settle(now);
             }
@@ -231,7 +259,9 @@ impl Governor {
                 self.measure_from(now);
             }
         } else {
-            self.measured.completed += 1;
+            self.measured.ended += 1;
+            self.measured.deferred += u32::from(is_deferred);
+            self.measured.pressed += u32::from(is_pressed);
             self.measured.elapsed_ms = now.saturating_sub(self.measured.since);
             if self.is_measured() {
                 let measured = self.measured;
@@ -250,12 +280,16 @@ impl Governor {
         let measured = &self.measured;
         let is_clear = match (self.stage, &self.rest) {
             (Stage::Trial { before }, Some(rest)) if self.slots < before => {
-                measured.completed >= self.slots.max(COMPLETED_MIN / 2) && measured.is_clearly_less(rest)
+                measured.ended >= self.slots.max(ENDED_MIN / 2) && measured.is_clearly_less(rest)
             }
             _ => false,
         };
-        let enough = COMPLETED_MIN.max(self.slots.saturating_mul(ROUNDS));
-        is_clear || measured.completed >= enough && measured.elapsed_ms >= MEASURE_MS_MIN
+        is_clear || measured.ended >= self.enough() && measured.elapsed_ms >= MEASURE_MS_MIN
+    }
+
+    /// Mlists that tell something of the number.
+    fn enough(&self) -> u32 {
+        ENDED_MIN.max(self.slots.saturating_mul(ROUNDS))
     }
 
     fn measure_from(&mut self, now: u64) {
@@ -265,86 +299,102 @@ impl Governor {
 
     /// The most that were not refused.
     fn unrefused(&self) -> u32 {
-        self.refused_slots.map_or(u32::MAX, |slots| slots.saturating_sub(1)).max(1)
+        self.refusal.map_or(u32::MAX, |refusal| refusal.slots.saturating_sub(1)).max(1)
     }
 
-    /// Of the Mlists that have ended, one had an error of its own.
-    pub(crate) fn deferred(&mut self) {
-        self.measured.deferred = self.measured.deferred.saturating_add(1);
-    }
-
-    /// The peer has failed while so many other Mlists are in progress there. True when that was one too many, and says
-    /// nothing about the peer.
-    pub(crate) fn refused(&mut self, now: u64, others: u32) -> bool {
-        if !self.is_governed() || others == 0 {
+    /// An association has failed while the peer holds so many of the same process, and `others` are in progress with it. True
+    /// when that was one too many, and says nothing else about the peer.
+    pub(crate) fn refused(&mut self, now: u64, holding: u32, others: u32) -> bool {
+        if !self.is_governed() || holding == 0 || self.stage == Stage::Down {
             return false;
         }
-        if self.slots <= self.bounds.min {
-            // Nothing is tried before one of the others has ended, and that one tells more.
-            return others >= self.slots;
-        }
-        let has_worked_long = self.worked >= COMPLETED_MIN.max(self.slots.saturating_mul(ROUNDS));
-        self.worked = 0;
-        if has_worked_long {
+        let is_the_first_for_long = self.refusal.is_none() && self.ended >= self.enough();
+        self.ended = 0;
+        if is_the_first_for_long {
             return true;
         }
-        // Those that were refused together are one refusal.
-        if self.refused_until <= now {
-            let again = self.refused_slots.is_some();
-            self.refused_ms = if again { (self.refused_ms * 2).min(REFUSED_MS_MAX) } else { REFUSED_MS_MIN };
-            self.refused_until = now.saturating_add(self.refused_ms);
-        }
-        self.refused_slots = Some(others.saturating_add(1));
-        self.set(self.slots.min(others));
+        let ms = match self.refusal {
+            // Those that were refused together are one refusal.
+            Some(refusal) if !refusal.is_tried => refusal.ms,
+            Some(refusal) => (refusal.ms * 2).min(REFUSED_MS_MAX),
+            None => REFUSED_MS_MIN,
+        };
+        self.set(self.slots.min(others.max(holding)));
+        let slots = self.slots.saturating_add(1);
+        self.refusal = Some(Refusal { slots, until: now.saturating_add(ms), ms, is_tried: false });
         (self.stage, self.rest) = (Stage::Rest, None);
         self.settle(now);
         true
     }
 
-    /// The peer does not work: when it is tried again, it is by as few as may be. What seemed to be refusals before the last
-    /// Mlist had failed were none.
+    /// When the time comes to try one more than was refused, or to look whether mail waits for that.
+    pub(crate) fn look_at(&self, now: u64) -> u64 {
+        match self.refusal {
+            Some(refusal) if refusal.until > now => refusal.until,
+            Some(_) => now.saturating_add(REFUSED_MS_MIN),
+            None => u64::MAX,
+        }
+    }
+
+    /// More waits than may be added: where the time after a refusal has passed, one more is tried; and where that one was held
+    /// for the least such time, the refusal is forgotten.
+    pub(crate) fn time_has_passed(&mut self, now: u64) {
+        let Some(refusal) = self.refusal.as_mut().filter(|refusal| refusal.until <= now) else { return };
+        if refusal.is_tried {
+            self.refusal = None;
+            return;
+        }
+        refusal.is_tried = true;
+        refusal.until = now.saturating_add(REFUSED_MS_MIN);
+        let before = if let Stage::Trial { before } = self.stage { before } else { self.slots };
+        self.set(self.slots.max(before).saturating_add(1));
+        (self.stage, self.rest) = (Stage::Rest, None);
+        self.settle(now);
+    }
+
+    /// The peer does not work: when it is tried again, it is by one. What seemed to be refusals before the last association
+    /// had failed were none.
     pub(crate) fn failed(&mut self) {
-        self.set(self.bounds.min);
-        (self.stage, self.rest, self.refused_slots) = (Stage::Rest, None, None);
+        if self.is_governed() {
+            *self =
+                Self { slots: 1, stage: Stage::Down, changed_at: self.changed_at, ..Self::new(self.bounds) };
+        }
     }
 
     /// It works again.
     pub(crate) fn works_again(&mut self) {
-        self.set(START_SLOTS);
-        self.stage = Stage::Start;
+        if self.stage == Stage::Down {
+            *self = Self { changed_at: self.changed_at, ..Self::new(self.bounds) };
+        }
     }
 
-    fn set(&mut self, slots: u32) -> u32 {
-        std::mem::replace(&mut self.slots, slots.clamp(self.bounds.min, self.bounds.max))
+    fn set(&mut self, slots: u32) {
+        self.slots = slots.clamp(self.bounds.max.min(1), self.bounds.max);
     }
 
     /// What ends next began before the change.
     fn settle(&mut self, now: u64) {
         self.settling = self.slots;
-        self.worked = 0;
+        self.ended = 0;
         self.measure_from(now);
     }
 
     /// Decides by what was measured.
     fn judge(&mut self, now: u64, measured: Measured) {
-        let is_limit =
-            u128::from(measured.slot_ms) * 4 >= u128::from(measured.elapsed_ms) * u128::from(self.slots) * 3;
         match self.stage {
             Stage::Trial { before } => {
                 let is_up = self.slots > before;
                 // More that could not be used change nothing; fewer are always used if more were.
                 let stays = match self.rest {
-                    Some(rest) if is_up => is_limit && measured.is_worth(&rest, GAIN_UP_PERCENT),
+                    _ if is_up && (!measured.is_limit() || measured.is_mostly_deferred()) => false,
+                    Some(rest) if is_up => measured.is_worth(&rest, GAIN_UP_PERCENT),
                     Some(rest) => !rest.is_worth(&measured, GAIN_DOWN_PERCENT),
                     None => false,
                 };
                 self.stage = Stage::Rest;
                 if stays {
                     (self.rest, self.rest_ms, self.is_next_up) = (Some(measured), REST_MS_MIN, is_up);
-                    if self.slots > self.unrefused() {
-                        self.refused_slots = Some(self.slots.saturating_add(1));
-                    }
-                    self.begin_trial(now);
+                    self.begin_trial();
                 } else {
                     self.set(before);
                     self.is_next_up = !is_up;
@@ -352,9 +402,8 @@ impl Governor {
                     self.rest_ms = (self.rest_ms * 2).min(REST_MS_MAX);
                 }
             }
-            Stage::Rest if is_limit => {
-                let mostly_deferred = measured.deferred.saturating_mul(2) > measured.completed;
-                if mostly_deferred && self.slots > START_SLOTS {
+            Stage::Rest if measured.is_limit() => {
+                if measured.is_mostly_deferred() && self.slots > START_SLOTS {
                     self.set((self.slots / 2).max(START_SLOTS));
                     self.rest = None;
                     self.rest_until = now.saturating_add(self.rest_ms);
@@ -365,18 +414,18 @@ impl Governor {
                 }
                 self.rest = Some(measured);
                 if now >= self.rest_until {
-                    self.begin_trial(now);
+                    self.begin_trial();
                 }
             }
-            Stage::Rest | Stage::Start => {}
+            Stage::Rest | Stage::Start | Stage::Down => {}
         }
     }
 
     /// Tries the next number, if there is one in this direction or else in the other.
-    fn begin_trial(&mut self, now: u64) {
+    fn begin_trial(&mut self) {
         let before = self.slots;
-        let up = self.more(now).clamp(self.bounds.min, self.bounds.max);
-        let down = (before / 2).clamp(self.bounds.min.max(1), self.bounds.max);
+        let up = before.saturating_mul(2).min(self.unrefused()).min(self.bounds.max);
+        let down = (before / 2).max(self.bounds.min);
         let slots = match (up > before, down < before) {
             (true, _) if self.is_next_up => up,
             (true, false) => up,
@@ -385,16 +434,6 @@ impl Governor {
         };
         self.set(slots);
         self.stage = Stage::Trial { before };
-    }
-
-    /// Twice as many; where so many were refused, what is below that, and when that is long ago one more.
-    fn more(&self, now: u64) -> u32 {
-        let double = self.slots.saturating_mul(2);
-        match self.refused_slots {
-            Some(_) if now >= self.refused_until => self.slots.saturating_add(1),
-            Some(_) => double.min(self.unrefused()),
-            None => double,
-        }
     }
 }
 

@@ -82,7 +82,7 @@ use governor::Bounds;
 use peer::{Peer, PeerIndex, PeerSlots, Terms};
 use process::{Channel, ChannelIndex, Process};
 use timer::{Due, NEVER, Timers};
-use tree::{Mlist, MlistIndex, Mlists, Place};
+use tree::{Failure, Mlist, MlistIndex, Mlists, Place};
 
 /// QMGR's tree and everything that it needs to decide.
 #[derive(Debug)]
@@ -186,10 +186,9 @@ impl Scheduler {
             Event::Unassigned { process, mlist } => self.unassigned(process, mlist),
             Event::Settled { mlist, recipients, worked } => self.settled(mlist, &recipients, worked),
             Event::Deferred { mlist, recipients, scope } => self.deferred(mlist, &recipients, scope),
-            Event::PeerFailed { channel, peer } => {
+            Event::PeerFailed { channel, peer, mlists, holding, has_carried } => {
                 let peer = self.peer(&channel, &peer);
-                let others = self.peers[peer.0 as usize].in_progress.saturating_sub(1);
-                self.peer_failed(peer, None, others);
+                self.association_lost(peer, &mlists, holding, has_carried);
             }
             Event::PeerWorked { channel, peer } => {
                 let peer = self.peer(&channel, &peer);
@@ -214,7 +213,7 @@ impl Scheduler {
                 let max = peer_limits.slots_max.unwrap_or(channel_limits.peer_slots_max);
                 let min = peer_limits.slots_min.unwrap_or(channel_limits.peer_slots_min);
                 let peer = &mut self.peers[peer.0 as usize];
-                peer.governor.bound(Bounds::new(min, max));
+                peer.governor.bound(self.now, Bounds::new(min, max));
                 peer.slots = Some(PeerSlots {
                     max,
                     reserve: peer_limits.slots_reserve.unwrap_or(channel_limits.peer_slots_reserve),
@@ -290,8 +289,8 @@ impl Scheduler {
                 attempts: spec.attempts,
                 precedence: spec.precedence,
                 place: Place::Delayed,
-                failed: false,
-                failed_by_message: false,
+                failure: Failure::None,
+                is_judged: false,
                 is_late: false,
             });
             if self.is_going {
@@ -314,9 +313,14 @@ impl Scheduler {
         while let Some(due) = self.timers.pop(&mut self.mlists, self.now) {
             match due {
                 Due::Mlist(mlist) => self.mlist_is_due(mlist, actions),
-                Due::Peer(peer) => {
-                    self.peers[peer.0 as usize].timer_at = NEVER;
-                    self.refresh_peer(peer);
+                Due::Peer(index) => {
+                    let peer = &mut self.peers[index.0 as usize];
+                    peer.timer_at = NEVER;
+                    if peer.offered.is_pressed {
+                        peer.governor.time_has_passed(self.now);
+                    }
+                    self.refresh_peer(index);
+                    self.set_peer_timer(index);
                 }
                 Due::Channel(channel) => {
                     self.channels[channel.0 as usize].timer_at = NEVER;

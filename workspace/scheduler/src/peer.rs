@@ -84,6 +84,8 @@ pub(crate) struct Offer {
     pub(crate) rank: Option<Rank>,
     /// Mlists that wait for a slot or a process only.
     pub(crate) runnable_count: usize,
+    /// There are more than the peer's own limits let go.
+    pub(crate) is_pressed: bool,
     /// How many of them the peer's own limits let go, by lowest level taken: `[0]` counts every level, `[5]`
     /// override alone.
     pub(crate) assignable: [u32; LEVELS],
@@ -195,6 +197,7 @@ impl Peer {
             }
             offer.assignable[precedence as usize] = taken;
         }
+        offer.is_pressed = offer.runnable_count > taken as usize;
         offer
     }
 }

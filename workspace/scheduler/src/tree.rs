@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
-use sternpost_message::{MlistId, Precedence, UnixMillis};
+use sternpost_message::{ErrorScope, MlistId, Precedence, UnixMillis};
 
 use crate::chain::{KINDS, Links};
 use crate::event::ProcessId;
@@ -31,6 +31,35 @@ pub(crate) enum Place {
     InProgress,
     /// The process is done with it; the durable outcome of some recipients is still to come.
     AwaitingOutcome,
+}
+
+/// By whose fault an attempt has failed for somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    None,
+    Peer,
+    Message,
+    Both,
+}
+
+impl Failure {
+    pub(crate) const fn and(self, scope: ErrorScope) -> Self {
+        match (self, scope) {
+            (Self::None | Self::Peer, ErrorScope::Peer) => Self::Peer,
+            (Self::None | Self::Message, ErrorScope::Message) => Self::Message,
+            _ => Self::Both,
+        }
+    }
+
+    /// The Mlist itself is delayed.
+    pub(crate) const fn is_by_message(self) -> bool {
+        matches!(self, Self::Message | Self::Both)
+    }
+
+    /// The peer has not answered for somebody.
+    pub(crate) const fn is_by_peer(self) -> bool {
+        matches!(self, Self::Peer | Self::Both)
+    }
 }
 
 /// One Mlist. Two lines of a cache, and in no third one: what an event costs where a million wait is the lines that it touches.
@@ -60,10 +89,10 @@ pub(crate) struct Mlist {
     pub(crate) attempts: u16,
     pub(crate) precedence: Precedence,
     pub(crate) place: Place,
-    /// The attempt under way has failed for somebody.
-    pub(crate) failed: bool,
-    /// It has failed by the message's own fault.
-    pub(crate) failed_by_message: bool,
+    /// Whether the attempt under way has failed for somebody.
+    pub(crate) failure: Failure,
+    /// The peer's part in that is known already.
+    pub(crate) is_judged: bool,
     /// It came to its peer's queue when younger ones waited there.
     pub(crate) is_late: bool,
 }
@@ -204,8 +233,8 @@ pub(crate) mod testing {
             attempts: 0,
             precedence: Precedence::Routine,
             place: Place::Queued,
-            failed: false,
-            failed_by_message: false,
+            failure: Failure::None,
+            is_judged: false,
             is_late: false,
         }
     }

@@ -109,7 +109,11 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(mlist, recipients, worked)| Event::Settled { mlist, recipients, worked }),
         3 => (id(), ranges(), scope)
             .prop_map(|(mlist, recipients, scope)| Event::Deferred { mlist, recipients, scope }),
-        1 => (name(), name()).prop_map(|(channel, peer)| Event::PeerFailed { channel, peer }),
+        2 => (name(), name(), prop::collection::vec(id(), 0..3), number(), any::<bool>()).prop_map(
+            |(channel, peer, mlists, holding, has_carried)| {
+                Event::PeerFailed { channel, peer, mlists, holding, has_carried }
+            }
+        ),
         1 => (name(), name()).prop_map(|(channel, peer)| Event::PeerWorked { channel, peer }),
         1 => id().prop_map(|mlist| Event::Remove { mlist }),
         1 => Just(Event::Wake),

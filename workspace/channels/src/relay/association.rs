@@ -8,8 +8,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use sternpost_config::{ChannelKind, ChannelView, Peer};
+use sternpost_link::qmgr::ToQmgr;
 use sternpost_link::store::MessageDetail;
-use sternpost_message::{Diagnostic, EnhancedStatus, ErrorScope, Outcome};
+use sternpost_message::{Diagnostic, EnhancedStatus, ErrorScope, MlistId, Outcome};
 use sternpost_smtp::client::{ClientPolicy, ClientSession, ClientTimeouts, Input, Output, Protocol};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -57,7 +58,8 @@ async fn connect(peer: &Peer, view: &ChannelView) -> io::Result<TcpStream> {
 /// The peer did not take the connection: one attempt failed; the other Mlists go back untouched.
 fn refused(relay: &Relay, jobs: &PeerJobs, peer: &Peer, error: &io::Error) {
     let why = format!("cannot connect to {}: {error}", peer.address);
-    peer_failed(relay, jobs, &why);
+    let attempted = jobs.first().into_iter().collect();
+    peer_failed(relay, jobs, &why, attempted, false);
     if let Some(mut job) = jobs.take() {
         let outcomes = job.outcomes(|| {
             let mut diagnostic = Diagnostic::own(EnhancedStatus::new(4, 4, 1), &why);
@@ -69,11 +71,20 @@ fn refused(relay: &Relay, jobs: &PeerJobs, peer: &Peer, error: &io::Error) {
     give_back(relay, jobs, &why);
 }
 
-/// Of a null hop QMGR hears nothing: its name stands for all of them.
-fn peer_failed(relay: &Relay, jobs: &PeerJobs, why: &str) {
-    jobs.is_failing.set(true);
+/// Tells QMGR, and that these attempts have ended by it. An association that had carried something before it broke says
+/// nothing about the next one, which is made at once. Of a null hop QMGR hears nothing: its name stands for all of them.
+fn peer_failed(relay: &Relay, jobs: &PeerJobs, why: &str, mlists: Vec<MlistId>, has_carried: bool) {
+    if !has_carried {
+        jobs.is_failing.set(true);
+    }
     if !jobs.is_null_hop {
-        relay.channel.peer_failed(&jobs.name, why);
+        relay.channel.peer_failed(ToQmgr::PeerFailed {
+            peer: jobs.name.clone(),
+            why: why.to_owned(),
+            mlists,
+            holding: jobs.admitted.get(),
+            has_carried,
+        });
     }
 }
 
@@ -102,6 +113,10 @@ struct Association<'a> {
     feeding: Option<u64>,
     wake_at: Option<Instant>,
     idle_since: Option<Instant>,
+    /// It is counted among those that the peer holds.
+    is_admitted: bool,
+    /// The peer has answered for a recipient.
+    has_carried: bool,
     is_closing: bool,
 }
 
@@ -145,6 +160,8 @@ impl<'a> Association<'a> {
             feeding: None,
             wake_at: None,
             idle_since: None,
+            is_admitted: false,
+            has_carried: false,
             is_closing: false,
         }
     }
@@ -186,6 +203,7 @@ impl<'a> Association<'a> {
             }
         }
         self.set_idle(false);
+        self.set_admitted(false);
         if let Some(job) = self.next.take() {
             self.relay.channel.unassigned(job.mlist(), "the association has ended");
         }
@@ -223,11 +241,15 @@ impl<'a> Association<'a> {
                 Output::TransactionDone { transaction } => self.transaction_done(transaction),
                 Output::WakeAt(at) => self.wake_at = Some(at),
                 Output::Failed { diagnostic } => {
-                    peer_failed(self.relay, self.jobs, &diagnostic.to_string());
+                    self.set_admitted(false);
+                    let under_way = self.under_way.iter().map(|(_, job)| job.mlist());
+                    let mlists = under_way.chain(self.next.as_ref().map(Job::mlist)).collect();
+                    peer_failed(self.relay, self.jobs, &diagnostic.to_string(), mlists, self.has_carried);
                 }
                 Output::Close => self.is_closing = true,
             }
         }
+        self.set_admitted(self.session.is_admitted());
         self.set_idle(self.session.is_idle() && self.next.is_none());
         if out.is_empty() {
             return Ok(());
@@ -315,6 +337,7 @@ impl<'a> Association<'a> {
             Outcome::DelayReported | Outcome::Reported { .. } | Outcome::Discarded { .. } => {}
         }
         let is_of_the_peer = matches!(outcome, Outcome::Deferred { scope: ErrorScope::Peer, .. });
+        self.has_carried |= !is_of_the_peer;
         if !is_of_the_peer && self.jobs.is_failing.replace(false) && !self.jobs.is_null_hop {
             self.relay.channel.peer_worked(&self.jobs.name);
         }
@@ -348,6 +371,16 @@ impl<'a> Association<'a> {
             diagnostic: Diagnostic::own(EnhancedStatus::new(4, 3, 0), why),
         });
         self.relay.done(self.jobs, job.mlist(), outcomes);
+    }
+
+    fn set_admitted(&mut self, is_admitted: bool) {
+        let count = self.jobs.admitted.get();
+        match (self.is_admitted, is_admitted) {
+            (false, true) => self.jobs.admitted.set(count + 1),
+            (true, false) => self.jobs.admitted.set(count - 1),
+            _ => {}
+        }
+        self.is_admitted = is_admitted;
     }
 
     fn set_idle(&mut self, is_idle: bool) {

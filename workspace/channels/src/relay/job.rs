@@ -99,6 +99,8 @@ pub(crate) struct PeerJobs {
     associations: Cell<u32>,
     /// Associations that have nothing to do.
     idle: Cell<usize>,
+    /// Associations that the peer has let in and holds.
+    pub(crate) admitted: Cell<u32>,
     arrived: Notify,
     /// The last attempt to reach the peer failed.
     pub(crate) is_failing: Cell<bool>,
@@ -112,6 +114,7 @@ impl PeerJobs {
             waiting: RefCell::default(),
             associations: Cell::new(0),
             idle: Cell::new(0),
+            admitted: Cell::new(0),
             arrived: Notify::new(),
             is_failing: Cell::new(false),
         })
@@ -127,6 +130,11 @@ impl PeerJobs {
             self.associations.set(self.associations.get() + 1);
         }
         wanted
+    }
+
+    /// The Mlist that waits longest.
+    pub(crate) fn first(&self) -> Option<MlistId> {
+        self.waiting.borrow().front().map(Job::mlist)
     }
 
     /// The job that waits longest.

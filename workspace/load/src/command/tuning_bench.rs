@@ -211,7 +211,7 @@ impl TuningArguments {
         let (begin, before) = (Instant::now(), sink.counts()?.distinct);
         std::thread::sleep(Duration::from_secs(self.seconds));
         let (after, elapsed) = (sink.counts()?.distinct, begin.elapsed());
-        sending.stop();
+        let _ = sending.stop();
         Ok(number(after - before) / elapsed.as_secs_f64())
     }
 

@@ -91,7 +91,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                 self.processes.given_back(process, mlist);
                 self.apply(Event::Unassigned { process, mlist });
             }
-            ToQmgr::PeerFailed { peer, why } => {
+            ToQmgr::PeerFailed { peer, why, mlists, holding, has_carried } => {
                 tracing::info!(
                     event = "peer.failed",
                     channel = hello.channel,
@@ -99,7 +99,8 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                     why,
                     "a peer MTA does not work"
                 );
-                self.apply(Event::PeerFailed { channel: hello.channel.clone(), peer });
+                let channel = hello.channel.clone();
+                self.apply(Event::PeerFailed { channel, peer, mlists, holding, has_carried });
             }
             ToQmgr::PeerWorked { peer } => {
                 self.apply(Event::PeerWorked { channel: hello.channel.clone(), peer });

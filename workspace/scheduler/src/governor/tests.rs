@@ -53,6 +53,7 @@ impl Loop {
         let until = self.now_us + seconds * 1_000_000;
         let mut run = Run { completed: 0, refused: 0, slots: 0, most_in_progress: 0 };
         loop {
+            self.governor.time_has_passed(self.now());
             while self.in_progress < self.governor.slots() {
                 self.governor.occupied(self.now(), self.in_progress);
                 self.in_progress += 1;
@@ -68,10 +69,12 @@ impl Loop {
             self.in_progress -= 1;
             if is_refused {
                 run.refused += 1;
-                assert!(self.governor.refused(self.now(), self.in_progress) || self.in_progress == 0);
+                // Associations are kept for the next Mlist.
+                let held = peer.slots_max.min(run.most_in_progress);
+                assert!(self.governor.refused(self.now(), held, self.in_progress));
             } else {
                 run.completed += 1;
-                self.governor.completed(self.now(), self.in_progress);
+                self.governor.ended(self.now(), self.in_progress, true, false);
             }
             if self.now_us >= until {
                 break;
@@ -154,16 +157,16 @@ fn a_refusal_after_a_long_time_without_one_changes_nothing_and_a_second_one_does
     let mut closed = Loop::new(Bounds::new(1, 64), 1);
     closed.run(patient(|_| 50_000), 60);
     let (now, slots) = (closed.now(), closed.governor.slots());
-    assert!(closed.governor.refused(now, slots - 1));
+    assert!(closed.governor.refused(now, 9, slots - 1));
     assert_eq!(closed.governor.slots(), slots);
-    assert!(closed.governor.refused(now, slots - 2));
+    assert!(closed.governor.refused(now, 9, slots - 2));
     assert_eq!(closed.governor.slots(), slots - 2);
 }
 
 #[test]
 fn a_peer_that_fails_alone_does_not_work_and_is_tried_by_the_minimum_until_it_does() {
     let mut governor = Governor::new(Bounds::new(1, 64));
-    assert!(!governor.refused(1_000, 0), "nothing else is in progress");
+    assert!(!governor.refused(1_000, 0, 3), "the peer holds none of the three others");
     governor.failed();
     assert_eq!(governor.slots(), 1);
     governor.works_again();
@@ -175,10 +178,8 @@ fn a_peer_that_puts_off_most_messages_gets_fewer_and_not_fewer_than_it_begins_wi
     let mut closed = Loop::new(Bounds::new(1, 64), 1);
     closed.run(patient(|_| 50_000), 30);
     for _ in 0..20_000 {
-        closed.governor.deferred();
-        closed.governor.occupied(closed.now(), closed.governor.slots());
         closed.now_us += 1_000;
-        closed.governor.completed(closed.now(), closed.governor.slots());
+        closed.governor.ended(closed.now(), closed.governor.slots(), true, true);
     }
     assert_eq!(closed.governor.slots(), START_SLOTS);
 }
@@ -187,7 +188,7 @@ fn a_peer_that_puts_off_most_messages_gets_fewer_and_not_fewer_than_it_begins_wi
 fn equal_bounds_fix_the_number() {
     let mut closed = Loop::new(Bounds::new(20, 20), 1);
     assert_eq!(closed.governor.slots(), 20);
-    assert!(!closed.governor.refused(closed.now(), 19), "a refusal is a failure of the peer");
+    assert!(!closed.governor.refused(closed.now(), 19, 19), "a refusal is a failure of the peer");
     closed.governor.failed();
     assert_eq!(closed.run(patient(|n| workers(1, 5_000, n)), 30).slots, 20);
 }
@@ -197,11 +198,11 @@ fn new_bounds_hold_at_once_and_a_higher_maximum_is_tried() {
     let mut closed = Loop::new(Bounds::new(1, 8), 1);
     closed.run(patient(|_| 50_000), 1);
     assert_eq!(closed.governor.slots(), 8);
-    closed.governor.bound(Bounds::new(1, 64));
+    closed.governor.bound(closed.now(), Bounds::new(1, 64));
     assert!(closed.run(patient(|_| 50_000), 5).most_in_progress == 64);
-    closed.governor.bound(Bounds::new(2, 3));
+    closed.governor.bound(closed.now(), Bounds::new(2, 3));
     assert_eq!(closed.governor.slots(), 3);
-    closed.governor.bound(Bounds::new(6, 64));
+    closed.governor.bound(closed.now(), Bounds::new(6, 64));
     assert_eq!(closed.governor.slots(), 6);
 }
 
@@ -209,9 +210,9 @@ fn new_bounds_hold_at_once_and_a_higher_maximum_is_tried() {
 #[derive(Clone, Copy, Debug)]
 enum Told {
     Occupied(u32),
-    Completed(u32),
-    Deferred,
-    Refused(u32),
+    Ended(u32, bool, bool),
+    Refused(u32, u32),
+    TimeHasPassed,
     Failed,
     WorksAgain,
     Bound(u32, u32),
@@ -221,9 +222,9 @@ fn told() -> impl Strategy<Value = Told> {
     let number = || prop_oneof![4 => 0..80_u32, 1 => Just(u32::MAX)];
     prop_oneof![
         3 => number().prop_map(Told::Occupied),
-        9 => number().prop_map(Told::Completed),
-        1 => Just(Told::Deferred),
-        2 => number().prop_map(Told::Refused),
+        9 => (number(), any::<bool>(), any::<bool>()).prop_map(|(count, pressed, deferred)| Told::Ended(count, pressed, deferred)),
+        2 => (number(), number()).prop_map(|(holding, others)| Told::Refused(holding, others)),
+        1 => Just(Told::TimeHasPassed),
         1 => Just(Told::Failed),
         1 => Just(Told::WorksAgain),
         1 => (number(), number()).prop_map(|(min, max)| Told::Bound(min, max)),
@@ -232,7 +233,7 @@ fn told() -> impl Strategy<Value = Told> {
 
 proptest! {
     #[test]
-    fn whatever_a_governor_is_told_it_stays_between_its_bounds(
+    fn whatever_a_governor_is_told_it_stays_between_one_and_the_operators_maximum(
         steps in prop::collection::vec((told(), prop_oneof![0..2_000_u64, Just(u64::MAX / 2)], 1..90_u32), 0..200),
     ) {
         let mut bounds = Bounds::new(1, 64);
@@ -243,22 +244,22 @@ proptest! {
             for _ in 0..times {
                 match told {
                     Told::Occupied(count) => governor.occupied(now, count),
-                    Told::Completed(count) => {
+                    Told::Ended(count, pressed, deferred) => {
                         let before = governor.slots();
-                        prop_assert_eq!(governor.completed(now, count), governor.slots() != before);
+                        prop_assert_eq!(governor.ended(now, count, pressed, deferred), governor.slots() != before);
                     }
-                    Told::Deferred => governor.deferred(),
-                    Told::Refused(others) => {
-                        governor.refused(now, others);
+                    Told::Refused(holding, others) => {
+                        governor.refused(now, holding, others);
                     }
+                    Told::TimeHasPassed => governor.time_has_passed(now),
                     Told::Failed => governor.failed(),
                     Told::WorksAgain => governor.works_again(),
                     Told::Bound(min, max) => {
                         bounds = Bounds::new(min, max);
-                        governor.bound(bounds);
+                        governor.bound(now, bounds);
                     }
                 }
-                prop_assert!((bounds.min..=bounds.max).contains(&governor.slots()), "{:?}: {:?}", bounds, governor);
+                prop_assert!((bounds.max.min(1)..=bounds.max).contains(&governor.slots()), "{:?}: {:?}", bounds, governor);
                 now = now.saturating_add(3);
             }
         }

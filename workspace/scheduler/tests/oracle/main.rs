@@ -50,10 +50,17 @@ enum Step {
         count: u32,
         kind: u8,
     },
-    PeerWord {
+    PeerWorked {
         channel: usize,
         peer: usize,
-        works: bool,
+    },
+    /// `which` of those in progress ended by it, if there is one.
+    PeerFailed {
+        channel: usize,
+        peer: usize,
+        which: usize,
+        holding: u32,
+        has_carried: bool,
     },
     Remove(usize),
     Wait(u64),
@@ -164,8 +171,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Unassign),
         12 => (any::<usize>(), 0_u32..4, 1_u32..5, 0_u8..8)
             .prop_map(|(which, first, count, kind)| Step::Outcome { which, first, count, kind }),
-        1 => (0_usize..2, 0_usize..3, any::<bool>())
-            .prop_map(|(channel, peer, works)| Step::PeerWord { channel, peer, works }),
+        1 => (0_usize..2, 0_usize..3).prop_map(|(channel, peer)| Step::PeerWorked { channel, peer }),
+        3 => (0_usize..2, 0_usize..3, any::<usize>(), 0_u32..4, prop::bool::weighted(0.2)).prop_map(
+            |(channel, peer, which, holding, has_carried)| Step::PeerFailed { channel, peer, which, holding, has_carried }
+        ),
         1 => any::<usize>().prop_map(Step::Remove),
         5 => (0_u64..4_000).prop_map(Step::Wait),
     ]
@@ -277,9 +286,18 @@ impl Pair {
                     _ => Event::Deferred { mlist, recipients, scope: ErrorScope::Peer },
                 }
             }
-            Step::PeerWord { channel, peer, works } => {
-                let (channel, peer) = (CHANNELS[channel].into(), PEERS[peer].into());
-                if works { Event::PeerWorked { channel, peer } } else { Event::PeerFailed { channel, peer } }
+            Step::PeerWorked { channel, peer } => {
+                Event::PeerWorked { channel: CHANNELS[channel].into(), peer: PEERS[peer].into() }
+            }
+            Step::PeerFailed { channel, peer, which, holding, has_carried } => {
+                let mlists: Vec<MlistId> = self.busy(which).map(|(_, mlist)| mlist).into_iter().collect();
+                let of_it = mlists.first().map(|mlist| self.model.leaves[mlist].key());
+                let (channel, peer) =
+                    of_it.unwrap_or_else(|| (CHANNELS[channel].to_owned(), PEERS[peer].to_owned()));
+                // A peer that has just failed holds nothing.
+                let has_failed = self.model.has_failed(&(channel.clone(), peer.clone()));
+                let holding = if has_failed { 0 } else { holding };
+                Event::PeerFailed { channel, peer, mlists, holding, has_carried }
             }
             Step::Remove(which) => Event::Remove { mlist: self.mlist(which, |_| true)? },
             Step::Wait(ms) => {

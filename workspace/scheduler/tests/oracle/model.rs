@@ -30,6 +30,14 @@ pub(crate) struct Leaf {
     wave: u32,
     failed: bool,
     failed_by_message: bool,
+    /// The channel has said that the attempt ended by the peer.
+    is_judged: bool,
+}
+
+impl Leaf {
+    pub(crate) fn key(&self) -> (String, String) {
+        (self.spec.channel.clone(), self.spec.peer.clone())
+    }
 }
 
 /// A process's life.
@@ -139,14 +147,6 @@ impl Model {
                 self.borne.insert((channel.name.to_string(), peer.name.to_string()), peer.slots_borne);
             }
         }
-    }
-
-    fn in_progress_with(&self, key: &(String, String)) -> u32 {
-        let is_there = |leaf: &&Leaf| {
-            matches!(leaf.place, Place::InProgress(_))
-                && (&leaf.spec.channel, &leaf.spec.peer) == (&key.0, &key.1)
-        };
-        count_u32(self.leaves.values().filter(is_there).count())
     }
 
     /// The end of the order that keeps the Mlist waiting.
@@ -366,16 +366,35 @@ impl Model {
         }
     }
 
-    fn peer_failed(&mut self, key: (String, String), wave: Option<u32>, others: u32) -> bool {
-        let mut trouble = self.peers.get(&key).cloned().unwrap_or_default();
-        // A peer that may bear fewer, or has all that it is given, and has others in progress has refused one too many.
-        let may_bear_fewer = self
-            .peer_bounds(&key)
-            .zip(self.borne.get(&key))
-            .is_some_and(|((min, max), &borne)| min < max && (borne > min || others >= borne));
-        if others > 0 && may_bear_fewer {
-            return false;
+    pub(crate) fn has_failed(&self, key: &(String, String)) -> bool {
+        self.peers.get(key).is_some_and(|trouble| trouble.errors > 0)
+    }
+
+    fn association_lost(
+        &mut self,
+        key: (String, String),
+        mlists: &[MlistId],
+        holding: u32,
+        has_carried: bool,
+    ) {
+        let mut wave = None;
+        for id in mlists {
+            let Some(leaf) = self.leaves.get_mut(id) else { continue };
+            if leaf.key() == key && leaf.place != Place::Waiting {
+                leaf.is_judged = true;
+                wave = wave.max(Some(leaf.wave));
+            }
         }
+        // A peer that holds others, and whose number is open, has refused one too many.
+        let is_governed = self.peer_bounds(&key).is_some_and(|(min, max)| min < max);
+        let has_refused_one_more = is_governed && holding > 0;
+        if !has_carried && !has_refused_one_more {
+            self.peer_failed(key, wave);
+        }
+    }
+
+    fn peer_failed(&mut self, key: (String, String), wave: Option<u32>) -> bool {
+        let mut trouble = self.peers.get(&key).cloned().unwrap_or_default();
         let counts = wave.map_or(trouble.errors == 0 || trouble.tried, |wave| wave == trouble.wave);
         if counts {
             trouble.errors += 1;
@@ -411,7 +430,7 @@ impl Model {
         leaf.wave = trouble.wave;
         leaf.place = Place::InProgress(process);
         leaf.open = leaf.pending.clone();
-        (leaf.failed, leaf.failed_by_message) = (false, false);
+        (leaf.failed, leaf.failed_by_message, leaf.is_judged) = (false, false, false);
     }
 
     /// What the event means.
@@ -433,6 +452,7 @@ impl Model {
                     wave: 0,
                     failed: false,
                     failed_by_message: false,
+                    is_judged: false,
                     spec,
                 };
                 self.leaves.insert(leaf.spec.id, leaf);
@@ -495,10 +515,8 @@ impl Model {
                 }
             }
             Event::Deferred { mlist, recipients, scope } => self.deferred(mlist, &set_of(&recipients), scope),
-            Event::PeerFailed { channel, peer } => {
-                let key = (channel, peer);
-                let others = self.in_progress_with(&key).saturating_sub(1);
-                self.peer_failed(key, None, others);
+            Event::PeerFailed { channel, peer, mlists, holding, has_carried } => {
+                self.association_lost((channel, peer), &mlists, holding, has_carried);
             }
             Event::PeerWorked { channel, peer } => self.peer_worked((channel, peer)),
             Event::Remove { mlist } => {
@@ -522,7 +540,7 @@ impl Model {
                 return;
             }
             let by_message = scope == ErrorScope::Message;
-            let counts = if by_message { leaf.retry_at <= now } else { self.peer_failed(key, None, 0) };
+            let counts = if by_message { leaf.retry_at <= now } else { self.peer_failed(key, None) };
             if counts {
                 let leaf = self.leaves.get_mut(&id).expect("it was there a line ago");
                 (leaf.failed, leaf.failed_by_message) = (true, by_message);
@@ -538,13 +556,12 @@ impl Model {
         leaf.failed = true;
         leaf.failed_by_message |= scope == ErrorScope::Message;
         let wave = leaf.wave;
-        let own = u32::from(matches!(leaf.place, Place::InProgress(_)));
-        if own == 0 && leaf.open.is_empty() {
+        let is_judged = leaf.is_judged;
+        if matches!(leaf.place, Place::Awaiting(_)) && leaf.open.is_empty() {
             self.conclude(id);
         }
-        if scope == ErrorScope::Peer {
-            let others = self.in_progress_with(&key) - own;
-            self.peer_failed(key, Some(wave), others);
+        if scope == ErrorScope::Peer && !is_judged {
+            self.peer_failed(key, Some(wave));
         }
     }
 
@@ -645,7 +662,11 @@ impl Model {
     pub(crate) fn check_rest(&self, scheduler: &Scheduler) {
         for (key, &borne) in &self.borne {
             let (min, max) = self.peer_bounds(key).expect("the scheduler is configured as the oracle is");
-            assert!((min..=max).contains(&borne), "invariant_between_the_operators_bounds: {key:?} {borne}");
+            let fewest = if min == max { max } else { 1 };
+            assert!(
+                (fewest..=max).contains(&borne),
+                "invariant_below_the_operators_maximum: {key:?} {borne}"
+            );
         }
         for (&id, leaf) in &self.leaves {
             let waiting = scheduler.why(id).expect("invariant_no_mlist_lost");

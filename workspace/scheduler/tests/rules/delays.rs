@@ -1,6 +1,6 @@
 //! What a failure delays, for how long, and when an Mlist's time is over.
 
-use crate::switch::{START, Switch, channel, id, limits, mlist, one, range};
+use crate::switch::{START, Switch, channel, id, limits, mlist, one, peer_failed, range};
 use sternpost_message::ErrorScope::{Message, Peer};
 use sternpost_message::Precedence::Routine;
 use sternpost_message::UnixMillis;
@@ -65,10 +65,10 @@ fn failures_of_attempts_that_began_before_the_peers_delay_count_as_one() {
     for message in 1..=4 {
         switch.queue(message, "smtp", "a", Routine);
     }
-    switch.tell(Event::PeerFailed { channel: "smtp".into(), peer: "a".into() });
+    switch.tell(peer_failed("a"));
     switch.defer(1, Peer);
     switch.finish(1, 1);
-    switch.tell(Event::PeerFailed { channel: "smtp".into(), peer: "a".into() });
+    switch.tell(peer_failed("a"));
     switch.wait_ms(500);
     switch.defer(2, Peer);
     switch.finish(1, 2);
@@ -95,7 +95,7 @@ fn a_peer_that_works_has_no_delay_any_more() {
     ] {
         switch.queue(1, "smtp", "a", Routine);
         switch.queue(2, "smtp", "a", Routine);
-        switch.tell(Event::PeerFailed { channel: "smtp".into(), peer: "a".into() });
+        switch.tell(peer_failed("a"));
         switch.defer(2, Peer);
         switch.finish(1, 2);
         assert!(switch.assigned().is_empty());
@@ -108,7 +108,7 @@ fn a_peer_that_works_has_no_delay_any_more() {
     }
     // A failed recipient is settled too, but says nothing for the peer.
     switch.queue(1, "smtp", "a", Routine);
-    switch.tell(Event::PeerFailed { channel: "smtp".into(), peer: "a".into() });
+    switch.tell(peer_failed("a"));
     switch.tell(Event::Settled { mlist: id(1), recipients: one(), worked: false });
     switch.queue(2, "smtp", "a", Routine);
     assert_eq!(switch.why(2), Reason::PeerDelay);

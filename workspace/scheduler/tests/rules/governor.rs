@@ -1,6 +1,6 @@
 //! How many Mlists a peer is given, where the operator leaves that open.
 
-use crate::switch::{Switch, channel, limits};
+use crate::switch::{Switch, channel, id, limits};
 use sternpost_message::ErrorScope::{Message, Peer};
 use sternpost_message::Precedence::Routine;
 use sternpost_scheduler::{ChannelLimits, Event, Reason};
@@ -19,11 +19,17 @@ fn borne(switch: &Switch, peer: &str) -> u32 {
     status.channels[0].peers.iter().find(|known| *known.name == *peer).expect("it is configured").slots_borne
 }
 
-/// An attempt at `a` fails by the peer, in the words of a channel: at once, and when it is durable.
-fn fail(switch: &mut Switch, message: u64) {
-    switch.tell(Event::PeerFailed { channel: "smtp".into(), peer: "a".into() });
+/// An attempt at `a` fails by the peer while the peer holds so many other associations, in the words of a channel: at once,
+/// and when it is durable.
+fn fail(switch: &mut Switch, message: u64, holding: u32) {
+    switch.tell(lost(message, holding, false));
     switch.finish(1, message);
     switch.defer(message, Peer);
+}
+
+fn lost(message: u64, holding: u32, has_carried: bool) -> Event {
+    let (channel, peer) = ("smtp".into(), "a".into());
+    Event::PeerFailed { channel, peer, mlists: vec![id(message)], holding, has_carried }
 }
 
 fn queue_for_a(switch: &mut Switch, messages: std::ops::RangeInclusive<u64>) {
@@ -55,7 +61,7 @@ fn a_peer_that_refuses_one_too_many_keeps_what_it_has_and_is_not_delayed() {
     let mut switch = governed();
     queue_for_a(&mut switch, 1..=10);
     for message in [3, 4] {
-        fail(&mut switch, message);
+        fail(&mut switch, message, 2);
         assert!(switch.assigned().is_empty(), "{message}");
     }
     assert_eq!((borne(&switch, "a"), switch.scheduler.counts().in_progress), (2, 2));
@@ -67,17 +73,33 @@ fn a_peer_that_refuses_one_too_many_keeps_what_it_has_and_is_not_delayed() {
 }
 
 #[test]
-fn a_peer_that_does_not_work_at_all_is_delayed_by_its_last_failure_and_then_tried_by_one() {
+fn a_refusal_in_the_word_of_the_log_alone_is_judged_once() {
     let mut switch = governed();
     queue_for_a(&mut switch, 1..=10);
-    for message in 1..=4 {
-        assert_eq!(switch.why(10), Reason::PeerBears);
-        fail(&mut switch, message);
+    switch.tell(lost(4, 3, false));
+    switch.finish(1, 4);
+    // The others end before the outcome of the refused one is durable.
+    for message in [1, 2, 3] {
+        switch.finish(1, message);
+        switch.settle(message);
     }
+    switch.defer(4, Peer);
+    assert_eq!((switch.why(4), borne(&switch, "a")), (Reason::PeerBears, 3));
+}
+
+#[test]
+fn a_peer_that_does_not_work_at_all_is_delayed_at_once_and_then_tried_by_one() {
+    let mut switch = governed();
+    queue_for_a(&mut switch, 1..=10);
+    fail(&mut switch, 1, 0);
     assert_eq!((switch.why(10), switch.until(10)), (Reason::PeerDelay, Some(switch.now + 1_000)));
+    for message in 2..=4 {
+        fail(&mut switch, message, 0);
+    }
+    assert_eq!(switch.until(10), Some(switch.now + 1_000), "they began before the delay");
     switch.wait_ms(1_000);
     assert_eq!(switch.assigned(), [1], "one finds out");
-    fail(&mut switch, 1);
+    fail(&mut switch, 1, 0);
     assert_eq!(switch.until(10), Some(switch.now + 2_000));
     switch.wait_ms(2_000);
     assert_eq!(switch.assigned(), [1]);
@@ -86,12 +108,54 @@ fn a_peer_that_does_not_work_at_all_is_delayed_by_its_last_failure_and_then_trie
 }
 
 #[test]
+fn a_peer_that_ends_an_association_which_has_carried_mail_is_neither_delayed_nor_given_fewer() {
+    let mut switch = governed();
+    queue_for_a(&mut switch, 1..=10);
+    switch.tell(lost(1, 0, true));
+    switch.finish(1, 1);
+    assert_eq!(switch.assigned(), [5]);
+    switch.defer(1, Peer);
+    assert_eq!((switch.why(1), borne(&switch, "a")), (Reason::PeerBears, 4));
+}
+
+#[test]
+fn after_a_refusal_one_more_is_tried_by_time_even_if_what_is_in_progress_hangs() {
+    let mut switch = governed();
+    queue_for_a(&mut switch, 1..=10);
+    for message in [2, 3, 4] {
+        fail(&mut switch, message, 1);
+    }
+    assert_eq!((borne(&switch, "a"), switch.scheduler.counts().in_progress), (1, 1));
+    switch.wait_ms(29_999);
+    assert_eq!(borne(&switch, "a"), 1);
+    switch.wait_ms(1);
+    assert_eq!(switch.assigned(), [2]);
+    // It is refused as well: the next time is twice as far.
+    fail(&mut switch, 2, 1);
+    assert_eq!(borne(&switch, "a"), 1);
+    switch.wait_ms(59_999);
+    assert!(switch.assigned().is_empty());
+    switch.wait_ms(1);
+    assert_eq!(switch.assigned(), [2]);
+    // This one is held: the refusal is over.
+    switch.wait_ms(30_000);
+    for message in 2..=9 {
+        switch.settle(message);
+        switch.finish(1, message);
+    }
+    assert_eq!(
+        (borne(&switch, "a"), switch.why(10)),
+        (2, Reason::InProgress(sternpost_scheduler::ProcessId(1)))
+    );
+}
+
+#[test]
 fn an_error_of_a_message_says_nothing_about_how_many_a_peer_bears() {
     let mut switch = governed();
     queue_for_a(&mut switch, 1..=10);
     switch.finish(1, 1);
     switch.defer(1, Message);
-    assert_eq!((switch.why(1), borne(&switch, "a")), (Reason::MessageDelay, 5));
+    assert_eq!((switch.why(1), borne(&switch, "a")), (Reason::MessageDelay, 4));
 }
 
 #[test]

@@ -16,6 +16,12 @@ pub(crate) fn id(message: u64) -> MlistId {
     MlistId { message: MessageSequence(message), route: RouteIndex(0) }
 }
 
+/// A channel's word that a peer does not answer, about no attempt in particular.
+pub(crate) fn peer_failed(peer: &str) -> Event {
+    let (channel, peer) = ("smtp".into(), peer.into());
+    Event::PeerFailed { channel, peer, mlists: Vec::new(), holding: 0, has_carried: false }
+}
+
 pub(crate) fn one() -> Vec<RecipientRange> {
     range(0, 1)
 }

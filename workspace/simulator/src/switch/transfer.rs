@@ -49,7 +49,7 @@ impl World {
 
     pub(super) fn transfer_ends(&mut self, channel: &mut Channel, number: u32, recipients: &[u32]) -> Kept {
         let Some(job) = channel.jobs.get(&number) else { return Ok(()) };
-        let peer = job.assignment.peer.clone();
+        let (peer, mlist) = (job.assignment.peer.clone(), job.assignment.mlist);
         let Some(id) = job.detail.as_ref().map(|detail| detail.id) else { return Ok(()) };
         let answers = self.peers.answers(&peer, self.now());
         let was_failing = channel.failing.contains(&peer);
@@ -70,7 +70,13 @@ impl World {
             }
         }
         if !answers {
-            let frame = ToQmgr::PeerFailed { peer: peer.clone(), why: "it does not answer".to_owned() };
+            let frame = ToQmgr::PeerFailed {
+                peer: peer.clone(),
+                why: "it does not answer".to_owned(),
+                mlists: vec![mlist],
+                holding: 0,
+                has_carried: false,
+            };
             channel.tell(channel.holding.tell(frame));
             channel.failing.push(peer);
         } else if was_failing {

@@ -187,6 +187,12 @@ impl ClientSession {
             }
     }
 
+    /// The peer has greeted and taken the EHLO, and holds the association.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        self.stage == Stage::Transactions
+    }
+
     /// Whether nothing is going on: the session waits for a transaction or for [`Input::Quit`].
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -234,7 +240,7 @@ impl ClientSession {
                         self.advance(now);
                     }
                 }
-                Err(error) => self.lose(own(4, 5, 0, &error.to_string())),
+                Err(error) => self.lose(&own(4, 5, 0, &error.to_string())),
             }
         }
     }
@@ -242,14 +248,18 @@ impl ClientSession {
     fn reply(&mut self, reply: &Reply) {
         // 421 may answer anything, and is the peer's last word (RFC 5321, 3.8).
         if reply.code == 421 && self.stage != Stage::QuitReply {
-            return if self.is_idle() { self.stage = Stage::Closing } else { self.lose(diagnostic(reply)) };
+            return if self.is_idle() { self.stage = Stage::Closing } else { self.lose(&diagnostic(reply)) };
         }
         let Some(expected) = self.expected.pop_front() else { return self.unexpected(reply) };
         if expected == Expected::Session {
             return self.session_reply(reply);
         }
         if expected == Expected::Reset {
-            return if reply.is_positive() { self.needs_reset = false } else { self.lose(diagnostic(reply)) };
+            return if reply.is_positive() {
+                self.needs_reset = false
+            } else {
+                self.lose(&diagnostic(reply))
+            };
         }
         if let Some(front) = self.running.front_mut() {
             front.replies_due = front.replies_due.saturating_sub(1);
@@ -257,7 +267,12 @@ impl ClientSession {
         if reply.code / 100 == 3 && expected != Expected::Data
             || expected == Expected::Data && reply.is_positive()
         {
-            return self.lose(own(4, 5, 0, &format!("The peer answered out of turn: {}", diagnostic(reply))));
+            return self.lose(&own(
+                4,
+                5,
+                0,
+                &format!("The peer answered out of turn: {}", diagnostic(reply)),
+            ));
         }
         match expected {
             Expected::Mail => self.mail_reply(reply),
@@ -295,7 +310,7 @@ impl ClientSession {
             Stage::Hello if reply.code >= 500 && !is_lmtp => self.hello("HELO", Stage::PlainHello),
             Stage::PlainHello if reply.is_positive() => self.stage = Stage::Transactions,
             Stage::Greeting | Stage::Hello | Stage::PlainHello => {
-                self.lose(diagnostic(reply));
+                self.lose(&diagnostic(reply));
                 self.send.extend_from_slice(b"QUIT\r\n");
             }
             Stage::QuitReply => self.stage = Stage::Closing,
@@ -317,7 +332,7 @@ impl ClientSession {
             self.resolve_rest(&self.outcome(reply));
         }
         self.send.clear();
-        self.lose(own(4, 5, 0, &format!("The peer answered out of turn: {}", diagnostic(reply))));
+        self.lose(&own(4, 5, 0, &format!("The peer answered out of turn: {}", diagnostic(reply))));
     }
 
     fn mail_reply(&mut self, reply: &Reply) {
@@ -361,7 +376,7 @@ impl ClientSession {
         front.content = Content::Over;
         if self.policy.protocol == Protocol::Lmtp {
             // RFC 2033, 4.2: it had to refuse, and no reply would follow the dot.
-            return self.lose(own(4, 5, 0, "The peer wants content though it accepted no recipient"));
+            return self.lose(&own(4, 5, 0, "The peer wants content though it accepted no recipient"));
         }
         self.send.extend_from_slice(b".\r\n");
         self.expect(Expected::LoneDot);
@@ -601,7 +616,7 @@ impl ClientSession {
                 "the reply to the content"
             }
         };
-        self.lose(own(4, 4, 2, &format!("Timed out waiting for {awaited}")));
+        self.lose(&own(4, 4, 2, &format!("Timed out waiting for {awaited}")));
     }
 
     fn peer_closed(&mut self) {
@@ -610,13 +625,14 @@ impl ClientSession {
             return;
         }
         self.send.clear();
-        self.lose(own(4, 4, 2, "The peer closed the connection"));
+        self.lose(&own(4, 4, 2, "The peer closed the connection"));
     }
 
     /// The session cannot go on, by the peer's doing.
-    fn lose(&mut self, diagnostic: Diagnostic) {
-        self.defer_all(ErrorScope::Peer, &diagnostic);
-        self.events.push_back(Output::Failed { diagnostic });
+    fn lose(&mut self, diagnostic: &Diagnostic) {
+        // Whoever is told of the peer first knows what the results are worth.
+        self.events.push_back(Output::Failed { diagnostic: diagnostic.clone() });
+        self.defer_all(ErrorScope::Peer, diagnostic);
         self.stage = Stage::Closing;
     }
 
