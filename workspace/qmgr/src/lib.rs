@@ -11,10 +11,13 @@ mod lived;
 mod manager;
 mod messages;
 mod processes;
+mod reasons;
+mod record;
 
 pub use generations::Generations;
 pub use lived::Clocks;
 pub use manager::{Manager, Tree};
+pub use record::{Record, RecordError};
 
 use crate::manager::send;
 use std::cell::RefCell;
@@ -49,6 +52,8 @@ pub struct Options {
     pub users: Users,
     /// Channel processes in all that the self test found, for an operator who says nothing.
     pub channel_processes_measured: Option<u32>,
+    /// Where the scheduler's events are recorded, if somebody wants them.
+    pub record: Option<Record>,
 }
 
 /// Why QMGR could not run.
@@ -99,8 +104,16 @@ async fn drive(options: Options) -> Result<(), QmgrError> {
     let mut generations =
         Generations::new(options.node, &options.state_directory, options.channel_processes_measured);
     generations.load_last_known_good();
-    let manager =
-        Manager::new(generations, Clocks::new(&options.state_directory, SystemClocks), std::process::id());
+    let clocks = Clocks::new(&options.state_directory, SystemClocks);
+    let mut manager = Manager::new(generations, clocks, std::process::id());
+    if let Some(record) = options.record {
+        tracing::info!(
+            event = "record.begun",
+            file = %record.path().display(),
+            "QMGR records the events and decisions of its scheduler"
+        );
+        manager.record_into(record);
+    }
     let door = Rc::new(Door::new(options.users));
     let shared = Shared { door, manager: Rc::new(RefCell::new(manager)), changed: Rc::new(Notify::new()) };
     let listener = Listener::new(options.listening).map_err(QmgrError::Listen)?;
@@ -116,14 +129,15 @@ async fn keep_time(shared: Shared) {
         let wait = {
             let mut manager = shared.manager.borrow_mut();
             manager.tell_deliverable();
-            Duration::from_millis(manager.wake_at().since_ms(manager.clocks.now()))
+            let record = manager.keep_record().unwrap_or(Duration::MAX);
+            Duration::from_millis(manager.wake_at().since_ms(manager.clocks.now())).min(record)
         };
         tokio::select! {
             () = shared.changed.notified() => {
                 // What the rest of this turn of the event loop brings is looked at together.
                 tokio::task::yield_now().await;
             }
-            () = tokio::time::sleep(wait) => shared.manager.borrow_mut().wake(),
+            () = tokio::time::sleep(wait) => {}
         }
         let is_due = {
             let manager = shared.manager.borrow();

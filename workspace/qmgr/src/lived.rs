@@ -40,6 +40,11 @@ impl<T: Timepiece> Clocks<T> {
         self.lived.now(self.counted_ms())
     }
 
+    /// What the wall clock says.
+    pub(crate) fn wall(&self) -> UnixMillis {
+        self.timepiece.wall()
+    }
+
     /// Milliseconds by the clock that nobody sets.
     pub(crate) fn counted_ms(&self) -> u64 {
         self.timepiece.counted_ms()

@@ -10,8 +10,11 @@ use crate::generations::Generations;
 use crate::lived::Clocks;
 use crate::messages::Messages;
 use crate::processes::{Holder, Process, Processes};
+use crate::reasons::{Need, Reasons};
+use crate::record::{Record, Recording};
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
+use std::time::Duration;
 use sternpost_link::qmgr::{Assignment, FromQmgr};
 use sternpost_link::store::ToStore;
 use sternpost_link::supervisor::{FromSupervisor, ToSupervisor};
@@ -53,6 +56,8 @@ pub struct Manager<L: Wire, T: Timepiece> {
     /// Who this QMGR is, for its greetings.
     own: Hello,
     pub(crate) scheduler: Scheduler,
+    recording: Recording,
+    reasons: Reasons,
     pub(crate) tree: Tree,
     pub(crate) generations: Generations,
     pub(crate) messages: Messages,
@@ -101,6 +106,8 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             directory_away_since: Some(clocks.now()),
             clocks,
             scheduler: Scheduler::new(),
+            recording: Recording::default(),
+            reasons: Reasons::default(),
             tree: Tree::Waiting,
             generations,
             messages: Messages::default(),
@@ -117,6 +124,18 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             ended: Vec::new(),
             vanished: Vec::new(),
         }
+    }
+
+    /// Records from here on what the scheduler is given and answers. To be called before it is given anything.
+    pub fn record_into(&mut self, record: Record) {
+        self.recording = Recording::of(record);
+        self.recording.begin(self.clocks.wall());
+    }
+
+    /// Lets what was recorded go to its file when it is time for that. Gives the time until it is again.
+    pub fn keep_record(&mut self) -> Option<Duration> {
+        self.recording.keep();
+        self.recording.due_in()
     }
 
     pub(crate) fn hello(&self) -> Hello {
@@ -189,8 +208,11 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                     why,
                     "a channel process could not be started"
                 );
-                self.processes.remove(ProcessId(process));
-                self.apply(Event::StartFailed { process: ProcessId(process) });
+                let process = ProcessId(process);
+                let channel = self.processes.get(process).map(|known| known.channel.clone());
+                self.processes.remove(process);
+                self.apply(Event::StartFailed { process });
+                self.say_hold_off(&channel.unwrap_or_default());
             }
             FromSupervisor::Exited { process, status, .. } => self.process_ended(ProcessId(process), &status),
             FromSupervisor::ListenFailed { listener, why } => {
@@ -207,7 +229,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         if known.is_draining {
             tracing::debug!(
                 event = "channel.ended",
-                channel,
+                channel = channel.as_str(),
                 process = process.0,
                 pid,
                 status,
@@ -216,7 +238,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         } else {
             tracing::warn!(
                 event = "channel.died",
-                channel,
+                channel = channel.as_str(),
                 process = process.0,
                 pid,
                 status,
@@ -226,10 +248,12 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         if !attached && !self.processes.holds_something(process) {
             self.processes.remove(process);
             self.apply(Event::StartFailed { process });
+            self.say_hold_off(&channel);
             self.subscribe_if_ready();
             return;
         }
         self.apply(Event::ProcessGone { process });
+        self.say_hold_off(&channel);
         self.subscribe_if_ready();
         self.mark_if_counted();
         // What it had sent to the store before it ended still counts; the mark comes behind it. Without a store, the
@@ -259,7 +283,10 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
     /// Gives the scheduler an event and does what follows.
     pub(crate) fn apply(&mut self, event: Event) {
         let mut actions = Vec::new();
-        self.scheduler.apply(self.clocks.now(), event, &mut actions);
+        let now = self.clocks.now();
+        self.recording.event(now, &event);
+        self.scheduler.apply(now, event, &mut actions);
+        self.recording.actions(&actions);
         for action in actions {
             self.perform(action);
         }
@@ -267,12 +294,16 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::StartProcess { process, channel } => {
+            Action::StartProcess { process, channel, precedence, waiting } => {
                 let start = self.generations.channel_start(&channel);
                 let (Some(supervisor), Some((kind, capacity))) = (&self.supervisor, start) else {
-                    return self.apply(Event::StartFailed { process });
+                    self.apply(Event::StartFailed { process });
+                    return self.say_hold_off(&channel);
                 };
                 let number = process.0;
+                let running = self.processes.count_of(&channel);
+                let need = Need { precedence, waiting, running };
+                self.reasons.started(self.clocks.counted_ms(), &channel, process, need);
                 send(
                     &**supervisor,
                     &ToSupervisor::StartChannel { process: number, channel: channel.clone(), kind, capacity },
@@ -291,13 +322,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             Action::StopProcess { process, reason } => {
                 if let Some(known) = self.processes.get_mut(process) {
                     known.is_draining = true;
-                    tracing::debug!(
-                        event = "channel.stop",
-                        channel = known.channel,
-                        process = process.0,
-                        ?reason,
-                        "a channel process is asked to stop"
-                    );
+                    self.reasons.stopped(self.clocks.counted_ms(), &known.channel, process, reason);
                     if let Some(link) = &known.link {
                         send(&**link, &FromQmgr::Drain);
                     }
@@ -313,8 +338,17 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         }
     }
 
+    /// Says when the next process of a channel may be started, if that is held off because processes failed.
+    fn say_hold_off(&mut self, channel: &str) {
+        if let Some(hold_off) = self.scheduler.held_off(channel) {
+            let until = self.clocks.name(hold_off.until);
+            self.reasons.held_off(self.clocks.counted_ms(), channel, hold_off, &until);
+        }
+    }
+
     /// What is due by time alone.
     pub fn wake(&mut self) {
+        self.reasons.tell_the_rest(self.clocks.counted_ms());
         self.look_at_the_clock();
         let now = self.clocks.now();
         let late: Vec<_> =

@@ -119,6 +119,11 @@ impl<L> Processes<L> {
         dead.into_iter().map(|(_, pid)| pid).collect()
     }
 
+    /// How many processes of the channel have not ended, those that start or finish included.
+    pub(crate) fn count_of(&self, channel: &str) -> usize {
+        self.processes.values().filter(|known| !known.is_gone && known.channel == channel).count()
+    }
+
     /// The processes that have not ended, with their channel and, when they are attached, capacity.
     pub(crate) fn alive(&self) -> impl Iterator<Item = (ProcessId, String, Option<u32>)> + use<L> {
         let alive: Vec<_> = self

@@ -119,9 +119,15 @@ impl Scheduler {
         }
         let process = self.new_process_id();
         let channel = &mut self.channels[channel_index.0 as usize];
-        let need = Some((precedence, channel.assignable[precedence as usize]));
+        let waiting = channel.assignable[precedence as usize];
+        let need = Some((precedence, waiting));
         channel.last_start = Some(Start { process, at: UnixMillis(self.now), need });
-        actions.push(Action::StartProcess { process, channel: channel.name.to_string() });
+        actions.push(Action::StartProcess {
+            process,
+            channel: channel.name.to_string(),
+            precedence,
+            waiting,
+        });
         self.add_process(process, Process::new(channel_index, State::Starting));
     }
 

@@ -1,18 +1,22 @@
 //! What the scheduler is told and what it answers: two closed enums.
+//!
+//! They are also what a journal holds: the order of variants and fields is part of JOURNAL.md.
 
+use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sternpost_message::{ErrorScope, MlistId, Precedence, RecipientRange, UnixMillis};
 
 use crate::Limits;
 
 /// A channel process. Numbers are given by the scheduler ([`Action::StartProcess`]) and never twice; a process that
 /// QMGR meets with a number of its own (one that outlived the last QMGR) keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId(pub u64);
 
 /// An Mlist as it comes from the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MlistSpec {
     /// Its name.
     pub id: MlistId,
@@ -39,7 +43,7 @@ pub struct MlistSpec {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// These limits hold from now on. What is in progress stays so; Mlists of channels or peers that vanish wait.
     Configure(Limits),
@@ -142,7 +146,7 @@ pub enum Event {
 }
 
 /// Something to be done, in this order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Start a process. It counts against the limits from now until `StartFailed` or `ProcessGone`.
     StartProcess {
@@ -150,6 +154,10 @@ pub enum Action {
         process: ProcessId,
         /// The channel that it is to serve.
         channel: String,
+        /// The level that needs it.
+        precedence: Precedence,
+        /// How many Mlists of that level and above found no slot.
+        waiting: u64,
     },
     /// Give the Mlist to the process.
     Assign {
@@ -190,7 +198,7 @@ pub enum Action {
 }
 
 /// Why a process is asked to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum StopReason {
     /// It had nothing to do for the channel's `idle_stop_ms`.
     Idle,
@@ -203,4 +211,17 @@ pub enum StopReason {
     OverLimit,
     /// Its channel is no longer configured.
     NotConfigured,
+}
+
+impl fmt::Display for StopReason {
+    /// Half a sentence for the operator.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "it had nothing to do for its channel's idle_stop_s",
+            Self::MakeRoom => "it has nothing to do, and another channel needs its place under qmgr_maxchans",
+            Self::Balance => "another channel has the better right to its place under qmgr_maxchans",
+            Self::OverLimit => "a limit was lowered",
+            Self::NotConfigured => "its channel is no longer configured",
+        })
+    }
 }

@@ -5,6 +5,9 @@
 //! argument, in milliseconds since 1970, from a clock that never goes back (an instant before the last one counts as
 //! the last one); [`Scheduler::wake_at`] says when to come back without an event.
 //!
+//! The same events at the same instants give the same actions: nothing here depends on the order of a map, on chance or on
+//! a clock. A [`journal`] of a run relies on that.
+//!
 //! Not here: the log and its stream, sockets, the supervisor (`qmgr` drives this machine), and what a report says
 //! (`housekeeper`).
 //!
@@ -52,6 +55,7 @@ mod decide;
 mod event;
 mod flow;
 mod governor;
+pub mod journal;
 mod limits;
 mod lived;
 mod peer;
@@ -74,7 +78,8 @@ pub use limits::{ChannelLimits, Limits, Minimise, PeerLimits, Reserves};
 pub use lived::{JUMP_MS_MIN, JUMPS_COUNT_MAX, Jump, LivedTime};
 pub use process::Start;
 pub use status::{
-    ChannelStatus, Counts, MlistStatus, NextProcess, PeerStatus, Reason, Status, Waiting, Whereabouts,
+    ChannelStatus, Counts, HoldOff, MlistStatus, NextProcess, PeerStatus, Reason, Status, Waiting,
+    Whereabouts,
 };
 
 use chain::{KINDS, Links};
@@ -223,7 +228,8 @@ impl Scheduler {
         }
         self.limits = limits;
         self.minimise();
-        let processes: Vec<ProcessId> = self.processes.keys().copied().collect();
+        let mut processes: Vec<ProcessId> = self.processes.keys().copied().collect();
+        processes.sort_unstable();
         for process in processes {
             self.with_process(process, |_| {});
         }

@@ -1,12 +1,13 @@
 //! What an operator sets. Names, units, bounds and defaults stand in the table of attributes of `config`; here any
-//! value is safe, and those outside the bounds only serve badly.
+//! value is safe, and those outside the bounds only serve badly. The order of fields is part of JOURNAL.md.
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sternpost_message::{CivilPriority, Precedence, UnixMillis};
 
 /// The operator's limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Channel processes in total, those that start or drain included.
     pub qmgr_maxchans: u32,
@@ -54,7 +55,7 @@ impl Default for Limits {
 }
 
 /// The limits of one channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelLimits {
     /// The channel's name.
     pub name: String,
@@ -97,7 +98,7 @@ impl ChannelLimits {
 }
 
 /// The limits of one peer MTA on a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerLimits {
     /// The peer's name.
     pub name: String,
@@ -122,7 +123,7 @@ impl PeerLimits {
 /// While a channel has fewer slots than the reserve was made for, the reserve shrinks in proportion (rounded up, the
 /// urgent one first), and never takes the last slot: a channel of capacity 1 still serves everybody, and urgent mail
 /// gets its own process there, from `qmgr_reserve_urgent`. Of a peer's slots it takes the smaller half at most.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reserves {
     /// For urgent mail alone.
     pub urgent: u32,
@@ -163,7 +164,7 @@ impl Reserves {
 }
 
 /// For a time, mail below a precedence waits on a channel: what a military network orders as MINIMIZE.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Minimise {
     /// What the operator calls it.
     pub name: Arc<str>,

@@ -222,6 +222,15 @@ pub enum NextProcess {
     },
 }
 
+/// Processes of a channel have failed, and the next one is held off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldOff {
+    /// Processes that failed in a row.
+    pub failures: u32,
+    /// None is started before this.
+    pub until: UnixMillis,
+}
+
 /// A peer MTA on a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
@@ -417,6 +426,14 @@ impl Scheduler {
                 Some(NextProcess::Waits { precedence, waiting, waiting_for })
             })
             .unwrap_or(NextProcess::NotNeeded)
+    }
+
+    /// Until when the next start on the channel is held off, because processes failed; `None` when it is not. O(1).
+    #[must_use]
+    pub fn held_off(&self, channel: &str) -> Option<HoldOff> {
+        let channel = &self.channels[self.channel_by_name.get(channel)?.0 as usize];
+        let until = UnixMillis(channel.held_off_until);
+        (until.0 > self.now).then_some(HoldOff { failures: channel.failures, until })
     }
 
     /// The tree without its leaves. O(channels + peers).

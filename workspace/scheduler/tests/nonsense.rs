@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use sternpost_message::{
     ErrorScope, MessageSequence, MlistId, Precedence, RecipientRange, RouteIndex, UnixMillis,
 };
+use sternpost_scheduler::journal::{Decoder, Encoder, Entry, Mismatch, Replay};
 use sternpost_scheduler::{
     Action, ChannelLimits, Event, Limits, Minimise, MlistSpec, ProcessId, Reason, Reserves, Scheduler,
 };
@@ -165,5 +166,62 @@ proptest! {
         }
         prop_assert_eq!(scheduler.mlists_count(), 0);
         check_sums(&scheduler);
+    }
+
+    #[test]
+    fn any_events_give_the_same_actions_again_and_a_changed_answer_is_found(
+        steps in prop::collection::vec((instant(), event()), 0..120),
+        changed in any::<prop::sample::Index>()
+    ) {
+        let mut scheduler = Scheduler::new();
+        let mut encoder = Encoder::new(u64::MAX);
+        encoder.begin("test", UnixMillis(0)).expect("there is no bound");
+        let (mut answers, mut made) = (Vec::new(), 0);
+        for (at, event) in steps {
+            let now = UnixMillis(at.0.min(1_000));
+            encoder.event(now, &event).expect("there is no bound");
+            let mut actions = Vec::new();
+            scheduler.apply(now, event, &mut actions);
+            encoder.actions(&actions).expect("there is no bound");
+            made += actions.len() as u64;
+            answers.push(actions);
+        }
+        let mut decoder = Decoder::default();
+        decoder.feed(encoder.octets());
+        let entries: Vec<_> = std::iter::from_fn(|| decoder.next_entry().transpose())
+            .collect::<Result<_, _>>()
+            .expect("what was encoded is read");
+        let mut replay = Replay::default();
+        for entry in entries.clone() {
+            prop_assert_eq!(replay.take(entry), Ok(()));
+        }
+        let summary = replay.end();
+        prop_assert_eq!((summary.events, summary.actions), (answers.len() as u64, made));
+        prop_assert_eq!(summary.unanswered, 0);
+        // One answer less, anywhere.
+        let answered: Vec<usize> = (0..answers.len()).filter(|&at| !answers[at].is_empty()).collect();
+        if !answered.is_empty() {
+            let at = *changed.get(&answered);
+            let mut events = 0;
+            let mut replay = Replay::default();
+            let mut found = None;
+            for entry in entries {
+                events += usize::from(matches!(entry, Entry::Event { .. }));
+                let taken = match entry {
+                    Entry::Actions(mut actions) if events == at + 1 => {
+                        actions.pop();
+                        replay.take(Entry::Actions(actions))
+                    }
+                    entry => replay.take(entry),
+                };
+                if let Err(mismatch) = taken {
+                    found = Some(mismatch);
+                    break;
+                }
+            }
+            let Some(Mismatch::Different(difference)) = found else { panic!("{found:?}") };
+            prop_assert_eq!(difference.number, at as u64 + 1);
+            prop_assert_eq!(difference.first_action(), difference.recorded.len());
+        }
     }
 }

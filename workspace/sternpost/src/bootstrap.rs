@@ -12,6 +12,8 @@
 //! | `[queue]` `backend` | how the disk is written | `"auto"` | `"auto"`, `"io_uring"`, `"dsync"` |
 //! | `[queue]` `batch_octets_max` | octets of the largest batch | what the self test found, else 1,048,576 | 131,072 … 1,048,576, whole pages of 4,096 |
 //! | `[queue]` `partial_timeout_s` | when content whose message is not complete, and of which nothing more comes, is thrown away | 3,600 | 1 … 604,800 |
+//! | `[qmgr]` `record` | file into which QMGR records the events and decisions of its scheduler (scheduler/JOURNAL.md) | none | |
+//! | `[qmgr]` `record_octets_max` | octets of that file, at which the recording ends | 268,435,456 | 1,048,576 … 1,073,741,824 |
 //! | `[self_test]` `profile` | file in which the self test says what it found, and from which `run` takes it | none | |
 //! | `[self_test]` `history` | folder of the last ten profiles | none | |
 //! | `[tables]` `path` | the configuration as a TOML file | one of the two | |
@@ -38,6 +40,11 @@ const SEGMENTS_MIN: u32 = 8;
 const SEGMENTS_MAX: u32 = 65_536;
 const PARTIAL_TIMEOUT_S_MIN: u32 = 1;
 const PARTIAL_TIMEOUT_S_MAX: u32 = 7 * 24 * 3_600;
+const RECORD_OCTETS_MIN: u32 = 1 << 20;
+/// QMGR reads what is recorded when it starts, a second for so much.
+const RECORD_OCTETS_MAX: u32 = 1 << 30;
+/// 210 octets for a message of one recipient (measured): 1.2 million of them.
+const RECORD_OCTETS_DEFAULT: u32 = 256 << 20;
 
 /// Why a bootstrap cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +122,15 @@ impl Queue {
     }
 }
 
+/// QMGR's recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// Its largest size.
+    pub(crate) octets_max: u32,
+}
+
 /// The self test's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SelfTest {
@@ -178,6 +194,8 @@ pub(crate) struct Bootstrap {
     pub(crate) role_users: RoleUsers,
     /// The log.
     pub(crate) queue: Queue,
+    /// What QMGR records, if anything.
+    pub(crate) record: Option<Record>,
     /// The self test's files.
     pub(crate) self_test: SelfTest,
     /// The configuration.
@@ -195,6 +213,7 @@ struct Document {
     #[serde(default)]
     role_users: RoleUsers,
     queue: Spanned<QueueSection>,
+    qmgr: Option<QmgrSection>,
     self_test: Option<SelfTestSection>,
     tables: Option<Spanned<TablesSection>>,
     directory: Option<Spanned<sternpost_directory::Bootstrap>>,
@@ -210,6 +229,13 @@ struct QueueSection {
     backend: Backend,
     batch_octets_max: Option<Spanned<u64>>,
     partial_timeout_s: Option<Spanned<u64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QmgrSection {
+    record: Option<PathBuf>,
+    record_octets_max: Option<Spanned<u64>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -299,6 +325,7 @@ impl Bootstrap {
             state_directory: absolute(document.state_directory, STATE_DIRECTORY_DEFAULT),
             role_users: document.role_users,
             queue: reading.queue(document.queue.into_inner(), folder)?,
+            record: reading.record(document.qmgr.unwrap_or_default(), folder)?,
             self_test: document.self_test.unwrap_or_default().placed(folder),
             source,
             node,
@@ -378,6 +405,17 @@ impl Reading<'_> {
         Ok(Queue { path, segment_octets, segments, backend, batch_octets_max, partial_timeout_s })
     }
 
+    fn record(&self, section: QmgrSection, folder: &Path) -> Result<Option<Record>, BootstrapError> {
+        let octets_max = self.number(
+            section.record_octets_max,
+            "qmgr.record_octets_max",
+            RECORD_OCTETS_MIN..=RECORD_OCTETS_MAX,
+            1,
+        )?;
+        let octets_max = octets_max.unwrap_or(RECORD_OCTETS_DEFAULT);
+        Ok(section.record.map(|path| Record { path: folder.join(path), octets_max }))
+    }
+
     /// A number within its bounds and a multiple of `step`, if there is one.
     fn number(
         &self,
@@ -455,6 +493,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_recorded_unless_a_file_is_named() {
+        let record = |lines: &str| parse(&format!("{SMALL}[qmgr]\n{lines}")).unwrap().record;
+        assert_eq!(parse(SMALL).unwrap().record, None);
+        assert_eq!(record("record_octets_max = 2000000\n"), None);
+        let path = PathBuf::from("/etc/sternpost/events");
+        let named = |octets_max| Some(Record { path: path.clone(), octets_max });
+        assert_eq!(record("record = \"events\"\n"), named(RECORD_OCTETS_DEFAULT));
+        assert_eq!(record("record = \"events\"\nrecord_octets_max = 2000000\n"), named(2_000_000));
+    }
+
+    #[test]
     fn the_machines_part_alone_is_enough_for_the_self_test() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("device.toml");
@@ -503,6 +552,10 @@ mod tests {
             (
                 &SMALL.replace("\"log\"", "\"log\"\npartial_timeout_s = 0"),
                 "boot.toml:3: queue.partial_timeout_s: 0 is out of bounds. Write a number from 1 to 604800.",
+            ),
+            (
+                &format!("{SMALL}[qmgr]\nrecord_octets_max = 1000\n"),
+                "boot.toml:6: qmgr.record_octets_max: 1000 is out of bounds. Write a number from 1048576 to 1073741824.",
             ),
             (&format!("{SMALL}[self_test]\nprofil = \"p\"\n"), "boot.toml:6: unknown field `profil`"),
             (&format!("node = \" \"\n{SMALL}"), "boot.toml:1: node: is empty."),

@@ -97,6 +97,14 @@ pub(crate) enum CommandError {
     /// A message cannot be sent to the store.
     #[error(transparent)]
     Upload(queue::UploadError),
+    /// A recording that cannot be replayed.
+    #[error("{} cannot be replayed", path.display())]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: sternpost_scheduler::journal::JournalError,
+    },
     /// The log could not be read.
     #[error("the log {} cannot be read", path.display())]
     Log {

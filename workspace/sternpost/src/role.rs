@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use sternpost_channels::smtp_server::ListenerSocket;
 use sternpost_link::{self as link, ChannelKind};
 use sternpost_platform::disk::DiskBackend;
@@ -124,6 +124,12 @@ pub(crate) struct Qmgr {
     /// Channel processes in all that the self test found
     #[arg(long)]
     found_channel_processes: Option<u32>,
+    /// The file into which the scheduler's events are recorded
+    #[arg(long, requires = "record_octets_max")]
+    record: Option<PathBuf>,
+    /// Its largest size
+    #[arg(long)]
+    record_octets_max: Option<u32>,
     /// The inherited listening socket
     #[arg(long)]
     listen_fd: RawFd,
@@ -371,6 +377,9 @@ fn store(arguments: Store) -> Result<(), RoleError> {
 fn qmgr(arguments: Qmgr) -> Result<(), RoleError> {
     let listening = inherited(arguments.listen_fd)?;
     begin(&arguments.tie, "qmgr")?;
+    // Opened before the door is closed: it may lie anywhere where this user may write.
+    let record = arguments.record.zip(arguments.record_octets_max);
+    let record = record.and_then(|(path, octets_max)| record_at(&path, octets_max));
     close_door("qmgr", &[("<state>/qmgr", vec![arguments.state.clone()])])?;
     sternpost_qmgr::run(sternpost_qmgr::Options {
         listening,
@@ -379,8 +388,22 @@ fn qmgr(arguments: Qmgr) -> Result<(), RoleError> {
         node: arguments.node,
         users: arguments.users.users(),
         channel_processes_measured: arguments.found_channel_processes,
+        record,
     })
     .map_err(ended("qmgr"))
+}
+
+/// The journal to record into. That there is none keeps no QMGR from its work.
+fn record_at(path: &Path, octets_max: u32) -> Option<sternpost_qmgr::Record> {
+    sternpost_qmgr::Record::open(path, octets_max.into())
+        .inspect_err(|error| {
+            tracing::error!(
+                event = "record.not-begun",
+                error = error as &dyn std::error::Error,
+                "QMGR records nothing, and works all the same"
+            );
+        })
+        .ok()
 }
 
 fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {

@@ -44,7 +44,7 @@ fn a_wrong_command_line_ends_with_status_two() {
 #[test]
 fn every_command_has_help_with_an_example() {
     let folder = tempfile::tempdir().unwrap();
-    let rows: [&[&str]; 15] = [
+    let rows: [&[&str]; 16] = [
         &["run"],
         &["check-config"],
         &["config", "show"],
@@ -54,6 +54,7 @@ fn every_command_has_help_with_an_example() {
         &["queue", "show"],
         &["queue", "why"],
         &["queue", "verify"],
+        &["queue", "replay"],
         &["queue", "export"],
         &["queue", "import"],
         &["queue", "restore"],

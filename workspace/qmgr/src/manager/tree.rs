@@ -113,6 +113,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         self.probes.clear();
         self.marks.clear();
         self.scheduler = Scheduler::new();
+        self.recording.begin(self.clocks.wall());
         self.vanished.clear();
         self.ended = self.processes.forget_the_dead();
         let limits = self.generations.limits(|wall| self.clocks.lived_of(wall));

@@ -633,7 +633,7 @@ impl Model {
                 assert_eq!(leaf.place, Place::Waiting);
                 assert_eq!(*recipients, ranges_of(&leaf.pending));
             }
-            Action::StartProcess { process, channel } => {
+            Action::StartProcess { process, channel, .. } => {
                 self.check_start(channel);
                 assert!(self.workers.keys().all(|known| known < process));
                 self.begin_process(*process, channel.clone(), Life::Starting, 0);

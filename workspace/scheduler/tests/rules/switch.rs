@@ -143,7 +143,7 @@ impl Switch {
         self.actions
             .iter()
             .filter_map(|action| match action {
-                Action::StartProcess { process, channel } => Some((process.0, channel.as_str())),
+                Action::StartProcess { process, channel, .. } => Some((process.0, channel.as_str())),
                 _ => None,
             })
             .collect()

@@ -9,6 +9,7 @@ mod list;
 mod listed;
 mod meter;
 mod offline;
+mod replay;
 mod restore;
 mod upload;
 mod verify;
@@ -85,6 +86,18 @@ pub(crate) enum Command {
     Restore(restore::Restoring),
     /// End isolated messages, and partial ones
     Discard(restore::Discarding),
+    /// Give a recording of the queue manager to a fresh scheduler, and say whether it decides the same
+    #[command(
+        after_help = "Examples:\n  sternpost queue replay /var/lib/sternpost/qmgr/events\n  sternpost queue replay events --json\n\nA recording is made by a switch with [qmgr] record in its bootstrap. Here no switch is needed.\nExit status: 0 the same decisions, 1 others, or the recording is damaged or none."
+    )]
+    Replay {
+        /// The recording
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Read a whole log and check every octet that counts; the switch must not run
     #[command(
         after_help = "Examples:\n  sternpost queue verify --path /var/lib/sternpost/queue.log\n  sternpost queue verify --path /dev/sternpost/queue --json\n\nExit status: 0 no damage, 1 damage, 2 the log cannot be read. Damaged records are named with their offset on the device, and\nwith the message that each concerns. What can be saved of such messages: sternpost queue export --damaged."
@@ -139,6 +152,7 @@ pub(crate) fn run(command: &Command) -> CommandResult {
         Command::Import(arguments) => import::run(arguments),
         Command::Restore(arguments) => restore::restore(arguments),
         Command::Discard(arguments) => restore::discard(arguments),
+        Command::Replay { file, json } => replay::replay(file, *json),
         Command::Verify { path, json } => verify::verify(path, *json),
     }
 }

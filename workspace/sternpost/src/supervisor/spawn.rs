@@ -3,7 +3,7 @@
 use super::Input;
 use super::family::{Event, Start};
 use super::listening::{Listening, Served};
-use crate::bootstrap::{Bootstrap, RoleUsers};
+use crate::bootstrap::{Bootstrap, Record, RoleUsers};
 use crate::output;
 use crate::profile::{self, Chosen};
 use crate::roles::Roles;
@@ -45,6 +45,7 @@ pub(super) struct Given {
     queue: String,
     state_of_qmgr: PathBuf,
     node: String,
+    record: Option<Record>,
     role_users: RoleUsers,
     /// What the self test found; read once, so that a role that is started again works as before.
     found: Option<Chosen>,
@@ -58,6 +59,7 @@ impl Given {
             queue: serde_json::to_string(&bootstrap.queue)?,
             state_of_qmgr: bootstrap.state_directory.join(super::paths::QMGR_STATE),
             node: bootstrap.node.clone(),
+            record: bootstrap.record.clone(),
             role_users: bootstrap.role_users,
             found: profile::in_force(&bootstrap.self_test, &bootstrap.queue.path),
         })
@@ -164,6 +166,10 @@ impl Spawner {
                     let count = found.channel_processes_max.value.to_string();
                     arguments.push(pair("--found-channel-processes", count.into()));
                 }
+                if let Some(Record { path, octets_max }) = &self.given.record {
+                    arguments.push(pair("--record", path.clone().into()));
+                    arguments.push(pair("--record-octets-max", octets_max.to_string().into()));
+                }
                 descriptors.push(self.qmgr.as_fd());
             }
             Start::Kept(Role::Directory) => {
@@ -266,6 +272,7 @@ mod tests {
             queue: "{}".into(),
             state_of_qmgr: "/s/qmgr".into(),
             node: "n".into(),
+            record: None,
             role_users: RoleUsers::Same,
             found,
         };
@@ -312,6 +319,18 @@ mod tests {
             ["--run-directory=/r", "--name=-odd name", "--kind=smtp", "--process=7", "--capacity=64"]
         );
         assert_eq!(count, 0);
+    }
+
+    #[test]
+    fn qmgr_alone_is_told_where_to_record() {
+        let mut spawner = spawner(None);
+        spawner.given.record = Some(Record { path: "/r/e".into(), octets_max: 2_000_000 });
+        let listening = Listening::default();
+        for (role, is_told) in [(Role::Qmgr, true), (Role::Store, false), (Role::Directory, false)] {
+            let (arguments, _) = spawner.arguments(&Start::Kept(role), &listening);
+            let has = |word: &str| arguments.iter().any(|argument| argument == word);
+            assert_eq!(has("--record=/r/e") && has("--record-octets-max=2000000"), is_told, "{role:?}");
+        }
     }
 
     #[test]
