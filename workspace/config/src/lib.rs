@@ -2,7 +2,7 @@
 //!
 //! The way of a change: `directory` hands over a whole set of [`Entry`]s; [`next`] compares it with what is in force
 //! and answers with a [`Step`]; the roles get their views ([`SmtpServerView`], [`ChannelView`], [`HousekeeperView`]).
-//! [`ATTRIBUTES`] is the one table from which bounds, defaults, the LDAP schema and the reference documentation come.
+//! [`ATTRIBUTES`] is the one table from which bounds, defaults, the LDAP schema, the manual and the reference documentation come.
 //!
 //! Nothing here does I/O: fetching is `directory`, the last known good file too. Nothing here panics on an entry.
 #![forbid(unsafe_code)]
@@ -17,6 +17,7 @@ mod generation;
 mod instant;
 mod ldif;
 mod load;
+mod manual;
 mod model;
 mod network;
 mod reader;
@@ -32,6 +33,7 @@ pub use generation::{InForce, Removals, Step, next};
 pub use instant::Instant;
 pub use ldif::entries_to_ldif;
 pub use load::{Effect, Loaded, Problem, load};
+pub use manual::{MANUAL_PAGE, MANUAL_SECTION, attribute_help, manual_page};
 pub use model::{
     BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Minimise, Node, Peer,
     PeerAddress, Qmgr, RouteRule,

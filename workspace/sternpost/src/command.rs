@@ -4,6 +4,7 @@ pub(crate) mod check_config;
 pub(crate) mod config;
 pub(crate) mod device;
 pub(crate) mod health;
+pub(crate) mod man;
 pub(crate) mod provision;
 pub(crate) mod queue;
 mod role_trial;

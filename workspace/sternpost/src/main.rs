@@ -61,6 +61,8 @@ enum Command {
     /// Write what the directory needs: the schema, an example tree
     #[command(subcommand)]
     Provision(command::provision::Command),
+    /// Write the manual pages, of the commands and of the configuration
+    Man(command::man::Arguments),
     /// What makes a machine the appliance: run by the units of the image
     #[command(subcommand, hide = true)]
     Device(command::device::Command),
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Command::SelfTest(arguments) => command::self_test::run(&arguments),
         Command::Queue(command) => command::queue::run(&command),
         Command::Provision(command) => command::provision::run(command),
+        Command::Man(arguments) => command::man::run(&arguments),
         Command::Device(command) => command::device::run(&command),
         Command::Role(role) => role::run(role).map(|()| ExitCode::SUCCESS).map_err(|error| {
             // The supervisor reads it there, and says it to whoever asks.

@@ -44,11 +44,13 @@ fn a_wrong_command_line_ends_with_status_two() {
 #[test]
 fn every_command_has_help_with_an_example() {
     let folder = tempfile::tempdir().unwrap();
-    let rows: [&[&str]; 16] = [
+    let rows: [&[&str]; 18] = [
         &["run"],
         &["check-config"],
         &["config", "show"],
         &["config", "confirm"],
+        &["config", "attributes"],
+        &["man"],
         &["status"],
         &["queue", "list"],
         &["queue", "show"],
