@@ -228,6 +228,11 @@ impl Channel {
         self.tell(step.as_ref());
     }
 
+    /// Octets have gone to a peer: a process that was asked to stop and gets on is let finish.
+    pub(crate) fn sent(&self, octets: usize) {
+        self.holding.borrow_mut().sent(octets as u64);
+    }
+
     fn release(&self, mlist: MlistId) {
         self.holding.borrow_mut().release(mlist);
         self.ring_if_over();

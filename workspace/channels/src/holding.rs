@@ -32,6 +32,8 @@ pub struct Holding {
     has_view: bool,
     /// QMGR on the present link knows what is held.
     is_attached: bool,
+    /// Octets that peers' sockets have taken.
+    sent_octets: u64,
 }
 
 #[derive(Debug)]
@@ -74,7 +76,9 @@ impl Holding {
                 }
             }
             FromQmgr::Drain => steps = self.drain(),
-            FromQmgr::Ping { token } => steps.push(Step::Tell(ToQmgr::Pong { token })),
+            FromQmgr::Ping { token } => {
+                steps.push(Step::Tell(ToQmgr::Pong { token, sent_octets: self.sent_octets }))
+            }
             FromQmgr::Recount { token } => {
                 self.tell_held(&mut steps);
                 steps.push(Step::Tell(ToQmgr::Counted { token }));
@@ -131,6 +135,11 @@ impl Holding {
             held.in_work = held.in_work.saturating_sub(1);
         }
         self.tell(ToQmgr::Finished { mlist })
+    }
+
+    /// Peers' sockets have taken so many octets more.
+    pub const fn sent(&mut self, octets: u64) {
+        self.sent_octets = self.sent_octets.saturating_add(octets);
     }
 
     /// What became of the recipients of an Mlist, as they were assigned once, is durable.

@@ -69,6 +69,8 @@ pub enum ToQmgr {
     Pong {
         /// Its token.
         token: u64,
+        /// Octets that a channel process has sent to peers since its start.
+        sent_octets: u64,
     },
     /// An operator asks.
     Ask(Question),

@@ -10,4 +10,5 @@ pub mod link;
 pub mod memory;
 pub mod process;
 pub mod sandbox;
+pub mod tcp;
 pub mod wire;

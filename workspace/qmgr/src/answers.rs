@@ -113,6 +113,7 @@ fn channel(channel: &ChannelStatus, clocks: &Clocks<impl Timepiece>) -> Value {
         "processes": channel.processes,
         "processes_starting": channel.processes_starting,
         "processes_draining": channel.processes_draining,
+        "drain_until": channel.drain_until.map(|at| clocks.name(at)),
         "failures": channel.failures,
         "slots_for_non_urgent": channel.slots_for_non_urgent,
         "slots_for_normal": channel.slots_for_normal,

@@ -32,6 +32,9 @@ const START_TIMEOUT_MS: u64 = 30_000;
 const PING_INTERVAL_MS: u64 = 5_000;
 /// … and killed when it has not answered for so long. Both by the clock that nobody sets: time that is set is no silence.
 const PONG_TIMEOUT_MS: u64 = 30_000;
+/// A channel whose peers have taken so much more makes progress: a message of any size is let finish over a link of 64 KiB
+/// in `drain_timeout_s`, which is 110 octets a second by default. A peer that reads an octet now and then is not.
+const PROGRESS_OCTETS: u64 = 64 << 10;
 
 /// How far the tree is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -327,6 +330,17 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                         send(&**link, &FromQmgr::Drain);
                     }
                 }
+            }
+            Action::KillProcess { process } => {
+                let channel = self.processes.get(process).map_or("", |known| known.channel.as_str());
+                tracing::warn!(
+                    event = "channel.drain-timeout",
+                    channel,
+                    process = process.0,
+                    "a channel process was asked to stop and does not end: its peer makes no progress; it is killed, and what it \
+                     had under way is tried again"
+                );
+                self.kill(process);
             }
             Action::Expired { mlist, recipients } => {
                 tracing::info!(event = "mlist.expired", %mlist, "an Mlist has expired; a failure report is owed");

@@ -23,6 +23,8 @@ pub(crate) struct Process<L> {
     pub(crate) is_gone: bool,
     /// When it was asked whether it lives, as long as it has not answered; by the clock that nobody sets.
     pub(crate) asked_at_ms: Option<u64>,
+    /// Octets that it has sent to peers, as they were when it was last found to make progress.
+    pub(crate) progress_octets: u64,
     /// What it has counted, since it was asked to; none when it has not been.
     pub(crate) recount: Option<Recount>,
 }
@@ -47,6 +49,7 @@ impl<L> Process<L> {
             is_draining: false,
             is_gone: false,
             asked_at_ms: None,
+            progress_octets: 0,
             recount: None,
         }
     }

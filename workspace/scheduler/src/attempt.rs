@@ -46,6 +46,7 @@ impl Scheduler {
             self.channels[channel.0 as usize].failures = 0;
         }
         self.free_slot(index);
+        self.progressed(process);
         let mlist = self.mlists.get_mut(index);
         mlist.place = Place::AwaitingOutcome;
         self.counts.awaiting_outcome += 1;

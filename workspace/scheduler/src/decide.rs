@@ -12,10 +12,14 @@ use crate::process::{
     CAPACITY_MAX, Channel, ChannelIndex, Process, START_HOLD_OFF_MAX_MS, START_HOLD_OFF_STEP_MS, Start, State,
 };
 use crate::timer::{Due, NEVER};
+use crate::tree::Place;
 use crate::{Action, ProcessId, Scheduler, StopReason};
 
 /// What one assignment by age costs a channel of its credit, hundredths.
 const AGE_CREDIT_OF_ONE: u32 = 100;
+/// Pause between two looks at a process whose time to finish is over while an outcome of it is being recorded.
+/// Milliseconds: outcomes wait a tenth of that for a shared sync.
+const OUTCOME_MS: u64 = 1_000;
 /// For so long a channel keeps a process that another one wants, at least, and one that finishes is waited for.
 /// Milliseconds: the cost of starting a process is a small part of it.
 const TURN_MS_MIN: u64 = 1_000;
@@ -391,14 +395,49 @@ impl Scheduler {
             process.state = State::Draining;
             process.drain_since = now;
         });
+        self.progressed(process);
         actions.push(Action::StopProcess { process, reason });
     }
 
-    /// The idle time of a process is over.
-    pub(crate) fn process_is_idle(&mut self, id: ProcessId, actions: &mut Vec<Action>) {
-        let now = self.now;
+    /// Until when a process may finish that makes progress now. At least 1 ms: it must not be killed in the same instant.
+    fn drain_ends_at(&self) -> u64 {
+        self.now.saturating_add(self.limits.drain_timeout_ms.max(1))
+    }
+
+    /// The time of a process to finish begins anew, if it was asked to stop.
+    pub(crate) fn progressed(&mut self, id: ProcessId) {
+        let until = self.drain_ends_at();
+        if self.processes.get(&id).is_some_and(|process| process.state == State::Draining) {
+            self.with_process(id, |process| process.drain_until = until);
+        }
+    }
+
+    /// The time of a process is over: to be idle, or to finish what it has.
+    pub(crate) fn process_is_due(&mut self, id: ProcessId, actions: &mut Vec<Action>) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.timer_at = NEVER;
+        if process.state == State::Draining {
+            self.drain_is_over(id, actions);
+        } else {
+            self.process_is_idle(id, actions);
+        }
+    }
+
+    /// It is killed, unless what a peer has taken is on its way to the log: that would be sent again.
+    fn drain_is_over(&mut self, id: ProcessId, actions: &mut Vec<Action>) {
+        let held = &self.processes[&id].held;
+        let is_recording = held.iter().any(|mlist| self.mlists.get(*mlist).place == Place::AwaitingOutcome);
+        if is_recording {
+            let until = self.now.saturating_add(OUTCOME_MS);
+            return self.with_process(id, |process| process.drain_until = until);
+        }
+        actions.push(Action::KillProcess { process: id });
+        self.progressed(id);
+    }
+
+    fn process_is_idle(&mut self, id: ProcessId, actions: &mut Vec<Action>) {
+        let now = self.now;
+        let Some(process) = self.processes.get(&id) else { return };
         if self.channels[process.channel.0 as usize].runnable.is_empty() {
             self.stop(id, StopReason::Idle, actions);
         } else {
@@ -419,6 +458,7 @@ impl Scheduler {
     pub(crate) fn process_attached(&mut self, id: ProcessId, channel: &str, capacity: u32) {
         self.process_started(id, channel);
         let now = self.now;
+        let drain_until = self.drain_ends_at();
         self.with_process(id, |process| {
             process.attached_at = process.attached_at.min(now);
             process.capacity = capacity.min(CAPACITY_MAX);
@@ -426,6 +466,7 @@ impl Scheduler {
             if capacity == 0 {
                 process.state = State::Draining;
                 process.drain_since = process.drain_since.min(now);
+                process.drain_until = process.drain_until.min(drain_until);
             } else if process.state != State::Draining {
                 process.state = State::Attached;
             }
@@ -466,17 +507,17 @@ impl Scheduler {
             self.processes_count = self.processes_count + u32::from(share.exists) - u32::from(before.exists);
         }
         let is_idle = process.state == State::Attached && process.used == 0;
-        let mut idle_until = NEVER;
+        let mut due_at = if process.state == State::Draining { process.drain_until } else { NEVER };
         if is_idle {
             process.idle_since = process.idle_since.min(self.now);
             if let Some(limits) = &channel.limits {
                 // At least 1 ms: a process must not be stopped in the instant in which it attaches.
-                idle_until = process.idle_since.saturating_add(limits.idle_stop_ms.max(1));
+                due_at = process.idle_since.saturating_add(limits.idle_stop_ms.max(1));
             }
         } else {
             process.idle_since = NEVER;
         }
-        self.timers.change(Due::Process(id), &mut process.timer_at, idle_until);
+        self.timers.change(Due::Process(id), &mut process.timer_at, due_at);
         self.mark_dirty(channel_index);
     }
 

@@ -83,6 +83,11 @@ pub enum Event {
         /// Which.
         process: ProcessId,
     },
+    /// A process that was asked to stop has moved enough since the last such word: its time to finish begins anew.
+    Progress {
+        /// Which.
+        process: ProcessId,
+    },
     /// The process is done with the Mlist and its slot is free. The durable outcome follows, or came before.
     Finished {
         /// Which process.
@@ -180,6 +185,12 @@ pub enum Action {
         process: ProcessId,
         /// Why.
         reason: StopReason,
+    },
+    /// Kill the process: it was asked to stop, and has neither finished nor made progress for `drain_timeout_ms`. It
+    /// counts until `ProcessGone`; said again after the same time.
+    KillProcess {
+        /// Which.
+        process: ProcessId,
     },
     /// The Mlist is not in progress and past its time. It is gone from the tree; a failure report is owed.
     Expired {

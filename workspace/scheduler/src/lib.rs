@@ -187,6 +187,7 @@ impl Scheduler {
             Event::ProcessGone { process } => self.process_gone(process),
             Event::StartFailed { process } => self.process_gone(process),
             Event::Returned { process } => self.returned(process),
+            Event::Progress { process } => self.progressed(process),
             Event::Finished { process, mlist } => self.finished(process, mlist),
             Event::Unassigned { process, mlist } => self.unassigned(process, mlist),
             Event::Settled { mlist, recipients, worked } => self.settled(mlist, &recipients, worked),
@@ -332,7 +333,7 @@ impl Scheduler {
                     self.channels[channel.0 as usize].timer_at = NEVER;
                     self.mark_dirty(channel);
                 }
-                Due::Process(process) => self.process_is_idle(process, actions),
+                Due::Process(process) => self.process_is_due(process, actions),
                 Due::Minimise => {
                     self.minimise_at = NEVER;
                     self.minimise();

@@ -222,6 +222,8 @@ pub(crate) struct Process {
     pub(crate) attached_at: u64,
     /// When it was asked to stop; [`NEVER`] before.
     pub(crate) drain_since: u64,
+    /// When it is killed, unless it makes progress; [`NEVER`] as long as it was not asked to stop.
+    pub(crate) drain_until: u64,
     /// Since when it has nothing to do, while it is attached; [`NEVER`] when it has.
     pub(crate) idle_since: u64,
     /// Its entry in the timers.
@@ -252,6 +254,7 @@ impl Process {
             held: FxHashSet::default(),
             attached_at: NEVER,
             drain_since: NEVER,
+            drain_until: NEVER,
             idle_since: NEVER,
             timer_at: NEVER,
             shared: Share::default(),

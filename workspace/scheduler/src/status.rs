@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sternpost_message::{CivilPriority, MlistId, Precedence, RecipientRange, UnixMillis};
 
 use crate::peer::{Peer, PeerIndex};
-use crate::process::{Channel, ChannelIndex, Start, StartRule};
+use crate::process::{Channel, ChannelIndex, Process, Start, StartRule, State};
 use crate::timer::NEVER;
 use crate::tree::Place;
 use crate::{ProcessId, Scheduler};
@@ -180,6 +180,8 @@ pub struct ChannelStatus {
     pub processes_starting: u32,
     /// Of those, the ones that were asked to stop.
     pub processes_draining: u32,
+    /// When the first of those is killed, unless it makes progress.
+    pub drain_until: Option<UnixMillis>,
     /// Processes that failed in a row.
     pub failures: u32,
     /// The last start of a process, and what it was for.
@@ -319,7 +321,12 @@ impl Scheduler {
         let channel = &self.channels[peer.channel.0 as usize];
         let at = |reason, until: u64| Some(Waiting { reason, until: Some(UnixMillis(until)) });
         let reason = match mlist.place {
-            Place::InProgress => Reason::InProgress(mlist.holder),
+            Place::InProgress => {
+                let drain_until =
+                    self.processes.get(&mlist.holder).map_or(NEVER, |holder| holder.drain_until);
+                let until = (drain_until != NEVER).then_some(UnixMillis(drain_until));
+                return Some(Waiting { reason: Reason::InProgress(mlist.holder), until });
+            }
             Place::AwaitingOutcome => Reason::AwaitingOutcome(mlist.holder),
             _ if !self.is_going => Reason::Snapshot,
             _ if channel.limits.is_none() => Reason::ChannelNotConfigured,
@@ -390,6 +397,7 @@ impl Scheduler {
         }
         let mut until = None;
         let reason = if !channel.may_have_one_more(precedence.civil()) {
+            until = self.drain_until(Some(channel));
             Reason::ChannelProcesses
         } else if start_at > self.now {
             until = Some(UnixMillis(start_at));
@@ -403,6 +411,7 @@ impl Scheduler {
             let draining: u32 = self.channels.iter().map(|channel| channel.draining_count).sum();
             let is_room_coming = self.processes_count - draining < self.places(precedence);
             if is_room_coming {
+                until = self.drain_until(None);
                 Reason::MakingRoom
             } else if channel.turn_at > self.now {
                 until = Some(UnixMillis(channel.turn_at));
@@ -414,6 +423,16 @@ impl Scheduler {
             return None;
         };
         Some(Waiting { reason, until })
+    }
+
+    /// When the first of the processes that finish, on this channel or on all, has gone at the latest if it makes no more
+    /// progress.
+    fn drain_until(&self, channel: Option<&Channel>) -> Option<UnixMillis> {
+        let is_here = |process: &&Process| {
+            channel.is_none_or(|channel| std::ptr::eq(channel, &self.channels[process.channel.0 as usize]))
+        };
+        let all = self.processes.values().filter(|process| process.state == State::Draining);
+        all.filter(is_here).map(|process| UnixMillis(process.drain_until)).min()
     }
 
     /// What is decided about one more process of the channel.
@@ -468,6 +487,7 @@ impl Scheduler {
             processes: channel.processes_count,
             processes_starting: channel.starting_count,
             processes_draining: channel.draining_count,
+            drain_until: self.drain_until(Some(channel)),
             failures: channel.failures,
             last_start: channel.last_start,
             next_process: self.next_process(channel),

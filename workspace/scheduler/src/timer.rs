@@ -30,7 +30,7 @@ pub(crate) enum Due {
     Peer(PeerIndex),
     /// The channel may start processes again.
     Channel(ChannelIndex),
-    /// The process was idle for long.
+    /// The process was idle for long, or has been finishing for long.
     Process(ProcessId),
     /// A [`crate::Minimise`] begins or ends.
     Minimise,

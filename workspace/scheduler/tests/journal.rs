@@ -105,6 +105,13 @@ fn run() -> Vec<(u64, Event)> {
         (200_010, Event::Returned { process: ProcessId(3) }),
         (200_020, attached(ProcessId(9))),
         (200_500, Event::Wake),
+        (
+            200_510,
+            Event::Queue(MlistSpec { expires_at: UnixMillis(10_000_000), ..spec(4, Precedence::Routine) }),
+        ),
+        (200_520, Event::Configure(Limits { channels: Vec::new(), ..limits() })),
+        (200_530, Event::Progress { process: ProcessId(9) }),
+        (900_000, Event::Wake),
     ]
 }
 
@@ -147,7 +154,7 @@ fn a_journal_that_was_written_once_is_written_and_replayed_the_same_by_every_bui
     let summary = replay.end();
     assert_eq!((summary.events, summary.actions), (run().len() as u64, actions.len() as u64));
     assert_eq!((summary.begins, summary.unanswered, summary.expired), (1, 0, 1));
-    assert_eq!(summary.lived_ms, 199_500);
+    assert_eq!((summary.lived_ms, summary.kills), (899_000, 1));
     let flash = (SMTP.to_owned(), std::cmp::Reverse(Precedence::Flash));
     assert!(summary.assignments[&flash] >= 2 && summary.starts[&flash].count >= 1, "{summary:?}");
     assert_eq!(summary.stops[&StopReason::Idle], 1);
@@ -160,6 +167,7 @@ fn the_run_has_every_kind_of_action() {
     assert!(has(|action| matches!(action, Action::StartProcess { .. })));
     assert!(has(|action| matches!(action, Action::Assign { .. })));
     assert!(has(|action| matches!(action, Action::StopProcess { .. })));
+    assert!(has(|action| matches!(action, Action::KillProcess { .. })));
     assert!(has(|action| matches!(action, Action::Expired { .. })));
     assert!(has(|action| matches!(action, Action::DelayReportDue { .. })));
 }

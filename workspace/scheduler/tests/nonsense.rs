@@ -50,6 +50,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             qmgr_chan_time1_ms: max.0,
             qmgr_chan_time2_ms: step.0,
             qmgr_chan_time3_ms: max.0,
+            drain_timeout_ms: step.0,
             age_share_percent: urgent,
             minimise: vec![Minimise {
                 name: "order".into(),
@@ -104,6 +105,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => process().prop_map(|process| Event::ProcessGone { process }),
         1 => process().prop_map(|process| Event::Returned { process }),
         1 => process().prop_map(|process| Event::StartFailed { process }),
+        1 => process().prop_map(|process| Event::Progress { process }),
         4 => (process(), id()).prop_map(|(process, mlist)| Event::Finished { process, mlist }),
         1 => (process(), id()).prop_map(|(process, mlist)| Event::Unassigned { process, mlist }),
         3 => (id(), ranges(), any::<bool>())

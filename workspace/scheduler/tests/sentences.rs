@@ -1,8 +1,9 @@
 //! SENTENCES.md speaks of tests that exist.
 
 const TABLE: &str = include_str!("../SENTENCES.md");
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     include_str!("rules/balance.rs"),
+    include_str!("rules/drain.rs"),
     include_str!("rules/flow.rs"),
     include_str!("rules/minimise.rs"),
     include_str!("rules/times.rs"),

@@ -11,6 +11,7 @@ use sternpost_config::{ChannelKind, ChannelView, Peer};
 use sternpost_link::qmgr::ToQmgr;
 use sternpost_link::store::MessageDetail;
 use sternpost_message::{Diagnostic, EnhancedStatus, ErrorScope, MlistId, Outcome};
+use sternpost_platform::tcp;
 use sternpost_smtp::client::{ClientPolicy, ClientSession, ClientTimeouts, Input, Output, Protocol};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -19,6 +20,8 @@ use tokio::net::TcpStream;
 const IDLE_MAX: Duration = Duration::from_secs(5);
 /// A null hop is on this machine and waits for its probe: it greets at once, or is no longer there.
 const NULL_HOP_MAX: Duration = Duration::from_secs(10);
+/// Octets that wait in the kernel for a slow peer: with more, a transfer that gets on would look like one that does not.
+const UNSENT_OCTETS_MAX: u32 = 128 << 10;
 /// Octets read from the peer at a time; replies are short.
 const READ_OCTETS: usize = 4_096;
 
@@ -52,6 +55,7 @@ async fn connect(peer: &Peer, view: &ChannelView) -> io::Result<TcpStream> {
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
     stream.set_nodelay(true)?;
+    tcp::limit_unsent(&stream, UNSENT_OCTETS_MAX)?;
     Ok(stream)
 }
 
@@ -258,7 +262,9 @@ impl<'a> Association<'a> {
             self.wake_at.map_or(Duration::from_secs(60), |at| at.saturating_duration_since(Instant::now()));
         tokio::time::timeout(limit, self.stream.write_all(&out))
             .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        self.relay.channel.sent(out.len());
+        Ok(())
     }
 
     async fn arrival(&mut self, buffer: &mut [u8]) -> Arrival {

@@ -245,7 +245,7 @@ impl Server {
                     ),
                 }
             }
-            FromQmgr::Ping { token } => drop(link.push(&ToQmgr::Pong { token: *token })),
+            FromQmgr::Ping { token } => drop(link.push(&ToQmgr::Pong { token: *token, sent_octets: 0 })),
             FromQmgr::Welcome(_)
             | FromQmgr::Assign(_)
             | FromQmgr::Drain

@@ -1,6 +1,6 @@
 //! QMGR and the roles: channel processes, `smtp-server`, and the configuration that the directory role brings.
 
-use super::{ATTACH_TIMEOUT_MS, Manager, send, send_view};
+use super::{ATTACH_TIMEOUT_MS, Manager, PROGRESS_OCTETS, send, send_view};
 use crate::processes::{Holder, Process};
 use std::rc::Rc;
 use sternpost_config::Entry;
@@ -105,9 +105,12 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             ToQmgr::PeerWorked { peer } => {
                 self.apply(Event::PeerWorked { channel: hello.channel.clone(), peer });
             }
-            ToQmgr::Pong { .. } => {
-                if let Some(known) = self.processes.get_mut(process) {
-                    known.asked_at_ms = None;
+            ToQmgr::Pong { sent_octets, .. } => {
+                let Some(known) = self.processes.get_mut(process) else { return };
+                known.asked_at_ms = None;
+                if sent_octets >= known.progress_octets.saturating_add(PROGRESS_OCTETS) {
+                    known.progress_octets = sent_octets;
+                    self.apply(Event::Progress { process });
                 }
             }
             ToQmgr::Hello(_) | ToQmgr::Entries { .. } | ToQmgr::DirectoryStatus { .. } | ToQmgr::Ask(_) => {}

@@ -82,6 +82,8 @@ pub struct Summary {
     pub starts: BTreeMap<(String, Reverse<Precedence>), Started>,
     /// Processes that were asked to stop, by reason.
     pub stops: BTreeMap<StopReason, u64>,
+    /// Processes killed that were asked to stop and did not get on.
+    pub kills: u64,
     /// Mlists that expired.
     pub expired: u64,
     /// Delay reports that became due.
@@ -204,6 +206,7 @@ impl Replay {
                 self.precedences.remove(mlist);
                 summary.expired += 1;
             }
+            Action::KillProcess { .. } => summary.kills += 1,
             Action::DelayReportDue { .. } => summary.delay_reports += 1,
         }
     }

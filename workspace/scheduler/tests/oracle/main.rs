@@ -50,6 +50,7 @@ enum Step {
         count: u32,
         kind: u8,
     },
+    Progress(usize),
     PeerWorked {
         channel: usize,
         peer: usize,
@@ -128,6 +129,7 @@ fn limits() -> impl Strategy<Value = Limits> {
                 qmgr_chan_time1_ms: time1,
                 qmgr_chan_time2_ms: time2,
                 qmgr_chan_time3_ms: time3,
+                drain_timeout_ms: 2_500,
                 age_share_percent,
                 retry_step_ms: 1_000,
                 retry_max_ms: 3_500,
@@ -169,6 +171,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Returned),
         6 => any::<usize>().prop_map(Step::Finish),
         1 => any::<usize>().prop_map(Step::Unassign),
+        1 => any::<usize>().prop_map(Step::Progress),
         12 => (any::<usize>(), 0_u32..4, 1_u32..5, 0_u8..8)
             .prop_map(|(which, first, count, kind)| Step::Outcome { which, first, count, kind }),
         1 => (0_usize..2, 0_usize..3).prop_map(|(channel, peer)| Step::PeerWorked { channel, peer }),
@@ -286,6 +289,7 @@ impl Pair {
                     _ => Event::Deferred { mlist, recipients, scope: ErrorScope::Peer },
                 }
             }
+            Step::Progress(which) => Event::Progress { process: self.process(which, &[Life::Draining])? },
             Step::PeerWorked { channel, peer } => {
                 Event::PeerWorked { channel: CHANNELS[channel].into(), peer: PEERS[peer].into() }
             }

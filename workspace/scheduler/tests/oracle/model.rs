@@ -56,6 +56,8 @@ pub(crate) struct Worker {
     pub(crate) life: Life,
     capacity: u32,
     attached_at: u64,
+    /// From when on it may be killed, once it was asked to stop.
+    drain_until: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -419,7 +421,18 @@ impl Model {
         }
         let known = self.workers.get(&process).filter(|known| known.life != Life::Starting);
         let attached_at = known.map_or(self.now, |known| known.attached_at);
-        self.workers.insert(process, Worker { channel, life, capacity, attached_at });
+        let drain_until = known.map_or(u64::MAX, |known| known.drain_until);
+        self.workers.insert(process, Worker { channel, life, capacity, attached_at, drain_until });
+        if life == Life::Draining && drain_until == u64::MAX {
+            self.progressed(process);
+        }
+    }
+
+    fn progressed(&mut self, process: ProcessId) {
+        let until = self.now + self.limits.drain_timeout_ms;
+        if let Some(worker) = self.workers.get_mut(&process).filter(|worker| worker.life == Life::Draining) {
+            worker.drain_until = until;
+        }
     }
 
     fn begin(&mut self, id: MlistId, process: ProcessId) {
@@ -487,7 +500,9 @@ impl Model {
                     self.conclude(id);
                 }
             }
+            Event::Progress { process } => self.progressed(process),
             Event::Finished { process, mlist } => {
+                self.progressed(process);
                 let Some(leaf) = self.leaves.get_mut(&mlist) else { return };
                 leaf.place = Place::Awaiting(process);
                 if let Some(past) = self.pasts.get_mut(&leaf.spec.channel) {
@@ -638,6 +653,15 @@ impl Model {
                 assert!(self.workers.keys().all(|known| known < process));
                 self.begin_process(*process, channel.clone(), Life::Starting, 0);
             }
+            Action::KillProcess { process } => {
+                let worker = &self.workers[process];
+                assert_eq!(worker.life, Life::Draining);
+                assert!(worker.drain_until <= self.now, "invariant_progress_is_time: {action:?}");
+                let awaited = Place::Awaiting(*process);
+                let is_recording = self.leaves.values().any(|leaf| leaf.place == awaited);
+                assert!(!is_recording, "invariant_no_outcome_is_killed: {action:?}");
+                self.progressed(*process);
+            }
             Action::StopProcess { process, reason } => {
                 let is_idle = self.in_progress_at(*process) == 0;
                 if *reason == StopReason::Balance {
@@ -652,6 +676,7 @@ impl Model {
                 let worker = self.workers.get_mut(process).expect("a process that is known stops");
                 assert_eq!(worker.life, Life::Attached);
                 worker.life = Life::Draining;
+                self.progressed(*process);
                 let idle_only = matches!(reason, StopReason::Idle | StopReason::MakeRoom);
                 assert!(is_idle || !idle_only, "invariant_no_busy_process_stops_as_idle: {action:?}");
             }

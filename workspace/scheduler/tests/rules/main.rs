@@ -2,6 +2,7 @@
 
 mod balance;
 mod delays;
+mod drain;
 mod flow;
 mod governor;
 mod minimise;

@@ -125,6 +125,7 @@ fn value(found: &Found) -> Value {
         "assignments": assignments.collect::<Vec<_>>(),
         "starts": starts.collect::<Vec<_>>(),
         "stops": stops.collect::<Vec<_>>(),
+        "kills": summary.kills,
         "expired": summary.expired,
         "delay_reports": summary.delay_reports,
     })
