@@ -77,7 +77,7 @@ impl Holding {
             }
             FromQmgr::Drain => steps = self.drain(),
             FromQmgr::Ping { token } => {
-                steps.push(Step::Tell(ToQmgr::Pong { token, sent_octets: self.sent_octets }))
+                steps.push(Step::Tell(ToQmgr::Pong { token, sent_octets: self.sent_octets }));
             }
             FromQmgr::Recount { token } => {
                 self.tell_held(&mut steps);

@@ -23,8 +23,12 @@ pub struct Running {
 pub struct Failing {
     /// Its role.
     pub role: Role,
-    /// How often in a row, from 1 on.
+    /// How often in a row, from 1 on; 0 when it has lived long the last time, and ends too often all the same.
     pub ends_count: u32,
+    /// How often in the last hour.
+    pub ends_in_hour: u32,
+    /// In how many milliseconds it is started again, while it is not there.
+    pub next_start_ms: Option<u64>,
     /// How it has ended the last time, and the first KiB of what it has said of that itself, without control characters.
     pub why: String,
 }
@@ -100,6 +104,8 @@ impl ToSupervisor {
 pub enum FromSupervisor {
     /// What runs now.
     Running {
+        /// The version of the executable that the supervisor is.
+        version: String,
         /// The processes.
         processes: Vec<Running>,
         /// The listening sockets.

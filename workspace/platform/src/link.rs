@@ -467,7 +467,11 @@ fn send(socket: BorrowedFd<'_>, datagram: &[u8], attached: Option<BorrowedFd<'_>
     Ok(())
 }
 
-fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+/// Who is at the other end of a socket: who connected it, or, for whoever did, the process that listens.
+///
+/// # Errors
+/// Those of `getsockopt`.
+pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let size = size_of::<libc::ucred>();
     let mut octets = libc::socklen_t::try_from(size).expect("twelve octets");

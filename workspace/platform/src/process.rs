@@ -1,9 +1,12 @@
-//! Processes: descriptors that a child inherits, names, the end with the parent, random octets.
+//! Processes: descriptors that a child inherits, names, another program in this one's place, the end with the parent,
+//! random octets.
 
 use rustix::io::FdFlags;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Lets children inherit `descriptor` until [`keep_from_children`] is called. The supervisor has one thread and starts
 /// one process at a time, so no other child can catch it in between.
@@ -44,6 +47,45 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
         return Err(error.into());
     }
     Ok(descriptor)
+}
+
+/// The signals that a supervisor listens to.
+const LISTENED: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR2];
+
+/// Puts another program into the place of this one: the same process, with its children and the descriptors that were
+/// given to them. Signals that a supervisor listens to wait until the program calls [`hear_signals`]: their default
+/// would end it before it has begun. Returns only when that failed; everything is then as it was.
+pub fn replace_by(command: &mut Command) -> io::Error {
+    // SAFETY: `exec` runs the closure in this process, in the place where a program may do whatever it likes; it makes
+    // one system call on memory of its own.
+    unsafe { command.pre_exec(|| mask_signals(libc::SIG_BLOCK)) };
+    let error = command.exec();
+    match hear_signals() {
+        Ok(()) => error,
+        Err(error) => error,
+    }
+}
+
+/// Ends what [`replace_by`] began: to be called when the signals are listened to.
+///
+/// # Errors
+/// Those of `sigprocmask`.
+pub fn hear_signals() -> io::Result<()> {
+    mask_signals(libc::SIG_UNBLOCK)
+}
+
+fn mask_signals(how: libc::c_int) -> io::Result<()> {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigemptyset` makes the set that the next two calls use, and which lives until they are over; no pointer
+    // is kept, and a null pointer asks for no old set.
+    let result = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in LISTENED {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        libc::sigprocmask(how, set.as_ptr(), std::ptr::null_mut())
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Shows `name` (at most 15 octets are kept) as this process's name in `ps -o comm` and the journal.

@@ -109,7 +109,12 @@ fn only_the_supervisor_starts_processes_and_binds_ports() {
     assert!(found.iter().all(|path| wanted.iter().any(|wanted| path.ends_with(wanted))), "{found:?}");
     // The self test starts this executable, and nothing else, to learn what that costs; the firewall's command hands its
     // rules to nft.
-    let wanted = ["command/device/firewall.rs", "command/role_trial.rs", "supervisor/spawn.rs"];
+    let wanted = [
+        "command/device/firewall.rs",
+        "command/role_trial.rs",
+        "supervisor/spawn.rs",
+        "supervisor/successor.rs",
+    ];
     let found = files_that_say(&workspace().join("sternpost/src"), &["Command::new("]);
     assert!(found.iter().all(|path| wanted.iter().any(|wanted| path.ends_with(wanted))), "{found:?}");
 }

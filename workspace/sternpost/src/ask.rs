@@ -46,7 +46,7 @@ impl Which {
         Self { run_directory: Some(run_directory), bootstrap: None }
     }
 
-    fn run_directory(&self) -> Result<PathBuf, BootstrapError> {
+    pub(crate) fn run_directory(&self) -> Result<PathBuf, BootstrapError> {
         Ok(match (&self.run_directory, &self.bootstrap) {
             (Some(folder), _) => folder.clone(),
             (None, Some(bootstrap)) => Bootstrap::read(bootstrap)?.run_directory,
@@ -232,6 +232,8 @@ impl Asking {
 /// What the supervisor says.
 #[derive(Debug)]
 pub(crate) struct Supervised {
+    /// The version of its executable.
+    pub(crate) version: String,
     /// The processes.
     pub(crate) processes: Vec<Running>,
     /// The listening sockets.
@@ -251,8 +253,8 @@ pub(crate) async fn supervisor(which: &Which) -> Result<Supervised, AskError> {
     let mut asking = Asking::connect(which, SUPERVISOR_SOCKET, "the supervisor", ToSupervisor::Hello)?;
     asking
         .answer(|frame, _| match frame {
-            FromSupervisor::Running { processes, listening, failed, failing } => {
-                Some(Ok(Supervised { processes, listening, failed, failing }))
+            FromSupervisor::Running { version, processes, listening, failed, failing } => {
+                Some(Ok(Supervised { version, processes, listening, failed, failing }))
             }
             _ => None,
         })

@@ -10,6 +10,7 @@ pub(crate) mod queue;
 mod role_trial;
 pub(crate) mod self_test;
 pub(crate) mod status;
+pub(crate) mod upgrade;
 
 use crate::ask::AskError;
 use crate::bootstrap::BootstrapError;
@@ -32,6 +33,9 @@ pub(crate) enum CommandError {
     /// A command of the device.
     #[error(transparent)]
     Device(#[from] device::DeviceError),
+    /// The switch could not be upgraded.
+    #[error(transparent)]
+    Upgrade(#[from] upgrade::UpgradeError),
     /// The supervisor could not start.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),

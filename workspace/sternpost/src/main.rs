@@ -17,6 +17,7 @@ mod roles;
 mod supervisor;
 
 use clap::{Parser, Subcommand};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,7 +44,15 @@ enum Command {
         /// The bootstrap: where the sockets, the log and the configuration are
         #[arg(long, value_name = "FILE")]
         bootstrap: PathBuf,
+        /// What the executable before has left, in an upgrade
+        #[arg(long, hide = true)]
+        take_over: Option<RawFd>,
+        /// Say whether it could be taken over, and end
+        #[arg(long, hide = true, requires = "take_over")]
+        check: bool,
     },
+    /// Put the executable's file, as it is now, into force: a running switch takes it over without refusing a client
+    Upgrade(command::upgrade::Arguments),
     /// Check tables without a switch, and say what is wrong with them
     CheckConfig(command::check_config::Arguments),
     /// Show the configuration in force, or confirm one that is held
@@ -73,10 +82,17 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Run { bootstrap } => {
-            logging::start("supervisor");
-            supervisor::run(&bootstrap).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        Command::Run { bootstrap, take_over: Some(number), check: true } => {
+            supervisor::check(&bootstrap, number).map_err(Into::into).and_then(|sound| {
+                output::print_json(&serde_json::to_value(sound)?);
+                Ok(ExitCode::SUCCESS)
+            })
         }
+        Command::Run { bootstrap, take_over, .. } => {
+            logging::start("supervisor");
+            supervisor::run(&bootstrap, take_over).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+        Command::Upgrade(arguments) => command::upgrade::run(&arguments),
         Command::CheckConfig(arguments) => command::check_config::run(&arguments),
         Command::Config(command) => command::config::run(&command),
         Command::Status(arguments) => command::status::run(&arguments),

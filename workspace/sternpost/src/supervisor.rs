@@ -5,8 +5,12 @@
 //! which connects meanwhile waits in the backlog instead of being refused.
 //! [`Family`] decides what is started and stopped; this file carries it out. It never reads mail, the log or the
 //! configuration, and never waits for a process.
+//!
+//! An upgrade (SIGUSR2) puts another executable into the place of this one, in the same process: the sockets stay open,
+//! and the children stay children. See `handover`.
 
 mod family;
+mod handover;
 mod limits;
 pub(crate) mod listeners_file;
 mod listening;
@@ -14,29 +18,40 @@ mod paths;
 mod service;
 mod session;
 mod spawn;
+mod successor;
+mod upgrade;
+pub(crate) mod upgrade_file;
 
 pub(crate) use listening::FOREIGN_ADDRESS;
 pub(crate) use paths::{QMGR_SOCKET, STORE_SOCKET, SUPERVISOR_SOCKET};
+pub(crate) use upgrade::check;
 
 use crate::bootstrap::{Bootstrap, BootstrapError};
 use crate::role;
 use family::{Action, ChannelOrder, Event, Family, Start};
+use handover::{Handover, HandoverError};
 use listening::{Change, Listening};
 use paths::RunDirectory;
 use service::Service;
 use session::{FromSession, SessionId};
-use spawn::{Given, Signal, Spawner};
+use spawn::{Given, Spawner};
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 use sternpost_link::supervisor::{FromSupervisor, ToSupervisor};
 use sternpost_link::{Hello, Role};
+use sternpost_platform::child::{Child, Order};
 use sternpost_platform::door::Door;
 use sternpost_platform::link::{Link, Listener};
+use sternpost_platform::process;
+use successor::{Sound, Successor};
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use upgrade::{Beginning, Upgrades};
 
 /// Why the supervisor could not start. Once it runs, nothing that a role does ends it.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +97,9 @@ pub(crate) enum SupervisorError {
     /// A path that cannot be handed to a role.
     #[error("the path of the log cannot be handed to the store")]
     Given(#[source] serde_json::Error),
+    /// What the supervisor before this one has left.
+    #[error("this executable cannot take over")]
+    Handover(#[from] HandoverError),
     /// A socket could not be opened.
     #[error("the socket {} cannot be opened", path.display())]
     Socket {
@@ -100,13 +118,16 @@ pub(crate) enum SupervisorError {
     },
 }
 
-/// Runs the switch until SIGTERM or SIGINT has stopped it.
+/// Runs the switch until SIGTERM or SIGINT has stopped it; `take_over` names what the executable before has left.
 ///
 /// # Errors
 /// What keeps the supervisor from starting, see [`SupervisorError`].
-pub(crate) fn run(bootstrap_path: &Path) -> Result<(), SupervisorError> {
+pub(crate) fn run(bootstrap_path: &Path, take_over: Option<RawFd>) -> Result<(), SupervisorError> {
     // Before anything else is opened.
-    let (given, refusals) = service::inherited_sockets();
+    let (given, refusals) = match take_over {
+        None => service::inherited_sockets(),
+        Some(_) => (Vec::new(), Vec::new()),
+    };
     let (listening, more_refusals) = Listening::with_given(given);
     for why in refusals.into_iter().chain(more_refusals) {
         tracing::warn!(event = "listener.given", why, "a socket of the service manager cannot be used");
@@ -115,17 +136,20 @@ pub(crate) fn run(bootstrap_path: &Path) -> Result<(), SupervisorError> {
     let process = |what| move |source| SupervisorError::Process { what, source };
     let bootstrap_path = std::path::absolute(bootstrap_path).map_err(process("name its bootstrap"))?;
     paths::check_users(&bootstrap)?;
-    let run_directory = RunDirectory::take(&bootstrap)?;
+    let beginning = match take_over {
+        None => upgrade::begin(&bootstrap, listening)?,
+        Some(number) => upgrade::go_on(&bootstrap, Handover::take(number, &bootstrap)?)?,
+    };
     let given = Given::of(&bootstrap).map_err(SupervisorError::Given)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(process("start its event loop"))?;
-    let result = tokio::task::LocalSet::new()
-        .block_on(&runtime, supervise(&run_directory, bootstrap_path, given, listening));
-    run_directory.remove_sockets();
-    result
+    tokio::task::LocalSet::new().block_on(&runtime, supervise(beginning, bootstrap_path, given))
 }
+
+/// The version of this executable.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What the driver waits for.
 #[derive(Debug)]
@@ -134,19 +158,26 @@ enum Input {
     Family(Event),
     /// A link to QMGR or an operator.
     Session(SessionId, FromSession),
+    /// Whether an executable can take over.
+    Checked(Successor, Result<Sound, String>),
 }
 
 async fn supervise(
-    run_directory: &RunDirectory,
+    beginning: Beginning,
     bootstrap_path: PathBuf,
     given: Given,
-    listening: Listening,
 ) -> Result<(), SupervisorError> {
+    let Beginning { run_directory, sockets, listening, family, children, upgrades } = beginning;
     let process = |what| move |source| SupervisorError::Process { what, source };
     let on = |kind| signal(kind).map_err(process("wait for signals"));
-    let (mut terminate, mut interrupt, mut hangup) =
-        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
-    let sockets = run_directory.listen()?;
+    let (mut terminate, mut interrupt, mut hangup, mut upgrade) = (
+        on(SignalKind::terminate())?,
+        on(SignalKind::interrupt())?,
+        on(SignalKind::hangup())?,
+        on(SignalKind::user_defined2())?,
+    );
+    process::hear_signals().map_err(process("hear signals"))?;
+    let handed_socket = sockets.supervisor.try_clone().map_err(process("share its socket"))?;
     let listener = Listener::new(sockets.supervisor).map_err(process("listen to QMGR"))?;
     let (inputs, mut input) = mpsc::channel(64);
     let users = role::users(given.role_users(), rustix::process::geteuid().as_raw());
@@ -159,10 +190,13 @@ async fn supervise(
     };
     tokio::task::spawn_local(session::accept(listener, inputs.clone()));
     let mut supervisor = Supervisor {
-        family: Family::new(Instant::now()),
+        listen_retry_at: listening.has_failures().then(Instant::now),
+        family,
         spawner,
         listening,
-        listen_retry_at: None,
+        run_directory,
+        socket: handed_socket,
+        upgrades,
         children: HashMap::new(),
         sessions: HashMap::new(),
         door: Door::new(users),
@@ -170,10 +204,17 @@ async fn supervise(
         service: Service::default(),
         inputs,
     };
+    for (pid, words) in children {
+        supervisor.adopt(pid, words);
+    }
     supervisor.tell_of_listeners();
+    if supervisor.upgrades.attempts_count == 0 {
+        supervisor.tell_of_upgrade(false, "it was not upgraded since it was started".to_owned());
+    }
     let mut signs_of_life = service::signs_of_life();
-    tracing::info!(run_directory = %run_directory.path().display(), "running");
+    tracing::info!(run_directory = %supervisor.run_directory.path().display(), version = VERSION, "running");
     while !supervisor.carry_out() {
+        supervisor.tell_of_taking_over();
         supervisor.service.tell(&supervisor.family.running(), &supervisor.listening.report());
         let wake_at = supervisor.wake_at();
         let wake = async {
@@ -192,6 +233,10 @@ async fn supervise(
             Some(next) = input.recv() => next,
             _ = terminate.recv() => Input::Family(Event::Stop),
             _ = interrupt.recv() => Input::Family(Event::Stop),
+            _ = upgrade.recv() => {
+                supervisor.upgrade();
+                continue;
+            }
             _ = sign_of_life => {
                 service::sign_of_life();
                 continue;
@@ -202,9 +247,14 @@ async fn supervise(
         };
         if matches!(next, Input::Family(Event::Stop)) {
             supervisor.service.stop();
+            if supervisor.upgrades.waiting.take().is_some() {
+                // It stops already.
+                continue;
+            }
         }
         supervisor.apply(next);
     }
+    supervisor.run_directory.remove_sockets();
     tracing::info!("stopped");
     Ok(())
 }
@@ -215,14 +265,25 @@ struct Session {
     role: Option<Role>,
 }
 
+/// A child.
+struct Known {
+    orders: mpsc::UnboundedSender<Order>,
+    /// The pipe of its last words, for a handover.
+    words: Option<OwnedFd>,
+}
+
 /// Everything that the supervisor knows.
 struct Supervisor {
     family: Family,
     spawner: Spawner,
     listening: Listening,
     listen_retry_at: Option<Instant>,
-    /// How to signal each child, by process id.
-    children: HashMap<u32, mpsc::UnboundedSender<Signal>>,
+    run_directory: RunDirectory,
+    /// The listening socket behind `supervisor.sock`, for a handover.
+    socket: OwnedFd,
+    upgrades: Upgrades,
+    /// By process id.
+    children: HashMap<u32, Known>,
     sessions: HashMap<SessionId, Session>,
     /// Who may connect to the supervisor's socket.
     door: Door,
@@ -246,6 +307,7 @@ impl Supervisor {
                 }
                 self.family.apply(now, event);
             }
+            Input::Checked(successor, result) => self.checked(successor, result),
             Input::Session(id, FromSession::Opened(link)) => {
                 self.sessions.insert(id, Session { link, role: None });
             }
@@ -256,6 +318,9 @@ impl Supervisor {
                     self.qmgr = None;
                 }
             }
+        }
+        if !self.family.is_on_trial() {
+            self.upgrades.before = None;
         }
         if self.listen_retry_at.is_some_and(|at| at <= now) {
             let change = self.listening.retry();
@@ -362,10 +427,15 @@ impl Supervisor {
         while let Some(action) = self.family.poll() {
             match action {
                 Action::Start(start) => self.start(start),
-                Action::Terminate { pid } => self.signal(pid, Signal::Terminate),
-                Action::Kill { pid } => self.signal(pid, Signal::Kill),
+                Action::Terminate { pid } => self.order(pid, Order::Terminate),
+                Action::Leave { pid } => self.order(pid, Order::Leave),
+                Action::Kill { pid } => self.order(pid, Order::Kill),
                 Action::Tell(frame) => self.tell(&frame),
-                Action::Finish => return true,
+                Action::GoBack { why } => self.go_back(why),
+                Action::Finish => match self.upgrades.waiting.take() {
+                    Some(successor) => self.step_over_alone(&successor),
+                    None => return true,
+                },
             }
         }
         false
@@ -376,10 +446,8 @@ impl Supervisor {
             self.mend_listening();
         }
         let event = match self.spawner.spawn(&start, &self.listening) {
-            Ok((pid, child)) => {
-                let (signals, receiver) = mpsc::unbounded_channel();
-                self.children.insert(pid, signals);
-                tokio::task::spawn_local(spawn::reap(pid, child, receiver, self.inputs.clone()));
+            Ok((pid, words)) => {
+                self.adopt(pid, words.map(Into::into));
                 Event::Started { start, pid }
             }
             Err(error) => Event::StartFailed { start, why: error.to_string() },
@@ -387,10 +455,19 @@ impl Supervisor {
         self.family.apply(Instant::now(), event);
     }
 
-    fn signal(&self, pid: u32, signal: Signal) {
+    /// Watches a child that is there.
+    fn adopt(&mut self, pid: u32, words: Option<OwnedFd>) {
+        let pipe = words.as_ref().and_then(|words| words.try_clone().ok());
+        let pipe = pipe.and_then(|pipe| pipe::Receiver::from_owned_fd(pipe).ok());
+        let (orders, receiver) = mpsc::unbounded_channel();
+        self.children.insert(pid, Known { orders, words });
+        tokio::task::spawn_local(spawn::reap(pid, Child::of(pid), pipe, receiver, self.inputs.clone()));
+    }
+
+    fn order(&self, pid: u32, order: Order) {
         if let Some(child) = self.children.get(&pid) {
-            // The receiver is gone when the child has just been reaped: then it needs no signal.
-            let _ = child.send(signal);
+            // The receiver is gone when the child has just been reaped: then it hears nothing.
+            let _ = child.orders.send(order);
         }
     }
 
@@ -406,6 +483,7 @@ impl Supervisor {
     /// that it did not ask for could cross with its own `StartChannel`.
     fn report(&self, id: SessionId) {
         let running = FromSupervisor::Running {
+            version: VERSION.to_owned(),
             processes: self.family.running(),
             listening: self.listening.report(),
             failed: self.listening.failed(),

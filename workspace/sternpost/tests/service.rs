@@ -135,6 +135,13 @@ fn sockets_that_were_open_before_are_used_and_the_others_serve_nobody() {
         log.lines().find(|line| line.contains("listener.unused")).map(str::to_owned)
     });
     assert!(said.contains(&other.to_string()), "{said}");
+    // An upgrade hands them on: the manager gives them once.
+    let mut upgrade = Command::new(program());
+    let upgraded = upgrade.args(["upgrade", "--run-directory"]).arg(home.path().join("r")).output().unwrap();
+    assert!(upgraded.status.success(), "{upgraded:?}");
+    assert!(greeting(&address).starts_with("220 n.example"));
+    let log = fs::read_to_string(home.path().join("stderr")).unwrap();
+    assert!(log.contains("upgrade.done") && !log.contains("listener.given"), "{log}");
     running.terminate();
     // They are the manager's: a client still reaches the backlog.
     TcpStream::connect(&address).unwrap();

@@ -34,7 +34,8 @@ impl Switch {
                       [[listener]]\nname = \"in\"\naddresses = [\"127.0.0.1:0\"]\n";
         fs::write(folder.path().join("tables.toml"), tables).unwrap();
         prepare(folder.path());
-        let supervisor = run(folder.path()).stderr(Stdio::null()).spawn().unwrap();
+        let log = fs::File::create(folder.path().join("stderr")).unwrap();
+        let supervisor = run(folder.path()).stderr(log).spawn().unwrap();
         let switch = Self { folder, supervisor };
         until("the supervisor answers", || switch.pid_of("directory").is_some());
         switch
@@ -145,11 +146,26 @@ fn a_killed_role_is_started_again() {
 }
 
 #[test]
-fn why_a_role_does_not_stay_is_said_by_status() {
+fn a_role_that_ends_again_and_again_is_told_by_status_by_one_alarm_and_by_health() {
     let switch = Switch::start_with(|folder| fs::write(folder.join("queue.log"), "something else").unwrap());
     let failing = || switch.status()["roles_failing"][0].clone();
     until("the store has ended three times", || failing()["ends"].as_u64().is_some_and(|ends| ends >= 3));
     assert_eq!(failing()["role"], "store");
+    assert!(failing()["ends_in_hour"].as_u64().is_some_and(|ends| ends >= 3), "{}", failing());
+    until("the time of the next start is told", || {
+        failing()["next_start_at"].as_str().is_some_and(|at| at.ends_with('Z') && at.contains('T'))
+    });
+    // One alarm for three ends, the next one for ten.
+    let log = fs::read_to_string(switch.path("stderr")).unwrap();
+    let alarms: Vec<_> = log.lines().filter(|line| line.contains("role.loop")).collect();
+    assert!(alarms.len() == 1 && alarms[0].contains("ends_in_hour=3"), "{alarms:?}");
+    let health = Command::new(env!("CARGO_BIN_EXE_sternpost"))
+        .args(["health", "--json", "--bootstrap"])
+        .arg(switch.path("boot.toml"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&health.stdout);
+    assert!(health.status.code() == Some(1) && said.contains("\"role store\""), "{said}");
     let why = failing()["why"].as_str().unwrap().to_owned();
     assert!(why.starts_with("exit status: 1: ") && why.contains("queue.log"), "{why}");
     assert_eq!(fs::read(switch.path("queue.log")).unwrap(), b"something else");

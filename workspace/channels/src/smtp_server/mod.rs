@@ -32,6 +32,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 
+/// What the supervisor sends when another executable has taken over: accept no more, and end with the last session.
+const LEAVE: fn() -> SignalKind = SignalKind::user_defined1;
 /// Time that open sessions have to end when the process is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 
@@ -74,6 +76,8 @@ pub(crate) struct Server {
     by_listener: RefCell<FxHashMap<String, u32>>,
     by_client: RefCell<FxHashMap<IpAddr, u32>>,
     pub(crate) stopping: watch::Sender<bool>,
+    /// Another process accepts now; the sessions of this one go on.
+    leaving: watch::Sender<bool>,
     connection_ended: Notify,
 }
 
@@ -165,10 +169,12 @@ async fn serve(options: Options) -> Result<(), RoleError> {
         by_listener: RefCell::default(),
         by_client: RefCell::default(),
         stopping: watch::Sender::new(false),
+        leaving: watch::Sender::new(false),
         connection_ended: Notify::new(),
     });
     spawn_local(Rc::clone(&server).keep_qmgr(hello, options.run_directory.join("qmgr.sock")));
     let mut terminate = signal(SignalKind::terminate()).map_err(RoleError::Signal)?;
+    let mut leave = signal(LEAVE()).map_err(RoleError::Signal)?;
     // Without a configuration there is nothing to say to a client; it waits in the socket's queue.
     server.store.ready().await;
     while server.view.borrow().is_none() {
@@ -183,15 +189,18 @@ async fn serve(options: Options) -> Result<(), RoleError> {
     }
     tokio::select! {
         _ = terminate.recv() => {}
+        _ = leave.recv() => {
+            server.leaving.send_replace(true);
+            tracing::info!(event = "server.leaving", sessions = server.connections.get(), "another process accepts now");
+            tokio::select! {
+                _ = terminate.recv() => {}
+                () = server.all_ended() => return Ok(()),
+            }
+        }
         Some(error) = is_broken.recv() => return Err(RoleError::Broken(error)),
     }
     server.stopping.send_replace(true);
-    let all_ended = async {
-        while server.connections.get() > 0 {
-            server.connection_ended.notified().await;
-        }
-    };
-    if tokio::time::timeout(STOP_LIMIT, all_ended).await.is_err() {
+    if tokio::time::timeout(STOP_LIMIT, server.all_ended()).await.is_err() {
         tracing::warn!(
             event = "server.stop",
             sessions = server.connections.get(),
@@ -204,6 +213,12 @@ async fn serve(options: Options) -> Result<(), RoleError> {
 impl Server {
     pub(crate) fn view(&self) -> Option<Rc<View>> {
         self.view.borrow().clone()
+    }
+
+    async fn all_ended(&self) {
+        while self.connections.get() > 0 {
+            self.connection_ended.notified().await;
+        }
     }
 
     async fn keep_qmgr(self: Rc<Self>, hello: Hello, path: PathBuf) {
@@ -261,10 +276,11 @@ impl Server {
         listener: TcpListener,
         broken: mpsc::Sender<io::Error>,
     ) {
-        let mut stopping = self.stopping.subscribe();
+        let (mut stopping, mut leaving) = (self.stopping.subscribe(), self.leaving.subscribe());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
+                _ = leaving.wait_for(|leaving| *leaving) => return,
                 _ = stopping.wait_for(|stopping| *stopping) => return,
             };
             match accepted {

@@ -76,6 +76,8 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             ToQmgr::Attached => {
                 if let Some(known) = self.processes.get_mut(process) {
                     known.capacity = Some(hello.capacity);
+                    // It was told to stop by somebody else, and says so by taking nothing.
+                    known.is_draining |= hello.capacity == 0;
                     known.attach_by = None;
                 }
                 let (channel, capacity) = (hello.channel.clone(), hello.capacity);

@@ -83,6 +83,7 @@ impl World {
             starts_count: 1,
         });
         self.supervisor.tell(&FromSupervisor::Running {
+            version: String::new(),
             processes: running.collect(),
             listening: Vec::new(),
             failed: Vec::new(),

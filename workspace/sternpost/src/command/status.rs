@@ -9,6 +9,8 @@ use sternpost_link::Role;
 use sternpost_link::qmgr::Question;
 use sternpost_link::store::StoreStatus;
 use sternpost_link::supervisor::{FailedListener, Failing, ListeningSocket, Running};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// A role that does not stay has said why to the supervisor, and answers at once or not at all.
 const FAILING_ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -64,6 +66,7 @@ pub(crate) async fn look(which: &Which, answer_max: Duration) -> Result<Value, A
     };
     let (store, qmgr) = (part(store.map(|status| store_value(&status))), part(qmgr));
     Ok(json!({
+        "version": running.version,
         "roles": running.processes.iter().map(role).collect::<Vec<_>>(),
         "listeners": running.listening.iter().map(listener).collect::<Vec<_>>(),
         "roles_failing": running.failing.iter().map(failing).collect::<Vec<_>>(),
@@ -102,7 +105,16 @@ fn role(running: &Running) -> Value {
 }
 
 fn failing(failing: &Failing) -> Value {
-    json!({ "role": failing.role.name(), "ends": failing.ends_count, "why": failing.why })
+    let next_start_at = failing
+        .next_start_ms
+        .and_then(|wait| (OffsetDateTime::now_utc() + Duration::from_millis(wait)).format(&Rfc3339).ok());
+    json!({
+        "role": failing.role.name(),
+        "ends": failing.ends_count,
+        "ends_in_hour": failing.ends_in_hour,
+        "next_start_at": next_start_at,
+        "why": failing.why,
+    })
 }
 
 fn listener(socket: &ListeningSocket) -> Value {
@@ -163,12 +175,15 @@ fn text(status: &Value) -> String {
     };
     let mut out = output::table(
         &["ROLE", "PID", "STARTS", "PROCESS"],
-        &rows("roles", &["role", "pid", "starts", "process"]),
+        &rows("roles", &["name", "pid", "starts", "process"]),
     );
     out.push('\n');
-    let failing = rows("roles_failing", &["role", "ends", "why"]);
+    let failing = rows("roles_failing", &["role", "ends", "ends_in_hour", "next_start_at", "why"]);
     if !failing.is_empty() {
-        out.push_str(&output::table(&["DOES NOT STAY", "ENDS", "WHY"], &failing));
+        out.push_str(&output::table(
+            &["DOES NOT STAY", "IN A ROW", "IN AN HOUR", "NEXT START", "WHY"],
+            &failing,
+        ));
         out.push('\n');
     }
     out.push_str(&output::table(&["LISTENER", "ADDRESS"], &rows("listeners", &["name", "address"])));

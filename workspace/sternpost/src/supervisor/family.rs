@@ -3,11 +3,13 @@
 //! Events go in through `apply`, actions come out of `poll`. The driver carries out each action before the next event;
 //! it answers [`Action::Start`] with [`Event::Started`] or [`Event::StartFailed`].
 //! Kept roles (store, QMGR, directory, `smtp-server`) are started again when they end; channel processes are not: QMGR
-//! hears of the end and decides.
+//! hears of the end and decides. After an upgrade ([`Family::taken_over`]) the processes of the executable before are
+//! replaced: the kept roles at once, channel processes when they have finished what they have, and an `smtp-server` when
+//! its last session has ended.
 
 use super::limits::{
-    CHANNEL_STOP_MAX, DIRECTORY_STOP_MAX, HoldOff, LONG_LIFE, QMGR_STOP_MAX, SMTP_SERVER_STOP_MAX,
-    STORE_STOP_MAX,
+    CHANNEL_STOP_MAX, DIRECTORY_STOP_MAX, Ends, HoldOff, LONG_LIFE, LOOP_COUNT_SHOWN, QMGR_STOP_MAX,
+    SMTP_SERVER_LEAVE_MAX, SMTP_SERVER_STOP_MAX, STORE_STOP_MAX, UPGRADE_FAILURES_MAX, UPGRADE_TRIAL,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use sternpost_link::supervisor::{Failing, FromSupervisor, Running};
 use sternpost_link::{ChannelKind, Role};
 
 /// A channel process as QMGR orders it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct ChannelOrder {
     /// The scheduler's number.
     pub(crate) process: u64,
@@ -28,12 +30,25 @@ pub(crate) struct ChannelOrder {
 }
 
 /// What to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Start {
     /// One of the roles that are always there.
     Kept(Role),
     /// A channel process.
     Channel(ChannelOrder),
+}
+
+/// A process that another supervisor has started, in this process before.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Adopted {
+    /// What it was started as.
+    pub(crate) start: Start,
+    /// Its number.
+    pub(crate) pid: u32,
+    /// How often its role had been started.
+    pub(crate) starts_count: u32,
+    /// An `smtp-server` that has been leaving already, and for how many milliseconds more it may.
+    pub(crate) leaves_within_ms: Option<u64>,
 }
 
 /// What happened.
@@ -64,10 +79,14 @@ pub(crate) enum Action {
     Start(Start),
     /// SIGTERM.
     Terminate { pid: u32 },
+    /// Have it take nothing new, and end when its last session has ended.
+    Leave { pid: u32 },
     /// SIGKILL.
     Kill { pid: u32 },
     /// Send this to QMGR, if it is there: what it misses it learns from `Running` after its Hello.
     Tell(FromSupervisor),
+    /// Roles of the new executable do not stay: put the one before back into force, and say why.
+    GoBack { why: String },
     /// Nothing runs any more.
     Finish,
 }
@@ -75,7 +94,15 @@ pub(crate) enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     No,
-    Asked { kill_at: Instant },
+    /// It finishes what it has for as long as it takes: QMGR sees to it that this ends.
+    Finishing,
+    /// It is asked at that instant: it leaves, and sessions may end by themselves until then.
+    Leaving {
+        ask_at: Instant,
+    },
+    Asked {
+        kill_at: Instant,
+    },
     Killed,
 }
 
@@ -94,13 +121,16 @@ impl Process {
 
     /// Asks it to end, once.
     fn ask_to_end(&mut self, kill_at: Instant, actions: &mut VecDeque<Action>) {
-        if self.ending == Ending::No {
+        if matches!(self.ending, Ending::No | Ending::Finishing | Ending::Leaving { .. }) {
             self.ending = Ending::Asked { kill_at };
             actions.push_back(Action::Terminate { pid: self.pid });
         }
     }
 
     fn kill_if_due(&mut self, now: Instant, actions: &mut VecDeque<Action>) {
+        if matches!(self.ending, Ending::Leaving { ask_at } if ask_at <= now) {
+            self.ask_to_end(now + SMTP_SERVER_STOP_MAX, actions);
+        }
         if matches!(self.ending, Ending::Asked { kill_at } if kill_at <= now) {
             self.ending = Ending::Killed;
             actions.push_back(Action::Kill { pid: self.pid });
@@ -116,13 +146,41 @@ struct Kept {
     start_at: Option<Instant>,
     starts_count: u32,
     hold_off: HoldOff,
-    /// Short lives in a row that nobody has asked to end, and why the last one did.
+    /// Short lives in a row that nobody has asked to end, and why the last life that ended by itself did.
     failures: (u32, String),
+    /// When it has ended by itself.
+    ends: Ends,
 }
 
 impl Kept {
-    fn has_failed(&mut self, why: String) {
-        self.failures = (self.failures.0.saturating_add(1), why);
+    fn new(role: Role, start_at: Option<Instant>) -> Self {
+        Self {
+            role,
+            process: None,
+            start_at,
+            starts_count: 0,
+            hold_off: HoldOff::default(),
+            failures: (0, String::new()),
+            ends: Ends::default(),
+        }
+    }
+
+    /// It has ended by itself, or was not to be started, after a life of `life`.
+    fn has_failed(&mut self, now: Instant, life: Duration, why: String) {
+        let count = if life >= LONG_LIFE { 0 } else { self.failures.0.saturating_add(1) };
+        self.failures = (count, why);
+        if let Some(ends_in_hour) = self.ends.note(now) {
+            let next_start_ms = self.start_at.map_or(0, |at| at.saturating_duration_since(now).as_millis());
+            tracing::error!(
+                event = "role.loop",
+                role = self.role.name(),
+                ends_in_hour,
+                ends_in_a_row = self.failures.0,
+                why = self.failures.1,
+                next_start_ms,
+                "a role ends again and again"
+            );
+        }
     }
 }
 
@@ -163,6 +221,10 @@ pub(crate) struct Family {
     kept: [Kept; 4],
     /// By the scheduler's number.
     channels: BTreeMap<u64, ChannelProcess>,
+    /// Each `smtp-server` of an executable before whose sessions go on.
+    leaving: Vec<Process>,
+    /// Until when a role that does not stay puts the executable before back into force.
+    trial_until: Option<Instant>,
     smtp_server_is_wanted: bool,
     is_stopping: bool,
     is_finished: bool,
@@ -172,29 +234,98 @@ pub(crate) struct Family {
 impl Family {
     /// Nothing runs; store, QMGR and directory are due.
     pub(crate) fn new(now: Instant) -> Self {
-        let kept = |role, start_at| Kept {
-            role,
-            process: None,
-            start_at,
-            starts_count: 0,
-            hold_off: HoldOff::default(),
-            failures: (0, String::new()),
-        };
-        let mut family = Self {
+        let mut family = Self::of_nobody(now);
+        family.apply(now, Event::Wake);
+        family
+    }
+
+    fn of_nobody(now: Instant) -> Self {
+        Self {
             kept: [
-                kept(Role::Store, Some(now)),
-                kept(Role::Qmgr, Some(now)),
-                kept(Role::Directory, Some(now)),
-                kept(Role::SmtpServer, None),
+                Kept::new(Role::Store, Some(now)),
+                Kept::new(Role::Qmgr, Some(now)),
+                Kept::new(Role::Directory, Some(now)),
+                Kept::new(Role::SmtpServer, None),
             ],
             channels: BTreeMap::new(),
+            leaving: Vec::new(),
+            trial_until: None,
             smtp_server_is_wanted: false,
             is_stopping: false,
             is_finished: false,
             actions: VecDeque::new(),
-        };
+        }
+    }
+
+    /// These run, of the executable before; each is replaced. With a trial, that executable can be gone back to.
+    pub(crate) fn taken_over(
+        now: Instant,
+        adopted: Vec<Adopted>,
+        smtp_server_is_wanted: bool,
+        has_trial: bool,
+    ) -> Self {
+        let mut family = Self::of_nobody(now);
+        family.trial_until = has_trial.then(|| now + UPGRADE_TRIAL);
+        family.smtp_server_is_wanted = smtp_server_is_wanted;
+        for Adopted { start, pid, starts_count, leaves_within_ms } in adopted {
+            let mut process = Process::new(pid, now);
+            match start {
+                Start::Kept(Role::SmtpServer) => {
+                    let is_news = leaves_within_ms.is_none();
+                    let within = leaves_within_ms.map_or(SMTP_SERVER_LEAVE_MAX, Duration::from_millis);
+                    process.ending = Ending::Leaving { ask_at: now + within };
+                    family.leaving.push(process);
+                    if is_news {
+                        family.actions.push_back(Action::Leave { pid });
+                        if let Some(kept) = family.kept(Role::SmtpServer) {
+                            kept.starts_count = starts_count;
+                        }
+                    }
+                }
+                Start::Kept(role) => {
+                    let limit = Stage::ALL.iter().map(|stage| stage.role_and_limit());
+                    let limit = limit.filter(|(of, _)| *of == role).map(|(_, limit)| limit).next();
+                    process.ask_to_end(now + limit.unwrap_or_default(), &mut family.actions);
+                    if let Some(kept) = family.kept(role) {
+                        kept.process = Some(process);
+                        kept.starts_count = starts_count;
+                        kept.start_at = None;
+                    }
+                }
+                Start::Channel(order) => {
+                    process.ending = Ending::Finishing;
+                    family.actions.push_back(Action::Terminate { pid });
+                    family.channels.insert(order.process, ChannelProcess { order, process });
+                }
+            }
+        }
+        if let Some(kept) = family.kept(Role::SmtpServer) {
+            kept.start_at = smtp_server_is_wanted.then_some(now);
+        }
         family.apply(now, Event::Wake);
         family
+    }
+
+    /// What runs, for a supervisor that takes over.
+    pub(crate) fn hand_over(&self, now: Instant) -> Vec<Adopted> {
+        let kept = self.kept.iter().filter_map(|kept| {
+            let (start, pid) = (Start::Kept(kept.role), kept.process.as_ref()?.pid);
+            Some(Adopted { start, pid, starts_count: kept.starts_count, leaves_within_ms: None })
+        });
+        let leaving = self.leaving.iter().map(|process| {
+            let within = match process.ending {
+                Ending::Leaving { ask_at } => ask_at.saturating_duration_since(now),
+                _ => Duration::ZERO,
+            };
+            let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+            let start = Start::Kept(Role::SmtpServer);
+            Adopted { start, pid: process.pid, starts_count: 0, leaves_within_ms: Some(within_ms) }
+        });
+        let channels = self.channels.values().map(|channel| {
+            let (start, pid) = (Start::Channel(channel.order.clone()), channel.process.pid);
+            Adopted { start, pid, starts_count: 1, leaves_within_ms: None }
+        });
+        kept.chain(leaving).chain(channels).collect()
     }
 
     /// Takes one event.
@@ -229,10 +360,10 @@ impl Family {
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let starts = self.kept.iter().filter_map(|kept| kept.start_at);
         let kills = self.processes().filter_map(|process| match process.ending {
-            Ending::Asked { kill_at } => Some(kill_at),
-            Ending::No | Ending::Killed => None,
+            Ending::Asked { kill_at: at } | Ending::Leaving { ask_at: at } => Some(at),
+            Ending::No | Ending::Finishing | Ending::Killed => None,
         });
-        starts.chain(kills).min()
+        starts.chain(kills).chain(self.trial_until).min()
     }
 
     /// What runs.
@@ -253,29 +384,55 @@ impl Family {
             pid: channel.process.pid,
             starts_count: 1,
         });
-        kept.chain(channels).collect()
+        let leaving = self.leaving.iter().map(|process| Running {
+            role: Role::SmtpServer,
+            name: format!("{} (leaving)", Role::SmtpServer.name()),
+            process: 0,
+            pid: process.pid,
+            starts_count: 1,
+        });
+        kept.chain(channels).chain(leaving).collect()
     }
 
-    /// The kept roles that do not stay: such a one is not there, or has not lived long yet.
+    /// Whether the executable before can still be gone back to.
+    pub(crate) const fn is_on_trial(&self) -> bool {
+        self.trial_until.is_some()
+    }
+
+    /// Whether the roles that are always there run, and none of them is one that is being replaced.
+    pub(crate) fn is_renewed(&self) -> bool {
+        let always =
+            self.kept.iter().filter(|kept| kept.role != Role::SmtpServer || self.smtp_server_is_wanted);
+        let mut running = always.map(|kept| kept.process.as_ref());
+        running.all(|process| process.is_some_and(|process| process.ending == Ending::No))
+    }
+
+    /// The kept roles that do not stay: such a one is not there, or has not lived long yet, or has ended by itself too
+    /// often within the hour.
     pub(crate) fn failing(&self, now: Instant) -> Vec<Failing> {
         let lives_long = |process: &Process| now.saturating_duration_since(process.started) >= LONG_LIFE;
-        let failing = self.kept.iter().filter(|kept| {
-            kept.failures.0 > 0
-                && !kept.process.as_ref().is_some_and(lives_long)
-                && (kept.role != Role::SmtpServer || self.smtp_server_is_wanted)
-        });
-        failing
-            .map(|kept| Failing {
+        let failing = self.kept.iter().filter_map(|kept| {
+            let is_short_lived = kept.failures.0 > 0 && !kept.process.as_ref().is_some_and(lives_long);
+            let ends_in_hour = kept.ends.count(now);
+            let is_wanted = kept.role != Role::SmtpServer || self.smtp_server_is_wanted;
+            if !is_wanted || !(is_short_lived || ends_in_hour >= LOOP_COUNT_SHOWN) {
+                return None;
+            }
+            let next_start = kept.start_at.map(|at| at.saturating_duration_since(now));
+            Some(Failing {
                 role: kept.role,
-                ends_count: kept.failures.0,
+                ends_count: if is_short_lived { kept.failures.0 } else { 0 },
+                ends_in_hour: u32::try_from(ends_in_hour).unwrap_or(u32::MAX),
+                next_start_ms: next_start.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
                 why: kept.failures.1.clone(),
             })
-            .collect()
+        });
+        failing.collect()
     }
 
     fn processes(&self) -> impl Iterator<Item = &Process> {
         let kept = self.kept.iter().filter_map(|kept| kept.process.as_ref());
-        kept.chain(self.channels.values().map(|channel| &channel.process))
+        kept.chain(self.channels.values().map(|channel| &channel.process)).chain(&self.leaving)
     }
 
     fn kept(&mut self, role: Role) -> Option<&mut Kept> {
@@ -306,8 +463,9 @@ impl Family {
                 tracing::error!(role = role.name(), why, "could not be started");
                 if let Some(kept) = self.kept(role) {
                     kept.start_at = Some(now + kept.hold_off.after(Duration::ZERO));
-                    kept.has_failed(why);
+                    kept.has_failed(now, Duration::ZERO, why);
                 }
+                self.judge(now);
             }
             Start::Channel(order) => {
                 tracing::error!(
@@ -355,11 +513,8 @@ impl Family {
                     "ended"
                 );
                 kept.start_at = Some(now + wait);
-                if life >= LONG_LIFE {
-                    kept.failures.0 = 0;
-                } else {
-                    kept.has_failed(status);
-                }
+                kept.has_failed(now, life, status);
+                self.judge(now);
             } else {
                 tracing::info!(role, child = pid, status, "ended as it was told, is started again");
                 kept.start_at = Some(now);
@@ -378,9 +533,29 @@ impl Family {
                 );
             }
             self.actions.push_back(Action::Tell(FromSupervisor::Exited { process: number, pid, status }));
+        } else if let Some(at) = self.leaving.iter().position(is_this) {
+            self.leaving.swap_remove(at);
+            tracing::info!(
+                child = pid,
+                status,
+                "the smtp-server of the executable before has ended its last session"
+            );
         }
         if self.is_stopping {
             self.stop_next(now);
+        }
+    }
+
+    /// Whether the new executable is one with which the roles stay.
+    fn judge(&mut self, now: Instant) {
+        if self.is_stopping || self.trial_until.is_none_or(|until| until <= now) {
+            return;
+        }
+        let worst = self.kept.iter().find(|kept| kept.failures.0 >= UPGRADE_FAILURES_MAX);
+        if let Some(kept) = worst {
+            let why =
+                format!("{} of the new executable does not stay: {}", kept.role.name(), kept.failures.1);
+            self.actions.push_back(Action::GoBack { why });
         }
     }
 
@@ -406,6 +581,7 @@ impl Family {
                 hasten(process, now);
             }
             self.channels.values_mut().for_each(|channel| hasten(&mut channel.process, now));
+            self.leaving.iter_mut().for_each(|process| hasten(process, now));
             return;
         }
         tracing::info!("stopping");
@@ -426,6 +602,12 @@ impl Family {
                 is_over = false;
                 process.ask_to_end(kill_at, &mut self.actions);
             }
+            if stage == Stage::SmtpServer {
+                for process in &mut self.leaving {
+                    is_over = false;
+                    process.ask_to_end(kill_at, &mut self.actions);
+                }
+            }
             if stage == Stage::Channels {
                 for channel in self.channels.values_mut() {
                     is_over = false;
@@ -444,6 +626,7 @@ impl Family {
 
     /// Starts what is due and kills what was asked to end long enough ago.
     fn wake(&mut self, now: Instant) {
+        self.trial_until = self.trial_until.filter(|until| *until > now);
         for kept in &mut self.kept {
             if kept.process.is_none() && kept.start_at.is_some_and(|start_at| start_at <= now) {
                 kept.start_at = None;
@@ -455,6 +638,9 @@ impl Family {
         }
         for channel in self.channels.values_mut() {
             channel.process.kill_if_due(now, &mut self.actions);
+        }
+        for process in &mut self.leaving {
+            process.kill_if_due(now, &mut self.actions);
         }
     }
 }

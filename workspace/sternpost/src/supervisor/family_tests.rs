@@ -9,14 +9,36 @@ struct Play {
     next_pid: u32,
     told: Vec<FromSupervisor>,
     signals: Vec<(u32, &'static str)>,
+    went_back: Option<String>,
     is_finished: bool,
 }
 
 impl Play {
     fn new() -> Self {
         let now = Instant::now();
-        let family = Family::new(now);
-        let mut play = Self { family, now, next_pid: 100, told: vec![], signals: vec![], is_finished: false };
+        Self::of(Family::new(now), now)
+    }
+
+    fn of(family: Family, now: Instant) -> Self {
+        let mut play = Self {
+            family,
+            now,
+            next_pid: 100,
+            told: vec![],
+            signals: vec![],
+            went_back: None,
+            is_finished: false,
+        };
+        play.drain();
+        play
+    }
+
+    /// Another executable takes over what runs here.
+    fn upgraded(self) -> Self {
+        let Self { family, now, next_pid, .. } = self;
+        let taken_over = Family::taken_over(now, family.hand_over(now), true, true);
+        let mut play = Self::of(Family::new(now), now);
+        (play.family, play.next_pid) = (taken_over, next_pid + 100);
         play.drain();
         play
     }
@@ -35,6 +57,8 @@ impl Play {
                     self.family.apply(self.now, Event::Started { start, pid });
                 }
                 Action::Terminate { pid } => self.signals.push((pid, "term")),
+                Action::Leave { pid } => self.signals.push((pid, "leave")),
+                Action::GoBack { why } => self.went_back = Some(why),
                 Action::Kill { pid } => self.signals.push((pid, "kill")),
                 Action::Tell(frame) => self.told.push(frame),
                 Action::Finish => self.is_finished = true,
@@ -256,4 +280,105 @@ fn nothing_is_started_while_the_switch_stops() {
     assert!(matches!(play.told.last(), Some(FromSupervisor::StartFailed { process: 9, .. })));
     play.end(play.pid("store").unwrap());
     assert!(play.is_finished);
+}
+
+#[test]
+fn after_an_upgrade_every_process_of_the_executable_before_is_replaced_and_none_is_killed_that_works() {
+    let mut play = Play::new();
+    play.apply(Event::ListeningChanged { is_empty: false });
+    play.order(7);
+    let before: Vec<_> =
+        ["smtp-server", "smtp", "store", "qmgr", "directory"].map(|name| play.pid(name).unwrap()).into();
+    let [server, channel, kept @ ..] = &before[..] else { unreachable!() };
+    let mut play = play.upgraded();
+    assert!(play.signals.contains(&(*server, "leave")) && play.signals.contains(&(*channel, "term")));
+    assert!(kept.iter().all(|pid| play.signals.contains(&(*pid, "term"))));
+    // Both accept; the sessions of the one before go on.
+    assert_ne!(play.pid("smtp-server"), Some(*server));
+    assert_eq!(play.pid("smtp-server (leaving)"), Some(*server));
+    assert!(!play.family.is_renewed());
+    for pid in kept {
+        play.end(*pid);
+    }
+    assert!(play.family.is_renewed() && play.family.failing(play.now).is_empty());
+    play.signals.clear();
+    // QMGR bounds the transfers, and this family the sessions.
+    play.pass(SMTP_SERVER_LEAVE_MAX - Duration::from_secs(1));
+    assert_eq!(play.signals, []);
+    play.pass(Duration::from_secs(1));
+    assert_eq!(play.signals, [(*server, "term")]);
+    play.pass(SMTP_SERVER_STOP_MAX);
+    assert_eq!(play.signals, [(*server, "term"), (*server, "kill")]);
+    play.end(*server);
+    play.end(*channel);
+    assert!(matches!(play.told.last(), Some(FromSupervisor::Exited { process: 7, .. })));
+    assert_eq!(play.family.running().len(), 4);
+}
+
+#[test]
+fn a_second_upgrade_gives_the_sessions_of_the_first_executable_no_more_time() {
+    let mut play = Play::new();
+    play.apply(Event::ListeningChanged { is_empty: false });
+    let server = play.pid("smtp-server").unwrap();
+    let mut play = play.upgraded();
+    play.pass(SMTP_SERVER_LEAVE_MAX / 2);
+    let mut play = play.upgraded();
+    assert!(!play.signals.contains(&(server, "leave")), "it was told before");
+    play.pass(SMTP_SERVER_LEAVE_MAX / 2);
+    assert!(play.signals.contains(&(server, "term")));
+    // A stop in order waits for all of them.
+    play.apply(Event::Stop);
+    let servers: Vec<_> = play
+        .family
+        .running()
+        .iter()
+        .filter(|running| running.role == Role::SmtpServer)
+        .map(|running| running.pid)
+        .collect();
+    assert_eq!(servers.len(), 3);
+    assert!(servers.iter().all(|pid| play.signals.contains(&(*pid, "term"))));
+}
+
+#[test]
+fn an_executable_whose_role_does_not_stay_is_given_up_within_a_minute_and_not_later() {
+    let fails = |play: &mut Play| {
+        for _ in 0..UPGRADE_FAILURES_MAX {
+            let pid = play.pid("store").unwrap();
+            play.apply(Event::Ended { pid, status: "exit status: 1: no log".into() });
+            play.pass(Duration::from_secs(5));
+        }
+    };
+    let renewed = || {
+        let mut play = Play::new().upgraded();
+        for name in ["store", "qmgr", "directory"] {
+            play.end(play.pid(name).unwrap());
+        }
+        play
+    };
+    let mut play = renewed();
+    fails(&mut play);
+    assert_eq!(
+        play.went_back.as_deref(),
+        Some("store of the new executable does not stay: exit status: 1: no log")
+    );
+    let mut play = renewed();
+    play.pass(UPGRADE_TRIAL + Duration::from_millis(1));
+    fails(&mut play);
+    assert_eq!(play.went_back, None);
+}
+
+#[test]
+fn a_role_that_ends_too_often_within_the_hour_is_told_however_long_it_lives() {
+    let mut play = Play::new();
+    for ends in 1..=LOOP_COUNT_SHOWN {
+        assert!(play.family.failing(play.now).is_empty());
+        play.pass(LONG_LIFE + Duration::from_secs(60));
+        let pid = play.pid("directory").unwrap();
+        play.apply(Event::Ended { pid, status: format!("signal: {ends}") });
+    }
+    let failing = play.family.failing(play.now).remove(0);
+    assert_eq!((failing.role, failing.ends_count, failing.ends_in_hour), (Role::Directory, 0, 5));
+    assert_eq!((failing.why.as_str(), failing.next_start_ms), ("signal: 5", None), "it runs already");
+    play.pass(Duration::from_secs(3_600));
+    assert!(play.family.failing(play.now).is_empty());
 }

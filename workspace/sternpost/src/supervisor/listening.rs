@@ -7,11 +7,13 @@
 //! apart by the address that the client has reached. Not here: who may be reached (the firewall, from
 //! `listeners.json`).
 
+use super::handover::{self, HandedListener, HandoverError};
 use super::limits::LISTEN_BACKLOG;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use sternpost_link::supervisor::{FailedListener, ListeningSocket};
 
@@ -74,6 +76,65 @@ impl Listening {
             }
         }
         (listening, refusals)
+    }
+
+    /// With the sockets that a supervisor before this one has handed over.
+    ///
+    /// # Errors
+    /// `Descriptor`.
+    pub(super) fn taken_over(
+        given_numbers: &[RawFd],
+        listeners: &[HandedListener],
+    ) -> Result<Self, HandoverError> {
+        let mut sockets: BTreeMap<RawFd, Rc<TcpListener>> = BTreeMap::new();
+        let opened = listeners.iter().filter_map(|listener| Some(listener.open?.0));
+        for number in given_numbers.iter().copied().chain(opened) {
+            // One socket may serve several listeners; its descriptor is taken once.
+            if let Entry::Vacant(place) = sockets.entry(number) {
+                place.insert(Rc::new(TcpListener::from(handover::descriptor(number)?)));
+            }
+        }
+        let mut listening = Self::default();
+        for number in given_numbers {
+            let socket = Rc::clone(&sockets[number]);
+            let bound = socket
+                .local_addr()
+                .map_err(|source| HandoverError::Descriptor { number: *number, source })?;
+            listening.given.push(Given { socket, bound });
+        }
+        for HandedListener { listener, configured, open } in listeners {
+            let key = (listener.clone(), *configured);
+            match open {
+                Some((number, bound, only)) => {
+                    let socket = Rc::clone(&sockets[number]);
+                    listening.open.insert(key, Open { socket, bound: *bound, only: *only });
+                }
+                None => drop(listening.failed.insert(key, String::new())),
+            }
+        }
+        Ok(listening)
+    }
+
+    /// The numbers of the service manager's sockets, and every listener with that of its socket.
+    pub(super) fn hand_over(&self) -> (Vec<RawFd>, Vec<HandedListener>) {
+        let given = self.given.iter().map(|given| given.socket.as_raw_fd()).collect();
+        let open = self.open.iter().map(|((listener, configured), open)| HandedListener {
+            listener: listener.clone(),
+            configured: *configured,
+            open: Some((open.socket.as_raw_fd(), open.bound, open.only)),
+        });
+        let failed = self.failed.keys().map(|(listener, configured)| HandedListener {
+            listener: listener.clone(),
+            configured: *configured,
+            open: None,
+        });
+        (given, open.chain(failed).collect())
+    }
+
+    /// Every socket, perhaps more than once.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let given = self.given.iter().map(|given| given.socket.as_fd());
+        given.chain(self.open.values().map(|open| open.socket.as_fd()))
     }
 
     /// Opens what is wanted and not open, closes what is open and not wanted. Called on a tokio runtime.

@@ -1,12 +1,14 @@
 //! The run directory: its lock, and the socket files in it.
 
 use super::SupervisorError;
+use super::handover::{self, Handover, HandoverError};
 use super::listeners_file::LISTENERS_FILE;
+use super::upgrade_file::UPGRADE_FILE;
 use crate::bootstrap::{Bootstrap, RoleUsers};
 use crate::roles::Roles;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use sternpost_platform::sandbox::{self, Identity};
@@ -26,7 +28,7 @@ const LOCK: &str = "supervisor.lock";
 pub(crate) struct RunDirectory {
     path: PathBuf,
     sharing: Sharing,
-    _lock: File,
+    lock: File,
 }
 
 /// Who gets into the folders that all processes of the switch use.
@@ -39,6 +41,13 @@ enum Sharing {
 }
 
 impl Sharing {
+    fn of(bootstrap: &Bootstrap) -> Self {
+        match bootstrap.role_users {
+            RoleUsers::Same => Self::Private,
+            RoleUsers::Separate => Self::Group(Roles::of_this_build().group.gid),
+        }
+    }
+
     const fn folder_mode(self) -> u32 {
         match self {
             Self::Private => 0o700,
@@ -87,10 +96,10 @@ impl RunDirectory {
     /// `Folder`, `AlreadyRunning`.
     pub(crate) fn take(bootstrap: &Bootstrap) -> Result<Self, SupervisorError> {
         let path = bootstrap.run_directory.clone();
-        let roles = Roles::of_this_build();
-        let (sharing, qmgr) = match bootstrap.role_users {
-            RoleUsers::Same => (Sharing::Private, None),
-            RoleUsers::Separate => (Sharing::Group(roles.group.gid), roles.identity("qmgr")),
+        let sharing = Sharing::of(bootstrap);
+        let qmgr = match bootstrap.role_users {
+            RoleUsers::Same => None,
+            RoleUsers::Separate => Roles::of_this_build().identity("qmgr"),
         };
         for folder in [&path, &bootstrap.state_directory] {
             make(folder, sharing)
@@ -108,10 +117,33 @@ impl RunDirectory {
             .open(lock_path)
             .map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, sharing, _lock: lock }),
+            Ok(()) => Ok(Self { path, sharing, lock }),
             Err(TryLockError::WouldBlock) => Err(SupervisorError::AlreadyRunning { run_directory: path }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
+    }
+
+    /// With the lock and the sockets of the supervisor before.
+    ///
+    /// # Errors
+    /// `Descriptor`.
+    pub(super) fn taken_over(
+        bootstrap: &Bootstrap,
+        handover: &Handover,
+    ) -> Result<(Self, Sockets), HandoverError> {
+        let sockets = Sockets {
+            store: handover::descriptor(handover.store)?,
+            qmgr: handover::descriptor(handover.qmgr)?,
+            supervisor: handover::descriptor(handover.supervisor)?,
+        };
+        let sharing = Sharing::of(bootstrap);
+        let lock = File::from(handover::descriptor(handover.lock)?);
+        Ok((Self { path: bootstrap.run_directory.clone(), sharing, lock }, sockets))
+    }
+
+    /// The lock, for a handover.
+    pub(super) fn lock(&self) -> (RawFd, BorrowedFd<'_>) {
+        (self.lock.as_raw_fd(), self.lock.as_fd())
     }
 
     /// The folder.
@@ -140,9 +172,9 @@ impl RunDirectory {
         })
     }
 
-    /// Removes the socket files and what said where the switch listens. The lock file stays: removing it would let two supervisors lock two files.
+    /// Removes the socket files, and what said where the switch listens and what became of upgrades. The lock file stays: removing it would let two supervisors lock two files.
     pub(crate) fn remove_sockets(&self) {
-        for name in [STORE_SOCKET, QMGR_SOCKET, SUPERVISOR_SOCKET, LISTENERS_FILE] {
+        for name in [STORE_SOCKET, QMGR_SOCKET, SUPERVISOR_SOCKET, LISTENERS_FILE, UPGRADE_FILE] {
             let _ = std::fs::remove_file(self.path.join(name));
         }
     }

@@ -45,6 +45,11 @@ impl Service {
         }
     }
 
+    /// Whether it was told so.
+    pub(super) const fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
     /// Tells that the switch is about to end.
     pub(super) fn stop(&mut self) {
         if !std::mem::replace(&mut self.is_stopping, true) {

@@ -3,6 +3,7 @@
 use super::Input;
 use super::family::{Event, Start};
 use super::listening::{Listening, Served};
+use super::successor::OF_THE_MANAGER;
 use crate::bootstrap::{Bootstrap, Record, RoleUsers};
 use crate::output;
 use crate::profile::{self, Chosen};
@@ -10,14 +11,16 @@ use crate::roles::Roles;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 use sternpost_link::Role;
+use sternpost_platform::child::{Child, Order};
 use sternpost_platform::process;
 use sternpost_platform::sandbox;
 use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
+use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
 /// What is read of the words that a process leaves.
@@ -78,7 +81,11 @@ impl Spawner {
     ///
     /// # Errors
     /// Those of `fcntl`, `fork` and `exec`, and of becoming the role's user.
-    pub(super) fn spawn(&self, start: &Start, listening: &Listening) -> io::Result<(u32, Child)> {
+    pub(super) fn spawn(
+        &self,
+        start: &Start,
+        listening: &Listening,
+    ) -> io::Result<(u32, Option<ChildStdout>)> {
         let (arguments, descriptors) = self.arguments(start, listening);
         let name = match start {
             Start::Kept(role) => role.name(),
@@ -88,18 +95,14 @@ impl Spawner {
         command
             .arg0(format!("sternpost: {name}"))
             .args(arguments)
-            // What the service manager has told the supervisor is meant for it alone.
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("WATCHDOG_USEC")
-            .env_remove("WATCHDOG_PID")
-            .env_remove("LISTEN_FDS")
-            .env_remove("LISTEN_FDNAMES")
-            .env_remove("LISTEN_PID")
             .stdin(Stdio::null())
             // Why it ends, in the words of `main`; its log goes to stderr.
             .stdout(Stdio::piped())
             // Ctrl-C at a terminal is the supervisor's alone: it stops the others in order.
             .process_group(0);
+        for name in OF_THE_MANAGER {
+            command.env_remove(name);
+        }
         self.confine(&mut command, start)?;
         let given = descriptors.iter().try_for_each(|descriptor| {
             process::give_to_children(*descriptor)?;
@@ -109,9 +112,8 @@ impl Spawner {
         for descriptor in descriptors {
             process::keep_from_children(descriptor)?;
         }
-        let child = spawned?;
-        let pid = child.id().ok_or_else(|| io::Error::other("the process ended before it had a number"))?;
-        Ok((pid, child))
+        let mut child = spawned?;
+        Ok((child.id(), child.stdout.take()))
     }
 
     /// By the role's row in the table; of a channel, the kind is the role.
@@ -125,7 +127,7 @@ impl Spawner {
             return Err(io::Error::other(format!("{role} is no role of image/roles.toml")));
         };
         let identity = (self.given.role_users == RoleUsers::Separate).then_some(identity);
-        sandbox::confine(command.as_std_mut(), identity, limits);
+        sandbox::confine(command, identity, limits);
         Ok(())
     }
 
@@ -206,53 +208,40 @@ impl Spawner {
     }
 }
 
-/// What a child can be told.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Signal {
-    /// SIGTERM.
-    Terminate,
-    /// SIGKILL.
-    Kill,
-}
-
-/// Waits for a child's end and passes signals to it until then: a number that the system has given to another process
-/// since is never signalled.
+/// Waits for a child's end and passes orders to it until then.
 pub(super) async fn reap(
     pid: u32,
-    mut child: Child,
-    mut signals: mpsc::UnboundedReceiver<Signal>,
+    child: io::Result<Child>,
+    words: Option<pipe::Receiver>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
     inputs: mpsc::Sender<Input>,
 ) {
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status,
-            Some(signal) = signals.recv() => {
-                if child.id().is_none() {
-                    continue;
-                }
-                let sent = match signal {
-                    Signal::Terminate => process::terminate(pid),
-                    Signal::Kill => process::kill(pid),
-                };
-                if let Err(error) = sent {
-                    tracing::error!(child = pid, %error, "a signal was not sent");
+    let status = match &child {
+        Ok(child) => loop {
+            tokio::select! {
+                status = child.ended() => break status,
+                Some(order) = orders.recv() => {
+                    if let Err(error) = child.tell(order) {
+                        tracing::error!(child = pid, %error, "a signal was not sent");
+                    }
                 }
             }
-        }
+        },
+        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
     };
     let mut status = match status {
         Ok(status) => status.to_string(),
         Err(error) => format!("its end was missed: {error}"),
     };
-    let words = last_words(&mut child).await;
+    let words = last_words(words).await;
     if !words.is_empty() {
         status = format!("{status}: {words}");
     }
     let _ = inputs.send(Input::Family(Event::Ended { pid, status })).await;
 }
 
-async fn last_words(child: &mut Child) -> String {
-    let Some(pipe) = child.stdout.take() else { return String::new() };
+async fn last_words(pipe: Option<pipe::Receiver>) -> String {
+    let Some(pipe) = pipe else { return String::new() };
     let mut words = Vec::new();
     // Cut short or not: what was read by then is all that there is.
     let _ =

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sternpost_config::Configuration;
 use sternpost_link::qmgr::Question;
 use sternpost_link::store::StoreStatus;
-use sternpost_link::supervisor::{FailedListener, ListeningSocket};
+use sternpost_link::supervisor::{FailedListener, Failing, ListeningSocket};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -17,6 +17,8 @@ use tokio::net::TcpStream;
 const GREETING_MAX: Duration = Duration::from_secs(10);
 /// Time for the other end of a connection that is over.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// Short lives of a role in a row that are no accident; the console says so from as many on.
+const ENDS_MIN: u32 = 3;
 /// Octets of a reply line with its CR LF. RFC 5321, 4.5.3.1.5.
 const REPLY_OCTETS_MAX: u64 = 512;
 
@@ -26,7 +28,7 @@ pub(super) async fn all(which: &Which) -> Vec<Finding> {
         Ok(supervisor) => supervisor,
         Err(error) => return vec![Finding::of_error("switch", &error)],
     };
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = supervisor.failing.iter().filter_map(does_not_stay).collect();
     let configuration = configuration(which, &mut findings).await;
     let queue = queue(which).await;
     let can_probe = queue.state == State::Good;
@@ -39,6 +41,13 @@ pub(super) async fn all(which: &Which) -> Vec<Finding> {
         findings.push(Finding::unknown("channels", "not tried: a probe needs the queue"));
     }
     findings
+}
+
+/// A role that dies once or twice is started again and forgotten. One that does so for ever is a defect of this switch, also
+/// where nothing else misses it for a while: an update to it is not to be kept.
+fn does_not_stay(failing: &Failing) -> Option<Finding> {
+    let says = || format!("it ends again and again, {} times in a row: {}", failing.ends_count, failing.why);
+    (failing.ends_count >= ENDS_MIN).then(|| Finding::bad(format!("role {}", failing.role.name()), says()))
 }
 
 /// What is said of the queue is said under this name.

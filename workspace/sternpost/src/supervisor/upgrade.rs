@@ -1,0 +1,270 @@
+//! Upgrades: another executable takes the supervisor's place in the same process, with its sockets and its children.
+//!
+//! `handover` is what goes over, `successor` the executable, [`Family::taken_over`] what becomes of the children. Here is
+//! when it happens, and what is said of it.
+
+use super::family::{self, Event, Family};
+use super::handover::{self, HANDOVER_VERSION, HandedProcess, Handover, Settings};
+use super::listening::Listening;
+use super::paths::{self, RunDirectory, Sockets};
+use super::successor::{self, Sound, Successor};
+use super::upgrade_file::{self, Upgraded};
+use super::{Input, Supervisor, SupervisorError, VERSION};
+use crate::bootstrap::Bootstrap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use sternpost_link::PROTOCOL_VERSION;
+use sternpost_platform::process;
+
+/// With what a supervisor begins.
+pub(super) struct Beginning {
+    pub(super) run_directory: RunDirectory,
+    pub(super) sockets: Sockets,
+    pub(super) listening: Listening,
+    pub(super) family: Family,
+    /// Children that are there already, each with the pipe of its last words.
+    pub(super) children: Vec<(u32, Option<OwnedFd>)>,
+    pub(super) upgrades: Upgrades,
+}
+
+/// Where upgrades stand.
+pub(super) struct Upgrades {
+    /// The file of the executable.
+    pub(super) executable: PathBuf,
+    pub(super) settings: Settings,
+    pub(super) attempts_count: u32,
+    /// A check is under way.
+    pub(super) is_checking: bool,
+    /// The executable before this one, which can be gone back to.
+    pub(super) before: Option<Successor>,
+    /// It takes over when everything has ended.
+    pub(super) waiting: Option<Successor>,
+    /// Why the executable before is in force again, or nothing but that this one is, until it was told.
+    pub(super) untold: Option<Option<String>>,
+}
+
+/// Whether this executable could take over what was handed over by that number, and what it is.
+///
+/// # Errors
+/// Why it could not.
+pub(crate) fn check(bootstrap_path: &Path, number: RawFd) -> Result<Sound, SupervisorError> {
+    let bootstrap = Bootstrap::read(bootstrap_path)?;
+    paths::check_users(&bootstrap)?;
+    Handover::take(number, &bootstrap)?;
+    Ok(Sound { version: VERSION.to_owned(), link: PROTOCOL_VERSION })
+}
+
+/// The first supervisor of a switch.
+///
+/// # Errors
+/// What keeps it from starting.
+pub(super) fn begin(bootstrap: &Bootstrap, listening: Listening) -> Result<Beginning, SupervisorError> {
+    let run_directory = RunDirectory::take(bootstrap)?;
+    let sockets = run_directory.listen()?;
+    let executable = successor::own_path()
+        .map_err(|source| SupervisorError::Process { what: "find its executable", source })?;
+    let upgrades = Upgrades {
+        executable,
+        settings: Settings::of(bootstrap).map_err(SupervisorError::Given)?,
+        attempts_count: 0,
+        is_checking: false,
+        before: None,
+        waiting: None,
+        untold: None,
+    };
+    let family = Family::new(Instant::now());
+    Ok(Beginning { run_directory, sockets, listening, family, children: Vec::new(), upgrades })
+}
+
+/// The supervisor that takes the place of another.
+///
+/// # Errors
+/// `Handover`.
+pub(super) fn go_on(bootstrap: &Bootstrap, handover: Handover) -> Result<Beginning, SupervisorError> {
+    // The kernel has named it by the descriptor from which it was run.
+    process::set_name("sternpost");
+    let (run_directory, sockets) = RunDirectory::taken_over(bootstrap, &handover)?;
+    let listening = Listening::taken_over(&handover.given, &handover.listeners)?;
+    drop(handover.successor.map(handover::descriptor).transpose()?);
+    let before = handover.before.map(handover::descriptor).transpose()?.map(Successor::of);
+    let mut children = Vec::new();
+    let mut adopted = Vec::new();
+    for HandedProcess { adopted: process, words } in handover.processes {
+        children.push((process.pid, words.map(handover::descriptor).transpose()?));
+        adopted.push(process);
+    }
+    let upgrades = Upgrades {
+        executable: handover.executable,
+        settings: handover.settings,
+        attempts_count: handover.attempts_count,
+        is_checking: false,
+        before,
+        waiting: None,
+        untold: Some(handover.went_back),
+    };
+    let has_trial = upgrades.before.is_some();
+    let family = Family::taken_over(Instant::now(), adopted, !listening.is_empty(), has_trial);
+    Ok(Beginning { run_directory, sockets, listening, family, children, upgrades })
+}
+
+impl Supervisor {
+    /// Somebody wants the executable's file, as it is now, to take over.
+    pub(super) fn upgrade(&mut self) {
+        if self.upgrades.is_checking || self.upgrades.waiting.is_some() {
+            return tracing::info!(event = "upgrade.again", "an upgrade is under way already");
+        }
+        self.upgrades.attempts_count = self.upgrades.attempts_count.saturating_add(1);
+        let path = &self.upgrades.executable;
+        tracing::info!(event = "upgrade.check", executable = %path.display(), "looking at the executable");
+        let opened = Successor::open(path).and_then(|successor| {
+            let memory = self.hand_over(None, None, None).seal()?;
+            Ok((successor, memory))
+        });
+        let (successor, memory) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.refuse_upgrade(&error.to_string()),
+        };
+        self.upgrades.is_checking = true;
+        let (bootstrap, inputs) = (self.spawner.bootstrap_path.clone(), self.inputs.clone());
+        tokio::task::spawn_local(async move {
+            let result = successor.check(&bootstrap, &memory).await;
+            let _ = inputs.send(Input::Checked(successor, result)).await;
+        });
+    }
+
+    pub(super) fn checked(&mut self, successor: Successor, result: Result<Sound, String>) {
+        self.upgrades.is_checking = false;
+        match result {
+            _ if self.service.is_stopping() => {}
+            Err(why) => self.refuse_upgrade(&why),
+            Ok(Sound { version, link }) if link == PROTOCOL_VERSION => {
+                tracing::info!(event = "upgrade.begin", version, "another executable takes over");
+                let before = Successor::open(Path::new("/proc/self/exe")).ok();
+                self.step_over(&successor, before.as_ref(), None);
+            }
+            Ok(Sound { version, .. }) => {
+                tracing::info!(
+                    event = "upgrade.begin",
+                    version,
+                    "another executable takes over when all processes have ended, for it speaks another protocol; \
+                     clients wait meanwhile"
+                );
+                self.upgrades.waiting = Some(successor);
+                self.family.apply(Instant::now(), Event::Stop);
+            }
+        }
+    }
+
+    /// Roles of this executable do not stay.
+    pub(super) fn go_back(&mut self, why: String) {
+        let Some(before) = self.upgrades.before.take() else { return };
+        tracing::error!(event = "upgrade.back", why, "the executable before takes over again");
+        self.step_over(&before, None, Some(why));
+    }
+
+    /// Everything has ended. If the other executable cannot be run, this one begins again.
+    pub(super) fn step_over_alone(&mut self, successor: &Successor) {
+        self.step_over(successor, None, None);
+        self.family = Family::new(Instant::now());
+        self.family.apply(Instant::now(), Event::ListeningChanged { is_empty: self.listening.is_empty() });
+    }
+
+    /// Puts another executable into the place of this one. Returns only when that failed.
+    fn step_over(&mut self, successor: &Successor, before: Option<&Successor>, went_back: Option<String>) {
+        let handover = self.hand_over(Some(successor), before, went_back);
+        let words = self.children.values().filter_map(|child| child.words.as_ref()).map(AsFd::as_fd);
+        let own = [
+            self.run_directory.lock().1,
+            self.spawner.store.as_fd(),
+            self.spawner.qmgr.as_fd(),
+            self.socket.as_fd(),
+        ];
+        let error = match handover.seal() {
+            Ok(memory) => {
+                let own = own.into_iter().chain([memory.as_fd(), successor.descriptor()]);
+                let before = before.map(Successor::descriptor);
+                let descriptors: Vec<BorrowedFd<'_>> =
+                    own.chain(before).chain(self.listening.descriptors()).chain(words).collect();
+                successor.step_over(&self.spawner.bootstrap_path, &memory, descriptors)
+            }
+            Err(error) => error,
+        };
+        self.refuse_upgrade(&format!("it cannot be run: {error}"));
+    }
+
+    fn hand_over(
+        &self,
+        successor: Option<&Successor>,
+        before: Option<&Successor>,
+        went_back: Option<String>,
+    ) -> Handover {
+        let (given, listeners) = self.listening.hand_over();
+        let handed = |adopted: family::Adopted| {
+            let words =
+                self.children.get(&adopted.pid).and_then(|child| Some(child.words.as_ref()?.as_raw_fd()));
+            HandedProcess { adopted, words }
+        };
+        Handover {
+            version: HANDOVER_VERSION,
+            settings: self.upgrades.settings.clone(),
+            executable: self.upgrades.executable.clone(),
+            successor: successor.map(Successor::number),
+            before: before.map(Successor::number),
+            attempts_count: self.upgrades.attempts_count,
+            went_back,
+            lock: self.run_directory.lock().0,
+            store: self.spawner.store.as_raw_fd(),
+            qmgr: self.spawner.qmgr.as_raw_fd(),
+            supervisor: self.socket.as_raw_fd(),
+            given,
+            listeners,
+            processes: self.family.hand_over(Instant::now()).into_iter().map(handed).collect(),
+        }
+    }
+
+    /// This executable stays in force.
+    fn refuse_upgrade(&self, why: &str) {
+        let executable = self.upgrades.executable.display().to_string();
+        tracing::error!(
+            event = "upgrade.refused",
+            executable,
+            why,
+            "the switch was not upgraded and goes on as it was"
+        );
+        self.tell_of_upgrade(
+            false,
+            format!("{executable} was not taken: {why}; version {VERSION} goes on as before"),
+        );
+    }
+
+    /// Tells once that this executable is in force, when its own roles run.
+    pub(super) fn tell_of_taking_over(&mut self) {
+        if self.upgrades.untold.is_none() || !self.family.is_renewed() {
+            return;
+        }
+        match self.upgrades.untold.take().flatten() {
+            None => {
+                tracing::info!(event = "upgrade.done", version = VERSION, "this executable is in force");
+                self.tell_of_upgrade(true, format!("version {VERSION} is in force"));
+            }
+            Some(why) => {
+                tracing::error!(
+                    event = "upgrade.gone-back",
+                    version = VERSION,
+                    why,
+                    "this executable is in force again"
+                );
+                self.tell_of_upgrade(false, format!("{why}; version {VERSION} is in force again"));
+            }
+        }
+    }
+
+    pub(super) fn tell_of_upgrade(&self, has_taken_over: bool, says: String) {
+        let upgraded = Upgraded { attempts_count: self.upgrades.attempts_count, has_taken_over, says };
+        if let Err(error) = upgrade_file::write(self.run_directory.path(), &upgraded) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(event = "upgrade.file", error, "what became of the upgrade was not written");
+        }
+    }
+}
