@@ -2,8 +2,12 @@
 
 mod switch;
 
-use switch::stage::Stage;
-use switch::wait_for;
+use std::time::Duration;
+use sternpost_load::source::SourceOptions;
+use switch::client::Client;
+use switch::mail::{compare, start, to};
+use switch::stage::{Stage, verify};
+use switch::{lives, wait_for};
 
 #[test]
 fn nothing_comes_twice_when_qmgr_alone_is_killed() {
@@ -13,6 +17,49 @@ fn nothing_comes_twice_when_qmgr_alone_is_killed() {
         stage.kill_and_wait("qmgr", &sending);
     }
     assert_eq!(stage.settle(sending), 0);
+}
+
+#[test]
+fn no_client_is_refused_or_cut_off_while_qmgr_is_killed_under_load_and_those_that_wait_are_served() {
+    const KILLS: usize = 5;
+    const WAITING: usize = 20;
+    let stage = Stage::new();
+    // It never tries a second time: whatever a client could notice beyond a pause is told.
+    let sending = start(SourceOptions {
+        sessions_count: 8,
+        messages_count: u64::MAX,
+        recipients: vec!["a%d@smtp.test".into(), "b%d@lmtp.test".into()],
+        recipients_count: 2,
+        messages_per_connection: Some(1),
+        rate_per_s: Some(100.0),
+        reply_timeout: Duration::from_secs(30),
+        ..to(stage.switch.address(), "")
+    });
+    for _ in 0..KILLS {
+        stage.kill_and_wait("qmgr", &sending);
+    }
+    let report = sending.stop();
+    assert!(report.troubles.is_empty() && report.refused.is_empty(), "{:?}", report.troubles);
+    let compared = compare(&[report], &[&stage.smtp, &stage.lmtp]);
+    assert_eq!((compared.lost, compared.duplicated), (0, 0), "{compared}");
+    // A server that has just begun has nothing to say before a QMGR has told it what: clients wait in the backlog.
+    let dead = ["qmgr", "smtp-server"].map(|role| stage.switch.kill(role));
+    wait_for("end of both", || dead.iter().all(|pid| !lives(*pid)).then_some(()));
+    let waiting: Vec<_> = (0..WAITING)
+        .map(|_| {
+            let address = stage.switch.address();
+            std::thread::spawn(move || {
+                let mut client = Client::greet(address);
+                client.message("<w@sender.test>", &["w@smtp.test"], b"Subject: waited\r\n\r\n")
+            })
+        })
+        .collect();
+    for client in waiting {
+        let reply = client.join().expect("a client that waits is served");
+        assert!(reply.starts_with("250 "), "{reply}");
+    }
+    stage.switch.wait_until_empty();
+    verify(stage.switch);
 }
 
 #[test]
