@@ -2,12 +2,13 @@
 
 mod switch;
 
+use rustix::process::Signal;
 use std::time::Duration;
 use sternpost_load::source::SourceOptions;
 use switch::client::Client;
 use switch::mail::{compare, start, to};
 use switch::stage::{Stage, verify};
-use switch::{lives, wait_for};
+use switch::{lives, signal, wait_at_most, wait_for};
 
 #[test]
 fn nothing_comes_twice_when_qmgr_alone_is_killed() {
@@ -60,6 +61,32 @@ fn no_client_is_refused_or_cut_off_while_qmgr_is_killed_under_load_and_those_tha
     }
     stage.switch.wait_until_empty();
     verify(stage.switch);
+}
+
+#[test]
+fn a_channel_that_hangs_is_killed_and_what_it_had_goes_by_another() {
+    // A ping every 5 s, 30 s for the answer, and the start of another: far less than this.
+    const HANGING_MAX: Duration = Duration::from_secs(90);
+    let stage = Stage::new();
+    let submit = |recipient: &str| {
+        let mut client = Client::greet(stage.switch.address());
+        let reply = client.message("<a@sender.test>", &[recipient], b"Subject: x\r\n\r\n");
+        assert!(reply.starts_with("250 "), "{reply}");
+    };
+    submit("first@smtp.test");
+    wait_for("first message", || (stage.smtp.counts().received == 1).then_some(()));
+    stage.switch.wait_until_empty();
+    let hanging = stage.switch.pid("smtp");
+    signal(hanging, Signal::STOP);
+    submit("held@smtp.test");
+    stage.switch.wait_for_status("Mlist in the process that hangs", |status| {
+        let mut channels = status["qmgr"]["scheduler"]["channels"].as_array()?.iter();
+        channels.any(|channel| channel["in_progress"] == 1).then_some(())
+    });
+    wait_at_most(HANGING_MAX, "second message", || (stage.smtp.counts().received == 2).then_some(()));
+    assert!(!lives(hanging) && stage.switch.log().contains("channel.hangs"));
+    stage.switch.wait_until_empty();
+    assert_eq!(stage.smtp.counts().duplicated, 0);
 }
 
 #[test]
