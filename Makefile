@@ -4,7 +4,7 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo demo-host test simulate hw-test crash-campaign check bench bench-queue bench-recovery bench-scheduler bench-space bench-tuning bench-peer soak fuzz check-buildroot release-image image run clean
+.PHONY: all demo demo-host test simulate simulate-scheduler hw-test crash-campaign check bench bench-queue bench-recovery bench-scheduler bench-space bench-tuning bench-peer soak fuzz check-buildroot release-image image run clean
 
 all: check test                 ## what a change must pass
 
@@ -20,6 +20,11 @@ test:                           ## everything that CI runs
 simulate:                       ## histories of log and switch from random seeds, for a night SECONDS=36000; or one: SEED=17 [TRACE=1]
 	$(CARGO) run --release --quiet -p sternpost-simulator --bin simulate -- \
 	    $(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),--seconds $(or $(SECONDS),60)) $(if $(OVERFILL),--overfill)
+
+simulate-scheduler:             ## QMGR's mind in virtual time, with plots: [SCENARIO=burst]; random worlds: SECONDS=60 or SEED=17 [TRACE=1]
+	$(CARGO) run --release --quiet -p sternpost-simulator --bin simulate-scheduler -- --out target/simulate-scheduler \
+	    $(if $(SCENARIO),workspace/simulator/scenarios/$(SCENARIO).toml $(if $(SEED),--scenario-seed $(SEED)), \
+	    $(if $(SEED),--seed $(SEED) $(if $(TRACE),--trace),$(if $(SECONDS),--seconds $(SECONDS))))
 
 hw-test:                        ## boots the image in QEMU for everything in hw-tests/; consoles in target/hw-tests/
 	.ci/test packages build-image hw

@@ -11,6 +11,7 @@ pub mod ledger;
 mod model;
 mod opening;
 pub mod random;
+pub mod scheduling;
 pub mod search;
 pub mod switch;
 pub mod trace;

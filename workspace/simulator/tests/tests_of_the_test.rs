@@ -1,6 +1,7 @@
-//! A switch, a disk or a recovery that is wrong on purpose must be caught: otherwise the histories prove nothing.
+//! A switch, a disk, a recovery or a scheduler that is wrong on purpose must be caught: otherwise the histories prove nothing.
 
 use sternpost_simulator::disk::Habits;
+use sternpost_simulator::scheduling::{self, Mistake as SchedulerMistake};
 use sternpost_simulator::search::safely;
 use sternpost_simulator::switch::Mistake;
 use sternpost_simulator::{history, switch};
@@ -83,4 +84,53 @@ fn a_channel_that_repeats_a_recipient_who_is_done_with_is_caught() {
 fn a_housekeeper_that_tears_the_report_from_what_it_reports_is_caught() {
     let broken = caught_in_the_switch(Habits::default(), Some(Mistake::TornReport), 150);
     assert_caught(&broken, 5, &["reported twice", "does not know it"]);
+}
+
+/// Of a hundred worlds of the scheduler, those that notice the mistake: at least so many, and most of them in one of these words.
+fn assert_caught_in_the_scheduler(mistake: SchedulerMistake, at_least: usize, words: &[&str]) {
+    let options = scheduling::Options { mistake: Some(mistake), ..scheduling::Options::default() };
+    let live = |seed| scheduling::live(&scheduling::random_scenario(seed), seed, options);
+    let broken: Vec<String> = (0..100).filter_map(|seed| safely(|| live(seed)).err()).collect();
+    assert_caught(&broken, at_least, words);
+}
+
+#[test]
+fn a_scheduler_that_loses_delays_or_doubles_what_it_assigns_is_caught() {
+    assert_caught_in_the_scheduler(SchedulerMistake::LostAssignment, 50, &["lost or doubled"]);
+    assert_caught_in_the_scheduler(SchedulerMistake::LateAssignment, 50, &["lost or doubled"]);
+    assert_caught_in_the_scheduler(SchedulerMistake::DoubledAssignment, 50, &["is doubled"]);
+    assert_caught_in_the_scheduler(SchedulerMistake::LostMlist, 50, &["lost or doubled"]);
+}
+
+#[test]
+fn a_scheduler_that_takes_another_order_is_caught() {
+    let words = ["precedence order", "order of equals"];
+    assert_caught_in_the_scheduler(SchedulerMistake::SwappedAssignments, 25, &words);
+    let words = ["precedence order", "left undone", "runnable"];
+    assert_caught_in_the_scheduler(SchedulerMistake::ForgottenPrecedence, 50, &words);
+}
+
+#[test]
+fn a_scheduler_that_passes_a_limit_is_caught() {
+    let words = ["limits:", "of slots in use"];
+    assert_caught_in_the_scheduler(SchedulerMistake::OverfilledProcess, 50, &words);
+    assert_caught_in_the_scheduler(SchedulerMistake::OverfilledPeer, 30, &words);
+    assert_caught_in_the_scheduler(SchedulerMistake::ForgottenReserves, 50, &words);
+    assert_caught_in_the_scheduler(SchedulerMistake::OneProcessMore, 30, &words);
+    assert_caught_in_the_scheduler(SchedulerMistake::DoubledStart, 30, &words);
+}
+
+#[test]
+fn a_scheduler_that_starts_no_process_or_overlooks_a_death_is_caught() {
+    assert_caught_in_the_scheduler(SchedulerMistake::LostStart, 30, &["left undone"]);
+    let words = ["the tree has", "left undone", "takes nothing", "late:"];
+    assert_caught_in_the_scheduler(SchedulerMistake::UnheardDeath, 50, &words);
+}
+
+#[test]
+fn a_back_off_that_is_wrong_by_a_millisecond_is_caught() {
+    let words = ["back-off", "of the peer", "runnable", "the tree says Waiting"];
+    assert_caught_in_the_scheduler(SchedulerMistake::ShortBackOff, 40, &words);
+    assert_caught_in_the_scheduler(SchedulerMistake::LongBackOff, 40, &["late:"]);
+    assert_caught_in_the_scheduler(SchedulerMistake::LateWake, 50, &["late:"]);
 }
