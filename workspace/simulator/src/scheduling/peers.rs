@@ -34,6 +34,8 @@ pub(super) enum Fate {
 pub(super) struct Attempt {
     pub(super) ends_at: u64,
     pub(super) fate: Fate,
+    /// The peer has taken the association.
+    pub(super) is_standing: bool,
 }
 
 /// One peer.
@@ -42,8 +44,10 @@ pub(super) struct Peer {
     /// Where its kind stands in the scenario.
     pub(super) kind: usize,
     pub(super) name: String,
-    /// Associations that stand, or are being made.
-    pub(super) associations: u32,
+    /// Attempts under way: associations that stand, are being made or refused.
+    pub(super) in_progress: u32,
+    /// Associations that it has taken.
+    associations: u32,
     /// The last attempt ended with an error of the peer.
     pub(super) is_silent: bool,
     /// When each of its workers is free.
@@ -53,21 +57,22 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn new(kind: usize, name: String, workers: Option<u32>) -> Self {
         let workers = (0..workers.unwrap_or(0)).map(|_| Reverse(0)).collect();
-        Self { kind, name, associations: 0, is_silent: false, workers }
+        Self { kind, name, in_progress: 0, associations: 0, is_silent: false, workers }
     }
 
-    /// An attempt that begins now: its association counts until it ends.
+    /// An attempt that begins now, and is under way until [`Peer::end`].
     pub(super) fn attempt(&mut self, now: u64, kind: &PeerKind, random: &mut Random) -> Attempt {
         let is_full = kind.associations_max.is_some_and(|max| self.associations >= max);
-        self.associations += 1;
+        self.in_progress += 1;
         let connected_at = now + around(kind.connect_ms, kind.jitter_percent, random);
         if is_down(kind, now) || is_down(kind, connected_at) {
             let ends_at = now + around(kind.connect_failure_ms, kind.jitter_percent, random);
-            return Attempt { ends_at, fate: Fate::Unreachable };
+            return Attempt { ends_at, fate: Fate::Unreachable, is_standing: false };
         }
         if is_full {
-            return Attempt { ends_at: connected_at, fate: Fate::Refused };
+            return Attempt { ends_at: connected_at, fate: Fate::Refused, is_standing: false };
         }
+        self.associations += 1;
         let beyond = kind.workers.map_or(0, |workers| self.associations.saturating_sub(workers));
         let service_ms = kind.service_ms * (100 + kind.slowdown_percent * u64::from(beyond)) / 100;
         let begins_at = self.workers.pop().map_or(connected_at, |Reverse(free_at)| free_at.max(connected_at));
@@ -76,9 +81,15 @@ impl Peer {
             self.workers.push(Reverse(ends_at));
         }
         if let Some(lost_at) = goes_down(kind, connected_at, ends_at) {
-            return Attempt { ends_at: lost_at, fate: Fate::Unreachable };
+            return Attempt { ends_at: lost_at, fate: Fate::Unreachable, is_standing: true };
         }
-        Attempt { ends_at, fate: fate(kind, random) }
+        Attempt { ends_at, fate: fate(kind, random), is_standing: true }
+    }
+
+    /// An attempt has ended, or was given up.
+    pub(super) fn end(&mut self, is_standing: bool) {
+        self.in_progress -= 1;
+        self.associations -= u32::from(is_standing);
     }
 }
 
@@ -161,6 +172,14 @@ mod tests {
         let results = attempts(&kind, 3);
         assert_eq!(results[1].1, Fate::Transferred);
         assert_eq!(results[2], (3, Fate::Refused));
+        // What is refused takes no place: there is one for the next as soon as one of the two has gone.
+        let mut peer = Peer::new(0, "a".into(), None);
+        let mut random = Random::new(1);
+        let taken: Vec<bool> = (0..4).map(|_| peer.attempt(NOW, &kind, &mut random).is_standing).collect();
+        assert_eq!(taken, [true, true, false, false]);
+        peer.end(true);
+        assert!(peer.attempt(NOW, &kind, &mut random).is_standing);
+        assert_eq!(peer.in_progress, 4);
     }
 
     #[test]

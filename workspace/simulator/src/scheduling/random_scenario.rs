@@ -16,10 +16,10 @@ use super::scenario::{
 
 /// The time in which things go wrong, seconds.
 const TROUBLE_S_MAX: u64 = 90;
-/// The longest time from a first attempt to the last of everything once nothing goes wrong, seconds. At most 200 Mlists one
+/// The longest time from a first attempt to the last of everything once nothing goes wrong, seconds. At most 500 Mlists one
 /// after the other, each of which starts a process (1 s), waits for a turn (3 s), for `qmgr_chan_time1` to `3` (9 s) and for its
-/// peer (3 s, ten times that for slow ones): 200 × 43 s; and delays before that, 60 s.
-const CALM_S_MAX: u64 = 200 * 43 + 60;
+/// peer (3 s, ten times that for slow ones): 500 × 43 s; and delays before that, 60 s.
+const CALM_S_MAX: u64 = 500 * 43 + 60;
 
 /// The scenario of a seed.
 #[must_use]
@@ -127,6 +127,7 @@ fn arrivals(peers: &[PeerKind], trouble_s: u64, random: &mut Random) -> Arrivals
     let from_s = random.below(trouble_s);
     let until_s = (from_s + 1 + random.below(30)).min(trouble_s);
     let is_burst = random.chance(40);
+    let reached: u32 = peers.iter().filter(|kind| to.contains(&kind.name)).map(|kind| kind.count).sum();
     let count = 1 + random.below(40);
     Arrivals {
         to,
@@ -136,7 +137,7 @@ fn arrivals(peers: &[PeerKind], trouble_s: u64, random: &mut Random) -> Arrivals
         count: if is_burst { count } else { 0 },
         precedence_percent: levels(random),
         recipients: one_of(random, &[1, 1, 3]),
-        peers_per_message: 1,
+        peers_per_message: one_of(random, &[1, 1, 3]).min(reached),
         life_s: one_of(random, &[5, 30, 86_400, 86_400]),
         delay_report_s: one_of(random, &[None, Some(3), Some(20)]),
     }

@@ -15,6 +15,10 @@ use super::BEGINNING_MS;
 /// Peers in one scenario. The recorder keeps some hundred figures of each.
 const PEERS_MAX: usize = 20_000;
 
+/// The longest time in a scenario: ten years in seconds, and a day for what one attempt takes, in milliseconds.
+const S_MAX: u64 = 10 * 366 * 86_400;
+const ATTEMPT_MS_MAX: u64 = 86_400_000;
+
 /// One workload.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -384,6 +388,16 @@ impl Scenario {
     /// The place and what is wrong there.
     fn check(&self) -> Result<(), (String, String)> {
         let mut names = BTreeSet::new();
+        check_time("the file", "end_s_max", self.end_s_max, S_MAX)?;
+        for (field, ms) in [
+            ("qmgr_chan_time1_ms", self.limits.qmgr_chan_time1_ms),
+            ("qmgr_chan_time2_ms", self.limits.qmgr_chan_time2_ms),
+            ("qmgr_chan_time3_ms", self.limits.qmgr_chan_time3_ms),
+            ("retry_step_ms", self.limits.retry_step_ms),
+            ("retry_max_ms", self.limits.retry_max_ms),
+        ] {
+            check_time("[limits]", field, ms, S_MAX)?;
+        }
         for (at, channel) in self.channels.iter().enumerate() {
             let place = format!("[[channel]] {} {:?}", at + 1, channel.name);
             ensure(&place, !channel.name.is_empty(), || "it has no name: give it one".to_owned())?;
@@ -395,6 +409,17 @@ impl Scenario {
                     format!("{field} is {value}: take 1 to 10000")
                 })?;
             }
+            for (field, ms) in [
+                ("start_ms", channel.start_ms),
+                ("commit_ms", channel.commit_ms),
+                ("death_after_ms", channel.death_after_ms.unwrap_or(1)),
+                ("idle_stop_ms", channel.idle_stop_ms),
+            ] {
+                check_time(&place, field, ms, S_MAX * 1_000)?;
+            }
+            ensure(&place, channel.death_after_ms != Some(0), || {
+                "death_after_ms is 0: take 1 or more, or leave it out".to_owned()
+            })?;
             check_percent(&place, "start_failure_percent", channel.start_failure_percent)?;
             check_percent(&place, "give_back_percent", channel.give_back_percent)?;
             check_percent(&place, "late_word_percent", channel.late_word_percent)?;
@@ -448,6 +473,16 @@ impl Scenario {
         ] {
             check_percent(place, field, value)?;
         }
+        for (field, ms) in [
+            ("connect_ms", kind.connect_ms),
+            ("connect_failure_ms", kind.connect_failure_ms),
+            ("service_ms", kind.service_ms),
+        ] {
+            check_time(place, field, ms, ATTEMPT_MS_MAX)?;
+        }
+        ensure(place, kind.slowdown_percent <= 10_000, || {
+            format!("slowdown_percent is {}: take 0 to 10000", kind.slowdown_percent)
+        })?;
         for window in &kind.down {
             check_window(place, *window)?;
         }
@@ -473,6 +508,13 @@ impl Scenario {
         ensure(place, (1..=peers).contains(&(arrivals.peers_per_message as usize)), || {
             format!("peers_per_message is {}: take 1 to {peers}", arrivals.peers_per_message)
         })?;
+        for (field, s) in [
+            ("from_s", arrivals.from_s),
+            ("life_s", arrivals.life_s),
+            ("delay_report_s", arrivals.delay_report_s.unwrap_or(0)),
+        ] {
+            check_time(place, field, s, S_MAX)?;
+        }
         if arrivals.count > 0 {
             return ensure(place, arrivals.rate_per_s == 0.0, || {
                 "it has a count and a rate: keep one, or make two of it".to_owned()
@@ -580,7 +622,12 @@ fn check_percent(place: &str, field: &str, value: u64) -> Result<(), (String, St
     ensure(place, value <= 100, || format!("{field} is {value}: take 0 to 100"))
 }
 
+fn check_time(place: &str, field: &str, value: u64, max: u64) -> Result<(), (String, String)> {
+    ensure(place, value <= max, || format!("{field} is {value}: take 0 to {max}"))
+}
+
 fn check_window(place: &str, window: Window) -> Result<(), (String, String)> {
+    check_time(place, "until_s", window.until_s, S_MAX)?;
     ensure(place, window.from_s < window.until_s, || {
         format!("it ends at {} s and begins at {} s: let it end later", window.until_s, window.from_s)
     })
@@ -645,6 +692,10 @@ mod tests {
             (wrong("to = ", "tp = 1\n to = "), "line 11"),
             (wrong("name = \"smtp\"", "name = \"smtp\"\ncapacity = 0"), "capacity is 0: take 1 to 10000"),
             (wrong("title = \"one\"", ""), "missing field `title`"),
+            (
+                wrong("end_s_max = 60", "end_s_max = 9000000000000000000"),
+                "the file: end_s_max is 9000000000000000000: take 0 to",
+            ),
         ];
         for (told, wanted) in rows {
             assert!(told.contains("wrong.toml") && told.contains(wanted), "{told}\nshould say {wanted}");

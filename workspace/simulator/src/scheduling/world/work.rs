@@ -39,6 +39,7 @@ pub(super) struct Attempt {
     recipients: Vec<u32>,
     begun_at: u64,
     fate: Fate,
+    is_standing: bool,
     has_ended: bool,
     /// It is said to be finished after its outcome is durable.
     is_told_late: bool,
@@ -96,7 +97,7 @@ impl World {
         let at = truth.peer;
         let peer = &mut self.peers[at];
         let attempt = peer.attempt(self.now, &self.kinds[peer.kind], &mut self.peers_random[at]);
-        self.record.peer(self.now, at, peer.associations, None);
+        self.record.peer(self.now, at, peer.in_progress, None);
         self.attempts_count += 1;
         known.attempts.insert(self.attempts_count);
         self.agenda.enter(attempt.ends_at, What::End(self.attempts_count));
@@ -107,6 +108,7 @@ impl World {
             recipients: ranges.iter().flat_map(|range| range.first..range.end()).collect(),
             begun_at: self.now,
             fate: attempt.fate,
+            is_standing: attempt.is_standing,
             has_ended: false,
             is_told_late: self.random.chance(channel.late_word_percent),
         };
@@ -131,8 +133,8 @@ impl World {
             is_peers_error,
         };
         let peer = &mut self.peers[at];
-        peer.associations -= 1;
-        self.record.peer(self.now, at, peer.associations, Some(ended));
+        peer.end(attempt.is_standing);
+        self.record.peer(self.now, at, peer.in_progress, Some(ended));
         let was_silent = std::mem::replace(&mut peer.is_silent, is_peers_error);
         let (channel, peer) = (self.kinds[peer.kind].channel.clone(), peer.name.clone());
         if is_peers_error {
@@ -236,8 +238,8 @@ impl World {
             let has_ended = self.attempts.get(&number).is_some_and(|attempt| attempt.has_ended);
             if !has_ended && let Some(attempt) = self.attempts.remove(&number) {
                 let peer = &mut self.peers[attempt.peer];
-                peer.associations -= 1;
-                self.record.peer(self.now, attempt.peer, peer.associations, None);
+                peer.end(attempt.is_standing);
+                self.record.peer(self.now, attempt.peer, peer.in_progress, None);
             }
         }
         self.agenda.enter(self.now.max(dead.outcome_at) + 1, What::Return(process));
