@@ -26,8 +26,8 @@ pub use page::{page, table};
 pub use random_scenario::random_scenario;
 pub use record::{End, Figures, Lived, Moment, Record};
 pub use scenario::{
-    Arrivals, Bounds, ChannelKind, Expect, Kept, PeerKind, Scenario, ScenarioError, SwitchLimits, Trouble,
-    Window,
+    Arrivals, Bounds, ChannelKind, Expect, KeptFree, PeerKind, Scenario, ScenarioError, SwitchLimits,
+    Trouble, Window,
 };
 pub use subject::Mistake;
 

@@ -11,7 +11,7 @@ use sternpost_scheduler::Limits;
 use crate::random::Random;
 
 use super::scenario::{
-    Arrivals, ChannelKind, Expect, Kept, PeerKind, Scenario, SwitchLimits, Trouble, Window, order,
+    Arrivals, ChannelKind, Expect, KeptFree, PeerKind, Scenario, SwitchLimits, Trouble, Window, order,
 };
 
 /// The time in which things go wrong, seconds.
@@ -53,8 +53,8 @@ fn one_of<T: Copy>(random: &mut Random, of: &[T]) -> T {
     of[random.place(of.len())]
 }
 
-fn kept(random: &mut Random) -> Kept {
-    Kept { urgent: one_of(random, &[0, 0, 1, 2]), normal: one_of(random, &[0, 0, 1, 2]) }
+fn kept(random: &mut Random) -> KeptFree {
+    KeptFree { urgent: one_of(random, &[0, 0, 1, 2]), normal: one_of(random, &[0, 0, 1, 2]) }
 }
 
 fn small(random: &mut Random, below: u32) -> u32 {

@@ -86,13 +86,13 @@ impl Default for SwitchLimits {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "each is the field of Reserves of this name")]
-pub struct Kept {
+pub struct KeptFree {
     pub urgent: u32,
     pub normal: u32,
 }
 
-impl From<Kept> for Reserves {
-    fn from(kept: Kept) -> Self {
+impl From<KeptFree> for Reserves {
+    fn from(kept: KeptFree) -> Self {
         Self { urgent: kept.urgent, normal: kept.normal }
     }
 }
@@ -110,11 +110,11 @@ pub struct ChannelKind {
     /// The handshake's number, where it is another one.
     pub capacity_announced: Option<u32>,
     /// Slots kept free.
-    pub slots_reserve: Kept,
+    pub slots_reserve: KeptFree,
     /// Mlists in progress for a peer at a time.
     pub peer_slots_max: u32,
-    /// Kept free of them.
-    pub peer_slots_reserve: Kept,
+    /// KeptFree free of them.
+    pub peer_slots_reserve: KeptFree,
     /// A process without work for this long is stopped.
     pub idle_stop_ms: u64,
     /// From the order to start a process to its handshake.
@@ -139,9 +139,9 @@ impl Default for ChannelKind {
             processes_max: limits.processes_max,
             capacity: limits.slots_per_process,
             capacity_announced: None,
-            slots_reserve: Kept::default(),
+            slots_reserve: KeptFree::default(),
             peer_slots_max: limits.peer_slots_max,
-            peer_slots_reserve: Kept::default(),
+            peer_slots_reserve: KeptFree::default(),
             idle_stop_ms: limits.idle_stop_ms,
             start_ms: 50,
             start_failure_percent: 0,
@@ -166,7 +166,7 @@ pub struct PeerKind {
     /// Instead of the channel's `peer_slots_max`.
     pub slots_max: Option<u32>,
     /// Instead of the channel's `peer_slots_reserve`.
-    pub slots_reserve: Option<Kept>,
+    pub slots_reserve: Option<KeptFree>,
     /// Until a connection stands, or is refused.
     pub connect_ms: u64,
     /// Until a connection to a peer that is down has failed.
