@@ -307,6 +307,14 @@ impl Scheduler {
         self.counts
     }
 
+    /// How many Mlists a peer is given at a time, by what it was found to bear; `None` when it is not configured. O(1).
+    #[must_use]
+    pub fn slots_borne(&self, channel: &str, peer: &str) -> Option<u32> {
+        let channel = &self.channels[self.channel_by_name.get(channel)?.0 as usize];
+        let peer = &self.peers[channel.peer_by_name.get(peer)?.0 as usize];
+        peer.slots.map(|slots| peer.governor.slots().min(slots.max))
+    }
+
     /// Mlists in the tree.
     #[must_use]
     pub fn mlists_count(&self) -> usize {

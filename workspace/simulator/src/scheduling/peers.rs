@@ -60,6 +60,11 @@ impl Peer {
         Self { kind, name, in_progress: 0, associations: 0, is_silent: false, workers }
     }
 
+    /// Associations that it has taken.
+    pub(super) const fn associations(&self) -> u32 {
+        self.associations
+    }
+
     /// An attempt that begins now, and is under way until [`Peer::end`].
     pub(super) fn attempt(&mut self, now: u64, kind: &PeerKind, random: &mut Random) -> Attempt {
         let is_full = kind.associations_max.is_some_and(|max| self.associations >= max);

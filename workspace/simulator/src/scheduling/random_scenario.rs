@@ -84,6 +84,7 @@ fn channel(name: &str, random: &mut Random) -> ChannelKind {
         capacity_announced: one_of(random, &[None, None, Some(capacity + 1), Some(1)]),
         slots_reserve: kept(random),
         peer_slots_max: one_of(random, &[1, 2, 3, 5, 10]),
+        peer_slots_min: one_of(random, &[u32::MAX, u32::MAX, 1, 2]),
         peer_slots_reserve: kept(random),
         idle_stop_ms: one_of(random, &[0, 500, 3_000, 20_000]),
         start_ms: one_of(random, &[1, 50, 1_000]),

@@ -113,6 +113,8 @@ pub struct ChannelKind {
     pub slots_reserve: KeptFree,
     /// Mlists in progress for a peer at a time.
     pub peer_slots_max: u32,
+    /// The fewest, where what a peer bears is to be found; else the number is fixed.
+    pub peer_slots_min: u32,
     /// KeptFree free of them.
     pub peer_slots_reserve: KeptFree,
     /// A process without work for this long is stopped.
@@ -141,6 +143,7 @@ impl Default for ChannelKind {
             capacity_announced: None,
             slots_reserve: KeptFree::default(),
             peer_slots_max: limits.peer_slots_max,
+            peer_slots_min: limits.peer_slots_min,
             peer_slots_reserve: KeptFree::default(),
             idle_stop_ms: limits.idle_stop_ms,
             start_ms: 50,
@@ -562,6 +565,7 @@ impl Scenario {
             retry_step_ms: limits.retry_step_ms,
             retry_max_ms: limits.retry_max_ms,
             minimise: Vec::new(),
+            drain_timeout_ms: Limits::default().drain_timeout_ms,
             channels: self.channels.iter().map(|channel| self.channel_limits(channel)).collect(),
         }
     }
@@ -580,6 +584,7 @@ impl Scenario {
             slots_per_process: channel.capacity,
             slots_reserve: channel.slots_reserve.into(),
             peer_slots_max: channel.peer_slots_max,
+            peer_slots_min: channel.peer_slots_min,
             peer_slots_reserve: channel.peer_slots_reserve.into(),
             idle_stop_ms: channel.idle_stop_ms,
             peers: peers.collect(),

@@ -120,9 +120,12 @@ impl Subject {
                     seen.extend([action.clone(), action]);
                 }
                 (Some(Mistake::LostStart), Action::StartProcess { .. }) if self.is_turn(5) => {}
-                (Some(Mistake::DoubledStart), Action::StartProcess { channel, .. }) if self.is_turn(5) => {
+                (Some(Mistake::DoubledStart), Action::StartProcess { channel, precedence, waiting, .. })
+                    if self.is_turn(5) =>
+                {
                     let process = ProcessId(DOUBLED_PROCESS + self.count);
-                    let again = Action::StartProcess { process, channel: channel.clone() };
+                    let (channel, precedence, waiting) = (channel.clone(), *precedence, *waiting);
+                    let again = Action::StartProcess { process, channel, precedence, waiting };
                     seen.extend([action, again]);
                 }
                 _ => seen.push(action),

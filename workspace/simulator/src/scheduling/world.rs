@@ -287,7 +287,9 @@ impl World {
         let since = UnixMillis(self.now - BEGINNING_MS);
         self.trace.note(since, || format!("{event:?}"));
         self.ledger.hear(self.now, &event);
-        for action in self.subject.apply(self.now, event) {
+        let actions = self.subject.apply(self.now, event);
+        self.ledger.hear_what_peers_bear(self.subject.scheduler())?;
+        for action in actions {
             self.trace.note(since, || format!("    {action:?}"));
             self.ledger.check(&action)?;
             self.obey(action)?;
@@ -306,7 +308,8 @@ impl World {
 
     fn obey(&mut self, action: Action) -> Kept {
         match action {
-            Action::StartProcess { process, channel } => self.start(process, &channel),
+            Action::StartProcess { process, channel, .. } => self.start(process, &channel),
+            Action::KillProcess { process } => self.death(process)?,
             Action::Assign { process, mlist, recipients, .. } => self.work(process, mlist, &recipients)?,
             Action::StopProcess { process, .. } => {
                 if let Some(known) = self.processes.get_mut(&process) {

@@ -256,9 +256,9 @@ impl ClientSession {
         }
         if expected == Expected::Reset {
             return if reply.is_positive() {
-                self.needs_reset = false
+                self.needs_reset = false;
             } else {
-                self.lose(&diagnostic(reply))
+                self.lose(&diagnostic(reply));
             };
         }
         if let Some(front) = self.running.front_mut() {

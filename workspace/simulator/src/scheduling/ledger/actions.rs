@@ -30,8 +30,15 @@ impl Ledger {
                 };
                 self.assign(&assignment)
             }
-            Action::StartProcess { process, channel } => self.start(*process, channel),
+            Action::StartProcess { process, channel, .. } => self.start(*process, channel),
             Action::StopProcess { process, reason } => self.stop(*process, *reason),
+            Action::KillProcess { process } => {
+                let channel = self.channel_of.get(process).copied();
+                let life = channel.and_then(|at| self.channels[at].process(*process)).map(|known| known.life);
+                ensure(life == Some(Life::Stopping), || {
+                    format!("{process:?} is killed, which was not asked to stop: {life:?}")
+                })
+            }
             Action::Expired { mlist, recipients } => {
                 self.is_waiting(*mlist, &recipients_of(recipients))?;
                 ensure(self.leaves[mlist].expires_at <= self.now, || {
@@ -150,6 +157,7 @@ impl Ledger {
         leaf.place = Place::InProgress(order.process);
         leaf.open = leaf.pending.clone();
         leaf.wave = peer.wave;
+        (leaf.has_failed_by_peer, leaf.is_judged) = (false, false);
         (leaf.has_failed, leaf.has_failed_by_message) = (false, false);
         peer.in_progress += 1;
         peer.is_tried = true;

@@ -32,6 +32,9 @@ pub(super) struct Leaf {
     pub(super) wave: u32,
     pub(super) has_failed: bool,
     pub(super) has_failed_by_message: bool,
+    pub(super) has_failed_by_peer: bool,
+    /// Its process has said that the peer ended it.
+    pub(super) is_judged: bool,
 }
 
 /// An instant at which what waits may become able to run.
@@ -52,6 +55,10 @@ pub(super) struct PeerBook {
     pub(super) name: String,
     /// Its slots and what is kept free of them; `None` when it is not configured.
     pub(super) slots: Option<(u32, Reserves)>,
+    /// The fewest and the most slots between which what it bears is found.
+    pub(super) bounds: (u32, u32),
+    /// It has failed, and has not worked since.
+    pub(super) is_down: bool,
     /// The lowest level that no order makes wait.
     pub(super) lowest: Precedence,
     /// Waiting Mlists without a delay of their own.
@@ -76,6 +83,8 @@ impl PeerBook {
             channel,
             name,
             slots: None,
+            bounds: (0, 0),
+            is_down: false,
             lowest: Precedence::Deferred,
             queues: Default::default(),
             delayed: 0,
@@ -89,6 +98,11 @@ impl PeerBook {
             assignable: [0; LEVELS],
             runnable: 0,
         }
+    }
+
+    /// Whether the operator leaves open how many it is given.
+    pub(super) const fn is_governed(&self) -> bool {
+        self.bounds.0 < self.bounds.1
     }
 
     /// Mlists in progress up to which one of this level may be added. Of a peer's slots the reserves take the smaller

@@ -56,11 +56,12 @@ impl Ledger {
             Event::Deferred { mlist, recipients, scope } => {
                 self.deferred(*mlist, &recipients_of(recipients), *scope);
             }
-            Event::PeerFailed { channel, peer } => {
+            Event::PeerFailed { channel, peer, mlists, holding, has_carried } => {
                 let channel = self.channel_at(channel);
                 let peer = self.peer_at(channel, peer);
-                self.peer_failed(peer, None);
+                self.association_lost(peer, mlists, *holding, *has_carried);
             }
+            Event::Progress { .. } => {}
             Event::PeerWorked { channel, peer } => {
                 let channel = self.channel_at(channel);
                 let peer = self.peer_at(channel, peer);
@@ -97,6 +98,7 @@ impl Ledger {
         for peer in &mut self.peers {
             peer.slots = None;
         }
+        self.governed.clear();
         for channel_limits in &limits.channels {
             let channel = self.channel_at(&channel_limits.name);
             for peer_limits in &channel_limits.peers {
@@ -104,7 +106,17 @@ impl Ledger {
                 let max = peer_limits.slots_max.unwrap_or(channel_limits.peer_slots_max);
                 let reserve: Reserves =
                     peer_limits.slots_reserve.unwrap_or(channel_limits.peer_slots_reserve);
-                self.peers[peer].slots = Some((max, reserve));
+                let min = peer_limits.slots_min.unwrap_or(channel_limits.peer_slots_min).max(1).min(max);
+                let book = &mut self.peers[peer];
+                let was_governed = book.is_governed();
+                if book.bounds != (min, max) && !(was_governed && min < max) {
+                    book.is_down = false;
+                }
+                book.bounds = (min, max);
+                book.slots = Some((max, reserve));
+                if book.is_governed() {
+                    self.governed.push(peer);
+                }
             }
             let mut own = channel_limits.clone();
             own.peers.clear();
@@ -131,6 +143,8 @@ impl Ledger {
             wave: 0,
             has_failed: false,
             has_failed_by_message: false,
+            has_failed_by_peer: false,
+            is_judged: false,
         };
         self.leaves.insert(spec.id, leaf);
         self.enter(spec.id);
@@ -226,6 +240,9 @@ impl Ledger {
             process.held.remove(&id);
         }
         let leaf = self.leaves.get_mut(&id).expect("it was there a line ago");
+        if leaf.open.is_empty() && !leaf.has_failed_by_peer {
+            self.peers[leaf.peer].is_down = false;
+        }
         leaf.open.clear();
         if leaf.pending.is_empty() {
             self.leaves.remove(&id);
@@ -289,11 +306,30 @@ impl Ledger {
         }
         leaf.has_failed = true;
         leaf.has_failed_by_message |= by_message;
+        leaf.has_failed_by_peer |= !by_message;
+        let is_judged = leaf.is_judged;
         if matches!(leaf.place, Place::Awaiting(_)) && leaf.open.is_empty() {
             self.conclude(id);
         }
-        if !by_message {
+        if !by_message && !is_judged {
             self.peer_failed(peer, Some(wave));
+        }
+    }
+
+    /// A peer that holds others has refused one too many, where that is open; one that has carried before says nothing.
+    fn association_lost(&mut self, at: usize, mlists: &[MlistId], holding: u32, has_carried: bool) {
+        let mut wave = None;
+        for id in mlists {
+            let Some(leaf) = self.leaves.get_mut(id) else { continue };
+            if leaf.peer == at && leaf.place != Place::Waiting {
+                leaf.is_judged = true;
+                wave = wave.max(Some(leaf.wave));
+            }
+        }
+        let peer = &self.peers[at];
+        let is_one_too_many = peer.slots.is_some() && peer.is_governed() && holding > 0 && !peer.is_down;
+        if !has_carried && !is_one_too_many {
+            self.peer_failed(at, wave);
         }
     }
 
@@ -305,6 +341,7 @@ impl Ledger {
             peer.errors += 1;
             peer.wave += 1;
             peer.is_tried = false;
+            peer.is_down = peer.is_governed();
             self.due.remove(&(peer.retry_at, Due::Peer(at)));
             let failed = u64::from(peer.errors);
             peer.retry_at = self.now + (failed * self.limits.retry_step_ms).min(self.limits.retry_max_ms);
@@ -318,7 +355,7 @@ impl Ledger {
         let peer = &mut self.peers[at];
         if peer.errors > 0 {
             self.due.remove(&(peer.retry_at, Due::Peer(at)));
-            (peer.errors, peer.retry_at) = (0, 0);
+            (peer.errors, peer.retry_at, peer.is_down) = (0, 0, false);
             self.refresh(at);
         }
     }

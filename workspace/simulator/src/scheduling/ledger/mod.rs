@@ -39,6 +39,8 @@ pub(super) struct Ledger {
     peers: Vec<PeerBook>,
     channel_by_name: BTreeMap<String, usize>,
     peer_by_name: HashMap<(usize, String), usize>,
+    /// Peers of which it is found out how many slots they bear.
+    governed: Vec<usize>,
     leaves: HashMap<MlistId, Leaf>,
     /// The channel of each process.
     channel_of: HashMap<ProcessId, usize>,
@@ -69,6 +71,7 @@ impl Ledger {
             peers: Vec::new(),
             channel_by_name: BTreeMap::new(),
             peer_by_name: HashMap::new(),
+            governed: Vec::new(),
             leaves: HashMap::new(),
             channel_of: HashMap::new(),
             due: BTreeSet::new(),
@@ -87,6 +90,26 @@ impl Ledger {
         self.now = now;
         self.take(event);
         self.go_on();
+    }
+
+    /// After the scheduler has heard of it and before its actions: what governed peers bear is the scheduler's own finding,
+    /// of which the bounds are checked here and all that follows elsewhere.
+    pub(super) fn hear_what_peers_bear(&mut self, scheduler: &Scheduler) -> Kept {
+        for at in 0..self.governed.len() {
+            let at = self.governed[at];
+            let peer = &mut self.peers[at];
+            let Some((before, reserve)) = peer.slots else { continue };
+            let borne = scheduler.slots_borne(&self.channels[peer.channel].name, &peer.name).unwrap_or(0);
+            let most = peer.bounds.1;
+            if !(1..=most).contains(&borne) {
+                return Err(format!("limits: {} is given {borne} slots of at most {most}", peer.name));
+            }
+            if borne != before {
+                peer.slots = Some((borne, reserve));
+                self.refresh(at);
+            }
+        }
+        Ok(())
     }
 
     /// One action, before it is done.

@@ -148,7 +148,9 @@ impl Ledger {
                 Reason::MessageDelay | Reason::PeerDelay => {
                     until > self.now && told.until == Some(UnixMillis(until))
                 }
-                Reason::PeerSlots => peer.in_progress >= peer.slots_for(Precedence::Override),
+                Reason::PeerSlots | Reason::PeerBears => {
+                    peer.in_progress >= peer.slots_for(Precedence::Override)
+                }
                 Reason::PeerReserve => peer.in_progress >= peer.slots_for(leaf.level),
                 Reason::StartHoldOff | Reason::ChanTime1 | Reason::ChanTime2 | Reason::ChanTime3 => {
                     told.until == Some(UnixMillis(self.start_at(peer.channel, leaf.level)))

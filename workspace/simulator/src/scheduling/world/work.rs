@@ -122,6 +122,7 @@ impl World {
         let Some(process) = self.processes.get_mut(&attempt.process) else { return Ok(()) };
         attempt.has_ended = true;
         let (fate, at, is_told_late) = (attempt.fate, attempt.peer, attempt.is_told_late);
+        let mlist = attempt.mlist;
         let commit_ms = self.channels[process.channel].commit_ms;
         process.outcomes += 1;
         process.outcome_at = process.outcome_at.max(self.now + commit_ms);
@@ -136,9 +137,11 @@ impl World {
         peer.end(attempt.is_standing);
         self.record.peer(self.now, at, peer.in_progress, Some(ended));
         let was_silent = std::mem::replace(&mut peer.is_silent, is_peers_error);
+        // One that is gone holds nobody.
+        let holding = if fate == Fate::Unreachable { 0 } else { peer.associations() };
         let (channel, peer) = (self.kinds[peer.kind].channel.clone(), peer.name.clone());
         if is_peers_error {
-            self.tell(Event::PeerFailed { channel, peer })?;
+            self.tell(Event::PeerFailed { channel, peer, mlists: vec![mlist], holding, has_carried: false })?;
         } else if was_silent {
             self.tell(Event::PeerWorked { channel, peer })?;
         }
