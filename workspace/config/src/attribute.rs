@@ -273,7 +273,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     text(11, Listener, "sternpostClientNetworks", Network, OptionalMany, "Clients that may use routes that are not open to all. Without it nobody.").with("", Closed::Grant),
     number(12, Listener, "sternpostMessageOctetsMax", "octets", "115343360", (65_536, OCTETS_MAX), "The largest message that is accepted."),
     number(13, Listener, "sternpostRecipientsMax", "recipients", "1000", (100, 100_000), "The most recipients of one message."),
-    number(14, Listener, "sternpostConnectionsMax", "connections", "1000", (1, 65_535), "The most connections at a time."),
+    number(14, Listener, "sternpostConnectionsMax", "connections", "", (1, 65_535), "The most connections at a time. Without it an equal share, among all listeners, of what the self test found, else 1000."),
     number(15, Listener, "sternpostConnectionsPerClientMax", "connections", "100", (0, 65_535), "The most connections at a time from one address; 0 is no limit."),
     number(16, Listener, "sternpostErrorsMax", "commands", "20", (1, 1_000), "Commands in error before the connection is closed."),
     text(17, Listener, "sternpostBareLineEndings", Choice(&["refuse", "normalise"]), OptionalOne, "What becomes of a message with a CR or LF that stands alone.").with("refuse", Closed::At("refuse")),
@@ -283,7 +283,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
 
     text(30, Channel, "sternpostKind", Choice(&["smtp", "lmtp", "housekeeper"]), RequiredOne, "What the channel does."),
     number(31, Channel, "sternpostProcessesMax", "processes", "4", (1, 256), "The most processes at a time."),
-    number(32, Channel, "sternpostSlotsPerProcess", "associations", "64", (1, 4_096), "Associations that one process serves at a time."),
+    number(32, Channel, "sternpostSlotsPerProcess", "associations", "", (1, 4_096), "Associations that one process serves at a time. Without it what the self test found, else 64; the housekeeper has 64."),
     number(33, Channel, "sternpostSlotsReserveUrgent", "associations", "4", (0, 65_536), "Association slots of the channel for urgent mail alone."),
     number(34, Channel, "sternpostSlotsReserveNormal", "associations", "4", (0, 65_536), "Further association slots of the channel that non-urgent mail may not take."),
     number(35, Channel, "sternpostAssociationsPerPeerMax", "associations", "20", (1, 10_000), "The most associations with one peer at a time."),

@@ -312,7 +312,7 @@ fn listener(reader: &mut Reader<'_>) -> Option<Listener> {
         ),
         message_octets_max: reader.number("message_octets_max"),
         recipients_max: reader.number32("recipients_max"),
-        connections_max: reader.number32("connections_max"),
+        connections_max: reader.number32_if_any("connections_max"),
         connections_per_client_max: reader.number32("connections_per_client_max"),
         errors_max: reader.number32("errors_max"),
         bare_line_endings: reader
@@ -340,7 +340,7 @@ fn channel(reader: &mut Reader<'_>) -> Option<Channel> {
         name,
         kind: kind?,
         processes_max: reader.number32("processes_max"),
-        slots_per_process: reader.number32("slots_per_process"),
+        slots_per_process: reader.number32_if_any("slots_per_process"),
         slots_reserve_urgent: reader.number32("slots_reserve_urgent"),
         slots_reserve_normal: reader.number32("slots_reserve_normal"),
         associations_per_peer_max: reader.number32("associations_per_peer_max"),
@@ -351,7 +351,9 @@ fn channel(reader: &mut Reader<'_>) -> Option<Channel> {
         idle_stop_s: reader.number32("idle_stop_s"),
         bdat_octets_min: reader.number("bdat_octets_min"),
     };
-    let slots = u64::from(channel.processes_max) * u64::from(channel.slots_per_process);
+    // What a self test finds is made large enough for the reserves; an operator who says nothing has the default.
+    let each = channel.slots_per_process.unwrap_or(Channel::SLOTS_PER_PROCESS_DEFAULT);
+    let slots = u64::from(channel.processes_max) * u64::from(each);
     let reserves = u64::from(channel.slots_reserve_urgent) + u64::from(channel.slots_reserve_normal);
     // With the defaults of 4 + 4 a channel of few slots would be wrong without having said a word about reserves.
     let says_reserves = ["sternpostSlotsReserveUrgent", "sternpostSlotsReserveNormal"]

@@ -90,8 +90,9 @@ pub struct Listener {
     pub message_octets_max: u64,
     /// Recipients of one message: 100 (RFC 5321, 4.5.3.1.8) to 100,000, default 1,000.
     pub recipients_max: u32,
-    /// Connections at a time: 1 to 65,535, default 1,000.
-    pub connections_max: u32,
+    /// Connections at a time, if the operator says: 1 to 65,535. Else a share of what the self test found, or
+    /// [`Self::CONNECTIONS_MAX_DEFAULT`].
+    pub connections_max: Option<u32>,
     /// Connections at a time from one address: 0 (no limit) to 65,535, default 100.
     pub connections_per_client_max: u32,
     /// Commands in error before the connection is closed: 1 to 1,000, default 20.
@@ -107,6 +108,9 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Connections at a time where neither an operator nor a self test has said how many.
+    pub const CONNECTIONS_MAX_DEFAULT: u32 = 1_000;
+
     /// Whether a client may use routes that are not open to all.
     #[must_use]
     pub fn lists(&self, client: std::net::IpAddr) -> bool {
@@ -134,8 +138,9 @@ pub struct Channel {
     pub kind: ChannelKind,
     /// Processes at a time: 1 to 256, default 4.
     pub processes_max: u32,
-    /// Associations that one process serves at a time: 1 to 4,096, default 64.
-    pub slots_per_process: u32,
+    /// Associations that one process serves at a time, if the operator says: 1 to 4,096. Else what the self test found,
+    /// or [`Self::SLOTS_PER_PROCESS_DEFAULT`].
+    pub slots_per_process: Option<u32>,
     /// Association slots of the channel that only urgent mail may take: 0 to 65,536, default 4.
     pub slots_reserve_urgent: u32,
     /// Association slots of the channel that non-urgent mail may not take, beyond the above: 0 to 65,536, default 4.
@@ -157,6 +162,11 @@ pub struct Channel {
     pub idle_stop_s: u32,
     /// Smallest message that goes by BDAT where the peer offers it, in octets: 0 to 17,179,869,184, default 65,536.
     pub bdat_octets_min: u64,
+}
+
+impl Channel {
+    /// Associations of one process where neither an operator nor a self test has said how many.
+    pub const SLOTS_PER_PROCESS_DEFAULT: u32 = 64;
 }
 
 /// An address and a port, written `192.0.2.1:25` or `[2001:db8::1]:25`. Names are not known yet.

@@ -100,7 +100,7 @@ impl From<RouteTable> for Vec<(RouteRule, String)> {
 pub struct SmtpServerView {
     /// The node.
     pub node: Node,
-    /// All listeners.
+    /// All listeners, each with the number of its connections.
     pub listeners: Vec<Listener>,
     /// All routes.
     pub routes: RouteTable,
@@ -109,12 +109,17 @@ pub struct SmtpServerView {
 }
 
 impl SmtpServerView {
-    /// The part of a configuration that the role gets.
+    /// The part of a configuration that the role gets, with as many connections for each listener as `connections_max`
+    /// says.
     #[must_use]
-    pub fn new(configuration: &Configuration) -> Self {
+    pub fn new(configuration: &Configuration, connections_max: impl Fn(&Listener) -> u32) -> Self {
+        let with_number = |listener: &Listener| Listener {
+            connections_max: Some(connections_max(listener)),
+            ..listener.clone()
+        };
         Self {
             node: configuration.node.clone(),
-            listeners: configuration.listeners.clone(),
+            listeners: configuration.listeners.iter().map(with_number).collect(),
             routes: RouteTable::new(&configuration.routes, &configuration.peers),
             peers: configuration.peers.clone(),
         }

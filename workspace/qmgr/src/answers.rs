@@ -3,8 +3,10 @@
 use crate::generations::NULL_HOPS;
 use crate::lived::Clocks;
 use crate::manager::{Manager, Tree};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use sternpost_config::{Channel, Listener};
 use sternpost_link::qmgr::Question;
+use sternpost_link::store::Origin;
 use sternpost_message::MessageId;
 use sternpost_platform::clock::Timepiece;
 use sternpost_platform::wire::Wire;
@@ -78,12 +80,23 @@ fn status<L: Wire, T: Timepiece>(manager: &Manager<L, T>) -> Value {
         })),
         "directory_since": manager.clocks.name(manager.directory_since),
         "mlists_in_progress": manager.processes.holders_count(),
-        "channel_processes_max": generations.maxchans().map(|(value, from)| json!({
-            "value": value,
-            "from": from.name(),
-        })),
+        "channel_processes_max": generations.maxchans().map(chosen),
+        "slots_per_process": generations.configuration().map(|configuration| {
+            let chosen = |one: &Channel| (one.name.clone(), chosen(generations.slots_per_process(one)));
+            configuration.channels.iter().map(chosen).collect::<Map<_, _>>()
+        }),
+        "connections_max": generations.configuration().map(|configuration| {
+            let chosen =
+                |one: &Listener| (one.name.clone(), chosen(generations.connections_max(configuration, one)));
+            configuration.listeners.iter().map(chosen).collect::<Map<_, _>>()
+        }),
         "scheduler": scheduler(&manager.scheduler.status(), &manager.clocks),
     })
+}
+
+/// A value, and who has chosen it.
+fn chosen((value, from): (u32, Origin)) -> Value {
+    json!({ "value": value, "from": from.name() })
 }
 
 fn scheduler(status: &Status, clocks: &Clocks<impl Timepiece>) -> Value {

@@ -1,10 +1,11 @@
 //! The configuration in force: how a set of entries becomes a generation, the limits that the scheduler gets from it,
 //! and the view that each role gets.
 
+use crate::Found;
 use std::path::{Path, PathBuf};
 use sternpost_config::{
-    Channel, ChannelKind, ChannelView, Configuration, Entry, HOUSEKEEPER, HousekeeperView, InForce, Peer,
-    Qmgr, Removals, SmtpServerView, Step,
+    Channel, ChannelKind, ChannelView, Configuration, Entry, HOUSEKEEPER, HousekeeperView, InForce, Listener,
+    Peer, Qmgr, Removals, SmtpServerView, Step,
 };
 use sternpost_directory::last_known_good;
 use sternpost_link::store::Origin;
@@ -36,23 +37,15 @@ pub struct Generations {
     pub(crate) held: Option<HeldChange>,
     /// Problems of a set that could not be used at all.
     pub(crate) unusable: Vec<sternpost_config::Problem>,
-    channel_processes_measured: Option<u32>,
+    found: Found,
 }
 
 impl Generations {
     /// Nothing is in force yet. The last known good one lives in `state_directory`.
     #[must_use]
-    pub fn new(node: String, state_directory: &Path, channel_processes_measured: Option<u32>) -> Self {
+    pub fn new(node: String, state_directory: &Path, found: Found) -> Self {
         let file = state_directory.join("configuration.last-known-good");
-        Self {
-            node,
-            file,
-            in_force: None,
-            generation: 0,
-            held: None,
-            unusable: Vec::new(),
-            channel_processes_measured,
-        }
+        Self { node, file, in_force: None, generation: 0, held: None, unusable: Vec::new(), found }
     }
 
     /// Puts the last known good configuration into force, if there is one. True when it is.
@@ -148,7 +141,9 @@ impl Generations {
 
     /// The view of `smtp-server`, encoded.
     pub(crate) fn smtp_server_view(&self) -> Option<Vec<u8>> {
-        encode(&SmtpServerView::new(self.configuration()?))
+        let configuration = self.configuration()?;
+        let connections_max = |listener: &Listener| self.connections_max(configuration, listener).0;
+        encode(&SmtpServerView::new(configuration, connections_max))
     }
 
     /// The view of a process of `channel`, encoded; none when there is no such channel.
@@ -166,11 +161,43 @@ impl Generations {
         let qmgr = &self.configuration()?.qmgr;
         let reserves = qmgr.qmgr_reserve_urgent.saturating_add(qmgr.qmgr_reserve_normal);
         let fewest = reserves.saturating_add(1);
-        Some(match (qmgr.qmgr_maxchans, self.channel_processes_measured) {
+        Some(match (qmgr.qmgr_maxchans, self.found.channel_processes_max) {
             (Some(maxchans), _) => (maxchans, Origin::Operator),
             (None, Some(measured)) => (measured.max(fewest), Origin::SelfTest),
             (None, None) => (Qmgr::MAXCHANS_DEFAULT.max(fewest), Origin::Default),
         })
+    }
+
+    /// Associations of one process of a channel, and who has chosen how many. What the self test found grows with the
+    /// operator's reserves: those must leave a slot for other mail. What the housekeeper does are no associations.
+    pub(crate) fn slots_per_process(&self, channel: &Channel) -> (u32, Origin) {
+        let found = self.found.slots_per_process.filter(|_| channel.kind != ChannelKind::Housekeeper);
+        match (channel.slots_per_process, found) {
+            (Some(slots), _) => (slots, Origin::Operator),
+            (None, Some(found)) => {
+                let reserves = channel.slots_reserve_urgent.saturating_add(channel.slots_reserve_normal);
+                let fewest = reserves / channel.processes_max.max(1) + 1;
+                (found.max(fewest), Origin::SelfTest)
+            }
+            (None, None) => (Channel::SLOTS_PER_PROCESS_DEFAULT, Origin::Default),
+        }
+    }
+
+    /// Connections of a listener, and who has chosen how many. What the self test found is shared: a flood on one
+    /// listener takes nothing from another one, and all of them together stay within what the machine bears.
+    pub(crate) fn connections_max(
+        &self,
+        configuration: &Configuration,
+        listener: &Listener,
+    ) -> (u32, Origin) {
+        match (listener.connections_max, self.found.connections_max) {
+            (Some(connections), _) => (connections, Origin::Operator),
+            (None, Some(found)) => {
+                let listeners = u32::try_from(configuration.listeners.len()).unwrap_or(u32::MAX);
+                ((found / listeners.max(1)).max(1), Origin::SelfTest)
+            }
+            (None, None) => (Listener::CONNECTIONS_MAX_DEFAULT, Origin::Default),
+        }
     }
 
     /// The limits of the scheduler, whose instants are those that `lived_of` makes of the wall clock's.
@@ -196,7 +223,7 @@ impl Generations {
             channels: configuration
                 .channels
                 .iter()
-                .map(|channel| channel_limits(configuration, channel))
+                .map(|channel| channel_limits(configuration, channel, self.slots_per_process(channel).0))
                 .collect(),
         })
     }
@@ -209,11 +236,11 @@ impl Generations {
             ChannelKind::Lmtp => sternpost_link::ChannelKind::Lmtp,
             ChannelKind::Housekeeper => sternpost_link::ChannelKind::Housekeeper,
         };
-        Some((kind, channel.slots_per_process))
+        Some((kind, self.slots_per_process(channel).0))
     }
 }
 
-fn channel_limits(configuration: &Configuration, channel: &Channel) -> ChannelLimits {
+fn channel_limits(configuration: &Configuration, channel: &Channel, slots_per_process: u32) -> ChannelLimits {
     // What is no peer MTA has nothing that it bears.
     let own = |name| PeerLimits { slots_min: Some(u32::MAX), ..PeerLimits::new(name) };
     let peers = if channel.kind == ChannelKind::Housekeeper {
@@ -225,7 +252,7 @@ fn channel_limits(configuration: &Configuration, channel: &Channel) -> ChannelLi
     ChannelLimits {
         name: channel.name.clone(),
         processes_max: channel.processes_max,
-        slots_per_process: channel.slots_per_process,
+        slots_per_process,
         slots_reserve: Reserves {
             urgent: channel.slots_reserve_urgent,
             normal: channel.slots_reserve_normal,
@@ -304,7 +331,8 @@ mod tests {
     /// Channel processes with these lines in the table of QMGR, when the self test found so many.
     fn maxchans(lines: &str, measured: Option<u32>) -> Option<(u32, Origin)> {
         let folder = tempfile::tempdir().unwrap();
-        let mut generations = Generations::new("north".into(), folder.path(), measured);
+        let found = Found { channel_processes_max: measured, ..Found::default() };
+        let mut generations = Generations::new("north".into(), folder.path(), found);
         assert_eq!(generations.maxchans(), None);
         let tables = format!("[node]\nname = \"north\"\nhostname = \"mx.example.org\"\n[qmgr]\n{lines}");
         assert!(generations.take(sternpost_config::entries_from_tables(&tables).unwrap()));
@@ -319,7 +347,7 @@ mod tests {
     #[test]
     fn an_order_to_wait_holds_at_the_lived_instants_of_its_wall_clock_times() {
         let folder = tempfile::tempdir().unwrap();
-        let mut generations = Generations::new("north".into(), folder.path(), None);
+        let mut generations = Generations::new("north".into(), folder.path(), Found::default());
         let tables = r#"
             [node]
             name = "north"
@@ -377,5 +405,82 @@ mod tests {
         assert_eq!(maxchans("qmgr_maxchans = 30", Some(9)), Some((30, Origin::Operator)));
         let reserves = "qmgr_reserve_urgent = 7\nqmgr_reserve_normal = 5";
         assert_eq!(maxchans(reserves, Some(4)), Some((13, Origin::SelfTest)));
+    }
+
+    /// `value from` of each channel's slots and of each listener's connections, with what the self test found.
+    fn shares(found: Found) -> (Vec<(String, u32, Origin)>, Vec<(String, u32, Origin)>) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut generations = Generations::new("north".into(), folder.path(), found);
+        let tables = r#"
+            [node]
+            name = "north"
+            hostname = "mx.example.org"
+            [[listener]]
+            name = "in"
+            addresses = ["127.0.0.1:25"]
+            [[listener]]
+            name = "inside"
+            addresses = ["127.0.0.2:25"]
+            connections_max = 7
+            [[channel]]
+            name = "lmtp"
+            kind = "lmtp"
+            slots_per_process = 3
+            [[channel]]
+            name = "smtp"
+            kind = "smtp"
+            [[channel]]
+            name = "urgent"
+            kind = "smtp"
+            slots_reserve_urgent = 150
+            processes_max = 3
+            [[channel]]
+            name = "housekeeper"
+            kind = "housekeeper"
+        "#;
+        assert!(generations.take(sternpost_config::entries_from_tables(tables).unwrap()));
+        let configuration = generations.configuration().unwrap();
+        let limits = generations.limits(|wall| wall).unwrap();
+        let slots = configuration.channels.iter().map(|channel| {
+            let (slots, from) = generations.slots_per_process(channel);
+            let of_scheduler = limits.channels.iter().find(|limits| limits.name == channel.name).unwrap();
+            assert_eq!(of_scheduler.slots_per_process, slots, "the scheduler counts by the same number");
+            assert_eq!(generations.channel_start(&channel.name).unwrap().1, slots, "and a process gets it");
+            (channel.name.clone(), slots, from)
+        });
+        let view: SmtpServerView = postcard::from_bytes(&generations.smtp_server_view().unwrap()).unwrap();
+        let connections = configuration.listeners.iter().map(|listener| {
+            let (connections, from) = generations.connections_max(configuration, listener);
+            let seen = view.listeners.iter().find(|seen| seen.name == listener.name).unwrap();
+            assert_eq!(seen.connections_max, Some(connections), "the SMTP server gets the same number");
+            (listener.name.clone(), connections, from)
+        });
+        (slots.collect(), connections.collect())
+    }
+
+    #[test]
+    fn slots_and_connections_are_the_operators_then_the_self_tests_then_the_defaults() {
+        let row = |name: &str, value, from| (name.to_owned(), value, from);
+        let (slots, connections) = shares(Found::default());
+        let lmtp = row("lmtp", 3, Origin::Operator);
+        let defaults = [
+            row("housekeeper", 64, Origin::Default),
+            lmtp.clone(),
+            row("smtp", 64, Origin::Default),
+            row("urgent", 64, Origin::Default),
+        ];
+        assert_eq!(slots, defaults);
+        assert_eq!(connections, [row("in", 1_000, Origin::Default), row("inside", 7, Origin::Operator)]);
+        let found = Found { slots_per_process: Some(20), connections_max: Some(501), ..Found::default() };
+        let (slots, connections) = shares(found);
+        // 154 slots are kept free, and three processes of 52 have two more.
+        let found = [
+            row("housekeeper", 64, Origin::Default),
+            lmtp,
+            row("smtp", 20, Origin::SelfTest),
+            row("urgent", 52, Origin::SelfTest),
+        ];
+        assert_eq!(slots, found);
+        assert_eq!(connections, [row("in", 250, Origin::SelfTest), row("inside", 7, Origin::Operator)]);
     }
 }

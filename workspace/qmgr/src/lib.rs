@@ -50,10 +50,21 @@ pub struct Options {
     pub node: String,
     /// Who may connect as what.
     pub users: Users,
-    /// Channel processes in all that the self test found, for an operator who says nothing.
-    pub channel_processes_measured: Option<u32>,
     /// Where the scheduler's events are recorded, if somebody wants them.
     pub record: Option<Record>,
+    /// What the self test found.
+    pub found: Found,
+}
+
+/// What the self test found, for an operator who says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Channel processes in all.
+    pub channel_processes_max: Option<u32>,
+    /// Associations of one of them.
+    pub slots_per_process: Option<u32>,
+    /// Connections on all listeners together.
+    pub connections_max: Option<u32>,
 }
 
 /// Why QMGR could not run.
@@ -101,8 +112,7 @@ impl Shared {
 }
 
 async fn drive(options: Options) -> Result<(), QmgrError> {
-    let mut generations =
-        Generations::new(options.node, &options.state_directory, options.channel_processes_measured);
+    let mut generations = Generations::new(options.node, &options.state_directory, options.found);
     generations.load_last_known_good();
     let clocks = Clocks::new(&options.state_directory, SystemClocks);
     let mut manager = Manager::new(generations, clocks, std::process::id());

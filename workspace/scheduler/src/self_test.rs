@@ -1,7 +1,13 @@
-//! What follows from the self test's measurements: three values, each with one sentence of reason. Arithmetic alone.
+//! What follows from the self test's measurements: values, each with one sentence of reason. Arithmetic alone.
 //!
 //! Who measures, and who obeys: the binary and its roles. What an operator has set goes before all of this.
+//!
+//! The totals follow from the best throughput of the curve and not from the place of its knee: a slower disk needs more
+//! associations at once to reach less, and a total that followed the knee would grow as a disk gets worse.
 
+mod curve;
+
+pub use curve::{Choice, Curve, Law, Point, Rule, SHARE_OF_BEST};
 use std::time::Duration;
 
 /// How the log is written durably.
@@ -41,6 +47,8 @@ pub struct CommitTime {
 pub struct Measured<'a> {
     /// Durable writes, in any order. Those of a method that cannot be had are absent.
     pub commits: &'a [CommitTime],
+    /// Messages a second over the loopback at the best concurrency; 0 when none passed in time, none when that could not be tried.
+    pub transfers_per_s: Option<f64>,
     /// Processors that may be used.
     pub cpus_count: u32,
     /// Memory of the machine.
@@ -58,7 +66,7 @@ pub struct Derived<T> {
     pub reason: String,
 }
 
-/// The three values.
+/// The values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Values {
     /// How the log is written.
@@ -67,6 +75,19 @@ pub struct Values {
     pub batch_octets: Derived<u32>,
     /// Channel processes in all (`qmgr_maxchans`): [`CHANNEL_PROCESSES_MIN`] to [`CHANNEL_PROCESSES_MAX`].
     pub channel_processes_max: Derived<u32>,
+    /// What follows from throughput; none when it could not be tried.
+    pub totals: Option<Totals>,
+}
+
+/// How much may be open at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Association slots of all channel processes together.
+    pub association_slots_max: Derived<u32>,
+    /// Its share for each process: [`SLOTS_PER_PROCESS_MIN`] to [`SLOTS_PER_PROCESS_MAX`].
+    pub slots_per_process: Derived<u32>,
+    /// Connections of SMTP clients, on all listeners together: [`CONNECTIONS_MIN`] to [`CONNECTIONS_MAX`].
+    pub connections_max: Derived<u32>,
 }
 
 /// The smallest limit of a batch with which the log works: a set with one chunk of content and its envelope.
@@ -77,6 +98,14 @@ pub const BATCH_OCTETS_MAX: u32 = 1 << 20;
 pub const CHANNEL_PROCESSES_MIN: u32 = 4;
 /// The bound of `qmgr_maxchans`.
 pub const CHANNEL_PROCESSES_MAX: u32 = 4_096;
+/// A few peers that are slow to answer must not take the last slot of a process.
+pub const SLOTS_PER_PROCESS_MIN: u32 = 16;
+/// The bound of `slots_per_process`.
+pub const SLOTS_PER_PROCESS_MAX: u32 = 4_096;
+/// What one client may open by default: a smaller total would be one client's alone.
+pub const CONNECTIONS_MIN: u32 = 100;
+/// The bound of `connections_max`.
+pub const CONNECTIONS_MAX: u32 = 65_535;
 
 /// A flash that comes while a batch is being written waits for it: no longer than this, if the device can.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(10);
@@ -92,22 +121,46 @@ const MEMORY_SHARE: u64 = 4;
 const START_TIME_MAX: Duration = Duration::from_secs(2);
 /// Commits a second that each process must find the disk able to give, should no two share one.
 const COMMITS_PER_PROCESS_PER_S: u64 = 10;
+/// Of what passes over the loopback the switch reaches about so much: the links between its processes, routing, QMGR and
+/// reading back cost it as much again.
+const SWITCH_SHARE: f64 = 0.5;
+/// An association is taken up by a message for so long where the peer is some way off: six round trips of 40 ms.
+const TRANSFER_TIME: Duration = Duration::from_millis(250);
+/// A client that is some way off, connects for one message and leaves stays for so long.
+const SESSION_TIME: Duration = Duration::from_secs(1);
+/// What a slot takes at its peak: two cells of 64 KiB in its process's window of content.
+const SLOT_OCTETS: u64 = 128 << 10;
+/// What a connection takes at its peak: 32 KiB that it reads at a time, a chunk of 60 KiB, and its session.
+const CONNECTION_OCTETS: u64 = 128 << 10;
 
 /// Derives the values; none when no durable write was measured.
 #[must_use]
 pub fn derive(measured: &Measured<'_>) -> Option<Values> {
-    let method = method(measured.commits)?;
-    let mut curve: Vec<(u32, Duration)> = measured
-        .commits
-        .iter()
-        .filter(|commit| commit.method == method.value)
-        .map(|commit| (commit.batch_octets, commit.time))
-        .collect();
-    curve.sort_unstable();
-    let (_, smallest) = *curve.first()?;
-    let batch_octets = batch(&curve, smallest);
+    let (method, batch_octets) = writing(measured.commits)?;
+    let smallest = curve_of(measured.commits, method.value).first()?.1;
     let channel_processes_max = channel_processes(measured, smallest);
-    Some(Values { method, batch_octets, channel_processes_max })
+    let totals = measured
+        .transfers_per_s
+        .map(|per_s| totals(per_s, channel_processes_max.value, measured.memory_octets));
+    Some(Values { method, batch_octets, channel_processes_max, totals })
+}
+
+/// How the log is best written, and in which batches; none when no durable write was measured.
+#[must_use]
+pub fn writing(commits: &[CommitTime]) -> Option<(Derived<WriteMethod>, Derived<u32>)> {
+    let method = method(commits)?;
+    let curve = curve_of(commits, method.value);
+    let batch_octets = batch(&curve, curve.first()?.1);
+    Some((method, batch_octets))
+}
+
+/// The times of one method, by rising batch.
+fn curve_of(commits: &[CommitTime], method: WriteMethod) -> Vec<(u32, Duration)> {
+    let of_method = commits.iter().filter(|commit| commit.method == method);
+    let mut curve: Vec<(u32, Duration)> =
+        of_method.map(|commit| (commit.batch_octets, commit.time)).collect();
+    curve.sort_unstable();
+    curve
 }
 
 /// The ring if it takes clearly less time over the batches that both have written, else the plain call.
@@ -188,20 +241,11 @@ fn batch(curve: &[(u32, Duration)], smallest: Duration) -> Derived<u32> {
 /// The least of what processors, memory, disk and the cost of starting a process bear.
 fn channel_processes(measured: &Measured<'_>, smallest: Duration) -> Derived<u32> {
     let cpus = u64::from(measured.cpus_count.max(1));
-    let by_cpus = cpus * PROCESSES_PER_CPU;
-    let by_memory = measured.memory_octets / MEMORY_SHARE / PROCESS_OCTETS;
     let by_disk = whole(Duration::from_secs(1), smallest) / COMMITS_PER_PROCESS_PER_S;
     let by_start = whole(START_TIME_MAX, measured.process_start).saturating_mul(cpus);
     let bounds = [
-        (by_cpus, format!("{PROCESSES_PER_CPU} for each of {cpus} processors")),
-        (
-            by_memory,
-            format!(
-                "a quarter of {} of memory at {} each",
-                Octets64(measured.memory_octets),
-                Octets64(PROCESS_OCTETS)
-            ),
-        ),
+        (cpus * PROCESSES_PER_CPU, format!("{PROCESSES_PER_CPU} for each of {cpus} processors")),
+        of_memory(measured.memory_octets, PROCESS_OCTETS),
         (
             by_disk,
             format!("{COMMITS_PER_PROCESS_PER_S} commits a second for each at {}", Milliseconds(smallest)),
@@ -215,15 +259,58 @@ fn channel_processes(measured: &Measured<'_>, smallest: Duration) -> Derived<u32
             ),
         ),
     ];
+    let fewest = (CHANNEL_PROCESSES_MIN, "the fewest that serve every kind of channel");
+    least(&bounds, fewest, CHANNEL_PROCESSES_MAX)
+}
+
+/// What is open while so many messages pass each second is the rate times what each of them takes (Little's law).
+fn totals(per_s: f64, processes: u32, memory_octets: u64) -> Totals {
+    let per_s = per_s * SWITCH_SHARE;
+    let of_rate = |each: Duration, what: &str| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float becomes the nearest u64"
+        )]
+        let open = (per_s * each.as_secs_f64()) as u64;
+        (
+            open,
+            format!("{per_s:.0} messages/s, half of the best, that each take {what} {}", Milliseconds(each)),
+        )
+    };
+    let fewest = (
+        processes.saturating_mul(SLOTS_PER_PROCESS_MIN),
+        "the fewest of which slow peers do not take the last one",
+    );
+    let most = processes.saturating_mul(SLOTS_PER_PROCESS_MAX);
+    let bounds = [of_rate(TRANSFER_TIME, "an association for"), of_memory(memory_octets, SLOT_OCTETS)];
+    let association_slots_max = least(&bounds, fewest, most);
+    let share = association_slots_max.value / processes.max(1);
+    let slots_per_process = Derived {
+        value: share.clamp(SLOTS_PER_PROCESS_MIN, SLOTS_PER_PROCESS_MAX),
+        reason: format!("{} slots are shared by {processes} channel processes", association_slots_max.value),
+    };
+    let bounds = [of_rate(SESSION_TIME, "a connection for"), of_memory(memory_octets, CONNECTION_OCTETS)];
+    let fewest = (CONNECTIONS_MIN, "what one client may have by default");
+    let connections_max = least(&bounds, fewest, CONNECTIONS_MAX);
+    Totals { association_slots_max, slots_per_process, connections_max }
+}
+
+/// How many of these the share of the memory holds.
+fn of_memory(memory_octets: u64, each: u64) -> (u64, String) {
+    let why = format!("a quarter of {} of memory at {} each", Octets64(memory_octets), Octets64(each));
+    (memory_octets / MEMORY_SHARE / each, why)
+}
+
+/// The least of these bounds, but no less than `fewest`, which is what its words say, and no more than `most`.
+fn least(bounds: &[(u64, String)], fewest: (u32, &str), most: u32) -> Derived<u32> {
     let least = bounds.iter().map(|(bound, _)| *bound).min().unwrap_or_default();
-    let value = u32::try_from(least).unwrap_or(u32::MAX).clamp(CHANNEL_PROCESSES_MIN, CHANNEL_PROCESSES_MAX);
+    let value = u32::try_from(least).unwrap_or(u32::MAX).clamp(fewest.0, most.max(fewest.0));
     let said = |(bound, why): &(u64, String)| format!("{why}: {bound}");
     let (deciding, others): (Vec<_>, Vec<_>) = bounds.iter().partition(|(bound, _)| *bound == least);
     let join = |some: &[&(u64, String)]| some.iter().map(|bound| said(bound)).collect::<Vec<_>>().join(", ");
     let reason = match () {
-        () if u64::from(value) > least => {
-            format!("{value} are the fewest that serve every kind of channel ({})", join(&deciding))
-        }
+        () if u64::from(value) > least => format!("{value} are {} ({})", fewest.1, join(&deciding)),
         () if others.is_empty() => join(&deciding),
         () => format!("{} (more by the others: {})", join(&deciding), join(&others)),
     };
@@ -278,148 +365,4 @@ impl std::fmt::Display for Octets64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SIZES: [u32; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
-
-    /// A disk that takes `fixed_us` for each write and writes `mib_per_s`.
-    fn disk(method: WriteMethod, fixed_us: f64, mib_per_s: f64) -> Vec<CommitTime> {
-        let time = |octets: u32| fixed_us / 1e6 + f64::from(octets) / (mib_per_s * 1_048_576.0);
-        let commit = |batch_octets| CommitTime {
-            method,
-            batch_octets,
-            time: Duration::from_secs_f64(time(batch_octets)),
-        };
-        SIZES.into_iter().map(commit).collect()
-    }
-
-    fn machine(commits: &[CommitTime]) -> Measured<'_> {
-        Measured { commits, cpus_count: 2, memory_octets: 4 << 30, process_start: Duration::from_millis(4) }
-    }
-
-    fn values(fixed_us: f64, mib_per_s: f64) -> Values {
-        derive(&machine(&disk(WriteMethod::Dsync, fixed_us, mib_per_s))).unwrap()
-    }
-
-    #[test]
-    fn an_ordinary_machine_gets_the_defaults() {
-        let values = values(400.0, 800.0);
-        assert_eq!(values.batch_octets.value, BATCH_OCTETS_MAX);
-        assert_eq!(values.channel_processes_max.value, 16, "{}", values.channel_processes_max.reason);
-    }
-
-    #[test]
-    fn a_slower_disk_never_gets_a_larger_batch() {
-        for fixed_us in [50.0, 1_000.0, 6_000.0, 9_000.0, 20_000.0] {
-            let mut before = u32::MAX;
-            for mib_per_s in [2_000.0, 500.0, 150.0, 80.0, 40.0, 20.0, 10.0, 5.0, 1.0] {
-                let batch = values(fixed_us, mib_per_s).batch_octets.value;
-                assert!(batch <= before && (BATCH_OCTETS_MIN..=BATCH_OCTETS_MAX).contains(&batch));
-                before = batch;
-            }
-            assert_eq!(before, BATCH_OCTETS_MIN, "a disk of 1 MiB/s");
-        }
-        let mut before = u32::MAX;
-        for slowness in 1..60 {
-            let batch = values(500.0 * f64::from(slowness), 100.0 / f64::from(slowness)).batch_octets.value;
-            assert!(batch <= before, "{slowness} times as slow");
-            before = batch;
-        }
-    }
-
-    #[test]
-    fn a_batch_takes_ten_milliseconds_at_most_where_the_disk_can() {
-        // 1 ms + 40 MiB/s: 360 KiB in 10 ms, of which whole 64 KiB count.
-        let values = values(1_000.0, 40.0);
-        assert_eq!(values.batch_octets.value, 320 << 10);
-        assert!(values.batch_octets.reason.starts_with("320 KiB fit: the device writes so much in 10.0 ms"));
-    }
-
-    #[test]
-    fn a_disk_that_is_slow_for_every_write_still_gets_batches() {
-        // 50 writes a second, however large: splitting them would only lose time.
-        let values = values(20_000.0, 200.0);
-        assert_eq!(values.batch_octets.value, BATCH_OCTETS_MAX);
-        assert_eq!(values.channel_processes_max.value, 4);
-        assert!(
-            values.channel_processes_max.reason.contains("4 are the fewest")
-                || values.channel_processes_max.reason.contains("10 commits a second"),
-            "{}",
-            values.channel_processes_max.reason
-        );
-    }
-
-    #[test]
-    fn each_bound_of_the_processes_works_in_its_direction() {
-        let fast = disk(WriteMethod::Dsync, 100.0, 800.0);
-        let of = |change: &dyn Fn(&mut Measured<'_>)| {
-            let mut measured = machine(&fast);
-            change(&mut measured);
-            derive(&measured).unwrap().channel_processes_max.value
-        };
-        assert_eq!(of(&|_| {}), 16);
-        assert_eq!(of(&|m| m.cpus_count = 8), 64);
-        assert_eq!(of(&|m| m.cpus_count = 1), 8);
-        assert_eq!(of(&|m| m.memory_octets = 384 << 20), 12);
-        assert_eq!(of(&|m| m.process_start = Duration::from_millis(400)), 10);
-        assert_eq!(of(&|m| m.memory_octets = 0), CHANNEL_PROCESSES_MIN);
-        assert_eq!(of(&|m| (m.cpus_count, m.memory_octets) = (u32::MAX, u64::MAX)), 953);
-        let slow = disk(WriteMethod::Dsync, 9_000.0, 800.0);
-        let processes = derive(&machine(&slow)).unwrap().channel_processes_max;
-        assert_eq!(processes.value, 11);
-        assert!(
-            processes.reason.starts_with("10 commits a second for each at 9.00 ms: 11 (more by"),
-            "{processes:?}"
-        );
-    }
-
-    #[test]
-    fn an_emulated_machine_twenty_times_as_slow_keeps_its_values() {
-        let commits = disk(WriteMethod::Dsync, 2_000.0, 150.0);
-        let emulated = Measured {
-            commits: &commits,
-            cpus_count: 2,
-            memory_octets: 490 << 20,
-            process_start: Duration::from_millis(150),
-        };
-        let values = derive(&emulated).unwrap();
-        assert_eq!((values.batch_octets.value, values.channel_processes_max.value), (BATCH_OCTETS_MAX, 15));
-    }
-
-    #[test]
-    fn a_ring_is_taken_when_it_is_clearly_faster() {
-        let both = |ring_us: f64| {
-            let mut commits = disk(WriteMethod::Dsync, 500.0, 400.0);
-            commits.extend(disk(WriteMethod::IoUring, ring_us, 400.0));
-            derive(&machine(&commits)).unwrap().method
-        };
-        assert_eq!(both(300.0).value, WriteMethod::IoUring);
-        assert_eq!(both(490.0).value, WriteMethod::Dsync);
-        assert_eq!(both(900.0).value, WriteMethod::Dsync);
-        assert!(both(300.0).reason.contains("of the time of dsync (0.31 ms against 0.51 ms for 4 KiB)"));
-        let alone = derive(&machine(&disk(WriteMethod::Dsync, 500.0, 400.0))).unwrap().method;
-        assert_eq!(alone.value, WriteMethod::Dsync);
-        assert_eq!(alone.reason, "dsync is the only method that works here");
-    }
-
-    #[test]
-    fn nothing_follows_from_nothing_and_no_figure_panics() {
-        assert_eq!(derive(&machine(&[])), None);
-        for time in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX / 4] {
-            for batch_octets in [0, 1, u32::MAX] {
-                let commit = |method| CommitTime { method, batch_octets, time };
-                let commits =
-                    [commit(WriteMethod::IoUring), commit(WriteMethod::Dsync), commit(WriteMethod::Dsync)];
-                let measured = Measured {
-                    commits: &commits,
-                    cpus_count: 0,
-                    memory_octets: u64::MAX,
-                    process_start: time,
-                };
-                let values = derive(&measured).unwrap();
-                assert!((BATCH_OCTETS_MIN..=BATCH_OCTETS_MAX).contains(&values.batch_octets.value));
-            }
-        }
-    }
-}
+mod tests;

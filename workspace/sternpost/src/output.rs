@@ -84,6 +84,33 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
+/// Pieces of at most so many characters, cut between words where that is possible.
+pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    for word in text.split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        loop {
+            let last = pieces.last_mut().expect("there is one piece at least");
+            let used = last.chars().count();
+            let gap = usize::from(used > 0);
+            if used + gap + word.len() <= columns {
+                if gap == 1 {
+                    last.push(' ');
+                }
+                last.extend(&word);
+                break;
+            }
+            if used > 0 {
+                pieces.push(String::new());
+            } else {
+                last.extend(word.drain(..columns));
+                pieces.push(String::new());
+            }
+        }
+    }
+    pieces
+}
+
 /// A value as indented lines `key: value`.
 pub(crate) fn indented(value: &Value) -> String {
     let mut out = String::new();
@@ -154,6 +181,12 @@ pub(crate) fn printable(text: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_long_word_is_cut_and_others_are_kept_whole() {
+        assert_eq!(wrapped("ab cd efghijkl m", 5), ["ab cd", "efghi", "jkl m"]);
+        assert_eq!(wrapped("", 5), [""]);
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

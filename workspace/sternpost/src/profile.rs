@@ -11,15 +11,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use sternpost_scheduler::self_test::{
-    BATCH_OCTETS_MAX, BATCH_OCTETS_MIN, CHANNEL_PROCESSES_MAX, CHANNEL_PROCESSES_MIN, Derived, Values,
-    WriteMethod,
+    BATCH_OCTETS_MAX, BATCH_OCTETS_MIN, CHANNEL_PROCESSES_MAX, CHANNEL_PROCESSES_MIN, CONNECTIONS_MAX,
+    CONNECTIONS_MIN, Curve, Derived, SLOTS_PER_PROCESS_MAX, SLOTS_PER_PROCESS_MIN, Values, WriteMethod,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 /// What this software writes and reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// A profile has 8 KiB; whatever is larger than this is none.
 const OCTETS_MAX: u64 = 1 << 20;
 /// Profiles that the history keeps.
@@ -29,7 +29,7 @@ const HISTORY_PREFIX: &str = "profile-";
 /// A profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Profile {
-    /// 1.
+    /// 2.
     pub(crate) version: u32,
     /// RFC 3339, UTC.
     pub(crate) measured_at: String,
@@ -43,6 +43,10 @@ pub(crate) struct Profile {
     pub(crate) commits: Vec<Commit>,
     /// Content.
     pub(crate) content: Content,
+    /// What one processor does; none when that could not be measured.
+    pub(crate) processor: Option<Processor>,
+    /// Mail over the loopback; none when that could not be tried.
+    pub(crate) transfer: Option<Transfer>,
     /// What follows.
     pub(crate) values: Chosen,
     /// What a person should know, in sentences.
@@ -54,6 +58,8 @@ pub(crate) struct Profile {
 pub(crate) struct Machine {
     pub(crate) cpus_count: u32,
     pub(crate) memory_octets: u64,
+    /// What is free or can be freed at once; none where the system does not say.
+    pub(crate) memory_available_octets: Option<u64>,
     /// From the wish for a process to its end when it has nothing to do: the least of several, microseconds.
     pub(crate) process_start_us: f64,
 }
@@ -61,7 +67,8 @@ pub(crate) struct Machine {
 /// One method with one size of batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Commit {
-    /// `io_uring`, `dsync`, `fdatasync`; `unsynced` is not durable and shows what a flush adds.
+    /// `io_uring`, `dsync`, `fdatasync`, all of them past the page cache where that is possible; `buffered` is `fdatasync`
+    /// through it; `unsynced` is not durable and shows what a flush adds.
     pub(crate) method: String,
     pub(crate) batch_octets: u32,
     /// How many were measured.
@@ -83,7 +90,92 @@ pub(crate) struct Content {
     pub(crate) read_octets_per_s: Option<f64>,
 }
 
-/// The three values.
+/// What one processor does in a second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Processor {
+    /// Full handshakes of TLS 1.3 with a key of ECDSA P-256, the server's work alone.
+    pub(crate) tls_server_handshakes_per_s: f64,
+    /// The client's work alone.
+    pub(crate) tls_client_handshakes_per_s: f64,
+    pub(crate) sha256_octets_per_s: f64,
+    /// From memory to memory; each octet counts once.
+    pub(crate) copy_octets_per_s: f64,
+}
+
+/// Mail over the loopback at rising concurrency.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Transfer {
+    /// Octets of a message's content.
+    pub(crate) message_octets: u32,
+    /// How each message was made durable.
+    pub(crate) method: String,
+    /// By rising concurrency.
+    pub(crate) points: Vec<TransferPoint>,
+    /// The scalability law; none when it does not say what was measured.
+    pub(crate) law: Option<Law>,
+    /// The chosen point; none when nothing passed in time.
+    pub(crate) choice: Option<Choice>,
+}
+
+/// One level of concurrency.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TransferPoint {
+    /// Associations at work at a time.
+    pub(crate) associations: u32,
+    /// Messages a second of all of them together.
+    pub(crate) per_s: f64,
+    /// Messages that shared a durable write, on average.
+    pub(crate) batch_messages: f64,
+}
+
+/// X(N) = λN / (1 + σ(N − 1) + κN(N − 1)).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Law {
+    /// λ.
+    pub(crate) lambda_per_s: f64,
+    /// σ.
+    pub(crate) sigma: f64,
+    /// κ.
+    pub(crate) kappa: f64,
+    /// The root of the mean square of the relative errors.
+    pub(crate) residual: f64,
+}
+
+/// The point at which the machine works best.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Choice {
+    pub(crate) associations: u32,
+    pub(crate) per_s: f64,
+    /// `knee`, `highest` or `share`.
+    pub(crate) rule: String,
+    pub(crate) reason: String,
+}
+
+impl Transfer {
+    /// Takes over what the arithmetic has made of the points; without a curve nothing passed in time.
+    pub(crate) fn new(
+        message_octets: u32,
+        method: &str,
+        points: Vec<TransferPoint>,
+        curve: Option<&Curve>,
+    ) -> Self {
+        let law = curve.and_then(|curve| curve.law).map(|law| Law {
+            lambda_per_s: law.lambda,
+            sigma: law.sigma,
+            kappa: law.kappa,
+            residual: law.residual,
+        });
+        let choice = curve.map(|Curve { choice: Derived { value, reason }, .. }| Choice {
+            associations: value.associations,
+            per_s: value.per_s,
+            rule: value.rule.name().to_owned(),
+            reason: reason.clone(),
+        });
+        Self { message_octets, method: method.to_owned(), points, law, choice }
+    }
+}
+
+/// The values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Chosen {
     /// How the log is written.
@@ -92,6 +184,42 @@ pub(crate) struct Chosen {
     pub(crate) batch_octets: Value<u32>,
     /// Channel processes in all.
     pub(crate) channel_processes_max: Value<u32>,
+    /// Association slots of all channel processes together; none, as the two below, when no mail could be transferred.
+    pub(crate) association_slots_max: Option<Value<u32>>,
+    /// Its share for each process.
+    pub(crate) slots_per_process: Option<Value<u32>>,
+    /// Connections on all listeners together.
+    pub(crate) connections_max: Option<Value<u32>>,
+}
+
+impl Chosen {
+    /// Each number with its name, as far as there is one.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = (&'static str, &Value<u32>)> {
+        [
+            ("batch_octets", Some(&self.batch_octets)),
+            ("channel_processes_max", Some(&self.channel_processes_max)),
+            ("association_slots_max", self.association_slots_max.as_ref()),
+            ("slots_per_process", self.slots_per_process.as_ref()),
+            ("connections_max", self.connections_max.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+    }
+
+    /// Whether every number is one that a switch can work by.
+    fn is_within_bounds(&self) -> bool {
+        self.numbers().all(|(name, number)| {
+            let bounds = match name {
+                "batch_octets" => BATCH_OCTETS_MIN..=BATCH_OCTETS_MAX,
+                "channel_processes_max" => CHANNEL_PROCESSES_MIN..=CHANNEL_PROCESSES_MAX,
+                "slots_per_process" => SLOTS_PER_PROCESS_MIN..=SLOTS_PER_PROCESS_MAX,
+                "connections_max" => CONNECTIONS_MIN..=CONNECTIONS_MAX,
+                // Nobody obeys the total itself, only its shares.
+                _ => 0..=u32::MAX,
+            };
+            bounds.contains(&number.value)
+        })
+    }
 }
 
 /// A value and why it is this one.
@@ -137,10 +265,21 @@ impl From<Values> for Chosen {
             WriteMethod::IoUring => Method::IoUring,
             WriteMethod::Dsync => Method::Dsync,
         };
+        let (slots, share, connections) = match values.totals {
+            Some(totals) => (
+                Some(totals.association_slots_max),
+                Some(totals.slots_per_process),
+                Some(totals.connections_max),
+            ),
+            None => (None, None, None),
+        };
         Self {
             method: Value { value, reason: values.method.reason },
             batch_octets: number(values.batch_octets),
             channel_processes_max: number(values.channel_processes_max),
+            association_slots_max: slots.map(number),
+            slots_per_process: share.map(number),
+            connections_max: connections.map(number),
         }
     }
 }
@@ -176,18 +315,27 @@ pub(crate) enum ProfileError {
     },
 }
 
+/// What was measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) machine: Machine,
+    pub(crate) commits: Vec<Commit>,
+    pub(crate) content: Content,
+    pub(crate) processor: Option<Processor>,
+    pub(crate) transfer: Option<Transfer>,
+}
+
 impl Profile {
     /// A profile of this software's version, made now.
     pub(crate) fn new(
         queue: PathBuf,
         place: String,
-        machine: Machine,
-        commits: Vec<Commit>,
-        content: Content,
+        found: Found,
         values: Values,
+        remarks: Vec<String>,
     ) -> Self {
         let measured_at = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-        let remarks = Vec::new();
+        let Found { machine, commits, content, processor, transfer } = found;
         Self {
             version: VERSION,
             measured_at,
@@ -196,6 +344,8 @@ impl Profile {
             machine,
             commits,
             content,
+            processor,
+            transfer,
             values: values.into(),
             remarks,
         }
@@ -217,7 +367,10 @@ impl Profile {
         // The version first: the fields of another one may be others.
         let value: serde_json::Value = serde_json::from_slice(&octets).map_err(nonsense)?;
         if value["version"] != VERSION {
-            return Err(foreign(format!("its version is {}, not {VERSION}", value["version"])));
+            return Err(foreign(format!(
+                "its version is {}, and this software reads {VERSION}",
+                value["version"]
+            )));
         }
         let profile: Self = serde_json::from_value(value).map_err(nonsense)?;
         let values = &profile.values;
@@ -225,9 +378,7 @@ impl Profile {
             let (theirs, ours) = (profile.queue.display(), queue.display());
             return Err(foreign(format!("it was measured for the log {theirs}, and this one is {ours}")));
         }
-        if !(BATCH_OCTETS_MIN..=BATCH_OCTETS_MAX).contains(&values.batch_octets.value)
-            || !(CHANNEL_PROCESSES_MIN..=CHANNEL_PROCESSES_MAX).contains(&values.channel_processes_max.value)
-        {
+        if !values.is_within_bounds() {
             return Err(foreign("a value is out of bounds".to_owned()));
         }
         Ok(profile)
@@ -304,7 +455,7 @@ pub(crate) fn in_force(files: &SelfTest, queue: &Path) -> Option<Chosen> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn example(queue: &Path) -> Profile {
@@ -314,7 +465,12 @@ mod tests {
             measured_at: "2026-01-02T03:04:05Z".into(),
             queue: queue.to_owned(),
             place: "the trial region".into(),
-            machine: Machine { cpus_count: 2, memory_octets: 1 << 29, process_start_us: 4_000.5 },
+            machine: Machine {
+                cpus_count: 2,
+                memory_octets: 1 << 29,
+                memory_available_octets: Some(1 << 28),
+                process_start_us: 4_000.5,
+            },
             commits: vec![Commit {
                 method: "dsync".into(),
                 batch_octets: 4_096,
@@ -325,10 +481,15 @@ mod tests {
                 per_s: 3_000.0,
             }],
             content: Content { write_octets_per_s: 1e8, read_octets_per_s: None },
+            processor: None,
+            transfer: None,
             values: Chosen {
                 method: Value { value: Method::IoUring, reason: "it is faster".into() },
                 batch_octets: number(262_144),
                 channel_processes_max: number(12),
+                association_slots_max: Some(number(600)),
+                slots_per_process: Some(number(50)),
+                connections_max: Some(number(2_500)),
             },
             remarks: vec!["a remark".into()],
         }
@@ -359,10 +520,12 @@ mod tests {
         let rows = [
             (String::new(), "is no profile"),
             ("[]".into(), "its version is null"),
-            (good.replace("\"version\":1", "\"version\":2"), "its version is 2, not 1"),
+            (good.replace("\"version\":2", "\"version\":1"), "its version is 1, and this software reads 2"),
             (good.replace("io_uring", "aio"), "is no profile"),
             (good.replace("262144", "4096"), "a value is out of bounds"),
             (good.replace("\"value\":12", "\"value\":0"), "a value is out of bounds"),
+            (good.replace("\"value\":50", "\"value\":8000"), "a value is out of bounds"),
+            (good.replace("2500", "70000"), "a value is out of bounds"),
             (good.replace("\"machine\"", "\"engine\""), "is no profile"),
             (" ".repeat(2 << 20), "it has 2097152 octets"),
         ];

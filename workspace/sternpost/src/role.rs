@@ -130,6 +130,12 @@ pub(crate) struct Qmgr {
     /// Its largest size
     #[arg(long)]
     record_octets_max: Option<u32>,
+    /// Associations of one of them
+    #[arg(long)]
+    found_slots_per_process: Option<u32>,
+    /// Connections on all listeners together that it found
+    #[arg(long)]
+    found_connections: Option<u32>,
     /// The inherited listening socket
     #[arg(long)]
     listen_fd: RawFd,
@@ -387,8 +393,12 @@ fn qmgr(arguments: Qmgr) -> Result<(), RoleError> {
         state_directory: arguments.state,
         node: arguments.node,
         users: arguments.users.users(),
-        channel_processes_measured: arguments.found_channel_processes,
         record,
+        found: sternpost_qmgr::Found {
+            channel_processes_max: arguments.found_channel_processes,
+            slots_per_process: arguments.found_slots_per_process,
+            connections_max: arguments.found_connections,
+        },
     })
     .map_err(ended("qmgr"))
 }

@@ -317,7 +317,8 @@ impl Server {
         let from_client = self.by_client.borrow().get(&network).copied().unwrap_or(0);
         let of_listener = self.by_listener.borrow().get(name).copied().unwrap_or(0);
         let listener = &prepared.listener;
-        let refusal = if of_listener >= listener.connections_max {
+        let connections_max = listener.connections_max.unwrap_or(Listener::CONNECTIONS_MAX_DEFAULT);
+        let refusal = if of_listener >= connections_max {
             Some("421 4.3.2 too many connections, try again later\r\n")
         } else if listener.connections_per_client_max > 0
             && from_client >= listener.connections_per_client_max

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
@@ -28,7 +28,7 @@ pub(super) struct LogFile {
     /// Where writing may begin: behind the log, for a trial.
     writable_from: u64,
     /// O_DIRECT: memory, offset and length of each transfer are aligned.
-    direct: bool,
+    pub(super) direct: bool,
     pub(super) remarks: Vec<String>,
 }
 
@@ -115,6 +115,18 @@ impl LogFile {
         let remarks = self.remarks.clone();
         let Self { octets, block_octets, is_device, direct, .. } = *self;
         Ok(Self { file, octets, block_octets, is_device, writable_from: offset, direct, remarks })
+    }
+
+    /// The same disk once more through the page cache, to be written behind `offset` alone. None where it is written so
+    /// anyhow.
+    pub(super) fn buffered_behind(&self, offset: u64) -> io::Result<Option<Self>> {
+        if !self.direct {
+            return Ok(None);
+        }
+        // A clone shares the flags of its descriptor, and a nameless file has no other name than this one.
+        let name = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let file = File::from(rustix::fs::open(name, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
+        Ok(Some(Self { file, direct: false, ..self.write_behind(offset)? }))
     }
 
     /// Whether the octets in which a log tells what it is say that there never was one. A device must say it in words.

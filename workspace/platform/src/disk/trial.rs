@@ -32,6 +32,8 @@ pub enum Method {
     Dsync,
     /// A write, then `fdatasync`: how a program without either would do it.
     Fdatasync,
+    /// The same through the page cache, without O_DIRECT.
+    Buffered,
     /// A write that is not made durable: what a flush adds is the difference.
     Unsynced,
 }
@@ -131,6 +133,12 @@ impl TrialPlace {
         self.file.is_device
     }
 
+    /// Whether it is written past the page cache; else every method goes through it.
+    #[must_use]
+    pub const fn is_direct(&self) -> bool {
+        self.file.direct
+    }
+
     /// Octets that may be written over.
     #[must_use]
     pub const fn octets(&self) -> u64 {
@@ -171,10 +179,18 @@ impl TrialPlace {
     /// Opens it for one way of writing.
     ///
     /// # Errors
-    /// `Ring` when the kernel gives none; `Step`.
+    /// `Ring` when the kernel gives none; `Step`, also for `Buffered` where every method goes through the page cache.
     pub fn disk(&self, method: Method) -> Result<TrialDisk, DiskOpenError> {
         let failed = |source| step_error("measure on", &self.path, source);
-        let file = self.file.write_behind(self.begin).map_err(failed)?;
+        let file = match method {
+            Method::Buffered => self.file.buffered_behind(self.begin).and_then(|file| {
+                file.ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::Unsupported, "every way goes through the page cache")
+                })
+            }),
+            _ => self.file.write_behind(self.begin),
+        }
+        .map_err(failed)?;
         let writer = match method {
             Method::IoUring => Writer::Log(Box::new(LogDisk {
                 backend: Backend::Uring(Box::new(UringDisk::new(file).map_err(DiskOpenError::Ring)?)),
@@ -182,7 +198,7 @@ impl TrialPlace {
             Method::Dsync => Writer::Log(Box::new(LogDisk {
                 backend: Backend::Dsync(DsyncDisk::new(file).map_err(failed)?),
             })),
-            Method::Fdatasync => Writer::Plain { file, syncs: true },
+            Method::Fdatasync | Method::Buffered => Writer::Plain { file, syncs: true },
             Method::Unsynced => Writer::Plain { file, syncs: false },
         };
         Ok(TrialDisk { writer, begin: self.begin, octets: self.octets, next: 0 })
@@ -324,7 +340,8 @@ mod tests {
     use super::*;
     use sternpost_queue::BLANK_MARKER;
 
-    const EVERY: [Method; 4] = [Method::IoUring, Method::Dsync, Method::Fdatasync, Method::Unsynced];
+    const EVERY: [Method; 5] =
+        [Method::IoUring, Method::Dsync, Method::Fdatasync, Method::Buffered, Method::Unsynced];
 
     #[test]
     fn a_trial_beside_a_file_leaves_the_log_and_the_folder_as_they_are() {
@@ -339,6 +356,10 @@ mod tests {
             let mut disk = match place.disk(method) {
                 Err(DiskOpenError::Ring(error)) => {
                     eprintln!("no ring here: {error}");
+                    continue;
+                }
+                Err(error) if method == Method::Buffered && !place.is_direct() => {
+                    eprintln!("no O_DIRECT here: {error}");
                     continue;
                 }
                 disk => disk.unwrap(),

@@ -11,7 +11,7 @@ use sternpost_link::store::{FromStore, StreamFrame};
 use sternpost_link::{Frames, Hello};
 use sternpost_message::UnixMillis;
 use sternpost_platform::clock::Timepiece;
-use sternpost_qmgr::{Clocks, Generations, Manager, Tree};
+use sternpost_qmgr::{Clocks, Found, Generations, Manager, Tree};
 
 use super::actions::Action;
 use super::links::{End, Received};
@@ -107,7 +107,7 @@ impl World {
     pub(crate) fn start_qmgr(&mut self) -> Kept {
         let pid = self.new_pid();
         let nowhere = Path::new("/nonexistent");
-        let mut generations = Generations::new("north".to_owned(), nowhere, None);
+        let mut generations = Generations::new("north".to_owned(), nowhere, Found::default());
         if !generations.begin_with(ENTRIES.with(Clone::clone)) {
             return Err("the configuration is not in force".to_owned());
         }

@@ -1,25 +1,31 @@
-//! `sternpost self-test`: measures what the disk and the machine bear, derives three values and says why.
+//! `sternpost self-test`: measures what the disk and the machine bear, derives values and says why.
 //!
-//! Writes behind the log or beside it, never in it; sends no mail; may run while the switch does. The arithmetic is
-//! `scheduler::self_test`'s, the file `profile`'s.
+//! Writes behind the log or beside it, never in it; the mail that it transfers goes from a thread of its own to another
+//! one; it may run while the switch does. The arithmetic is `scheduler::self_test`'s, the file `profile`'s.
 
+mod chart;
 mod measure;
+mod meter;
+mod processors;
+mod table;
+mod transfer;
 
 use super::{CommandError, CommandResult};
 use crate::bootstrap::{Backend, Machine, Queue, SelfTest};
 use crate::output;
+use crate::place::{self, Owner};
 use crate::profile::{self, Profile};
 use measure::{Budget, Measurements};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use sternpost_platform::disk::trial::{TrialPlace, WriteCache};
 use sternpost_queue::{Geometry, SEGMENT_OCTETS_MAX};
-use sternpost_scheduler::self_test::{CommitTime, Measured, WriteMethod, derive};
+use sternpost_scheduler::self_test::{Curve, Measured, Point, derive};
 
 /// What is measured, for how long, and where the profile goes.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost self-test --bootstrap /etc/sternpost/bootstrap.toml\n  sternpost self-test --queue /dev/sternpost/queue --json\n\nIt writes behind the log of a device, or in a scratch file beside a log that is a file, and never in the log.\nExit status: 0 it was measured, 1 it could not be."
+    after_help = "Examples:\n  sternpost self-test --bootstrap /etc/sternpost/bootstrap.toml\n  sternpost self-test --queue /dev/sternpost/queue --json\n  sternpost self-test --queue /dev/sternpost/queue --svg curve.svg\n\nIt writes behind the log of a device, or in a scratch file beside a log that is a file, and never in the log.\nNo mail is sent: what is transferred goes from this process to itself.\nExit status: 0 it was measured, 1 it could not be."
 )]
 pub(crate) struct Arguments {
     /// The bootstrap; `[queue]` and `[self_test]` are enough
@@ -31,6 +37,9 @@ pub(crate) struct Arguments {
     /// Write the profile to this file too
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
+    /// Draw throughput by concurrency into this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// As at boot: 5 seconds at most instead of 20
     #[arg(long)]
     boot: bool,
@@ -60,6 +69,9 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     if let Some(path) = &arguments.profile {
         profile.write(path)?;
     }
+    if let Some(path) = &arguments.svg {
+        draw(path, &profile)?;
+    }
     match &files.profile {
         // What runs has begun with the old values, and what was measured beside it is no measure of the machine.
         Some(path) if is_in_use => {
@@ -80,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     if arguments.json {
         output::print_json(&serde_json::to_value(&profile)?);
     } else {
-        output::print(&text(&profile, &queue));
+        output::print(&table::text(&profile, &overruled(&queue)));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -103,39 +115,39 @@ fn test(queue: &Queue, budget: &Budget) -> Result<Tested, CommandError> {
     });
     let place = TrialPlace::open(&queue.path, planned).map_err(failed(&queue.path))?;
     let is_in_use = place.is_in_use();
+    if is_in_use {
+        // The switch goes first. Where the system refuses that, both have their turns.
+        let _ = rustix::process::nice(NICE_BESIDE_A_SWITCH);
+    }
     let cache = place.cache();
     let words =
         if place.is_device() { "the trial region behind the log" } else { "a scratch file beside the log" };
     let found = measure::all(place, budget).map_err(failed(&queue.path))?;
-    let commits: Vec<CommitTime> = found
-        .series
-        .iter()
-        .filter_map(|series| {
-            let method = match series.method {
-                measure::Method::IoUring => WriteMethod::IoUring,
-                measure::Method::Dsync => WriteMethod::Dsync,
-                measure::Method::Fdatasync | measure::Method::Unsynced => return None,
-            };
-            Some(CommitTime { method, batch_octets: series.batch_octets, time: series.tenth })
-        })
-        .collect();
+    let curve = found.transfer.as_ref().map(|(_, levels)| Curve::of(&points(levels)));
     let values = derive(&Measured {
-        commits: &commits,
+        commits: &measure::commit_times(&found.series),
+        transfers_per_s: curve.as_ref().map(|curve| curve.as_ref().map_or(0.0, Curve::per_s_max)),
         cpus_count: found.cpus_count,
         memory_octets: found.memory_octets,
         process_start: found.process_start,
     });
     let values = values.ok_or(measure::NothingMeasured).map_err(failed(&queue.path))?;
     let remarks = remarks(&found, cache, is_in_use);
-    let machine = profile::Machine {
-        cpus_count: found.cpus_count,
-        memory_octets: found.memory_octets,
-        process_start_us: measure::microseconds(found.process_start),
-    };
-    let mut profile =
-        Profile::new(queue.path.clone(), words.to_owned(), machine, found.commits(), found.content(), values);
-    profile.remarks = remarks;
+    let found = found.for_profile(curve.flatten().as_ref());
+    let profile = Profile::new(queue.path.clone(), words.to_owned(), found, values, remarks);
     Ok(Tested { profile, is_in_use })
+}
+
+/// Far behind what is as urgent as usual.
+const NICE_BESIDE_A_SWITCH: i32 = 10;
+
+fn points(levels: &[transfer::Level]) -> Vec<Point> {
+    levels.iter().map(|level| Point { associations: level.associations, per_s: level.per_s }).collect()
+}
+
+fn draw(path: &Path, profile: &Profile) -> Result<(), CommandError> {
+    let written = place::put(path, chart::svg(profile).as_bytes(), Owner::PUBLIC);
+    written.map_err(|source| CommandError::Write { path: path.to_owned(), source })
 }
 
 fn failed<E: std::error::Error + 'static>(path: &Path) -> impl Fn(E) -> CommandError {
@@ -152,58 +164,6 @@ fn remarks(found: &Measurements, cache: Option<WriteCache>, is_in_use: bool) -> 
         remarks.push(remark);
     }
     remarks
-}
-
-/// For people: the table, the values with their reasons, the remarks.
-fn text(profile: &Profile, queue: &Queue) -> String {
-    let rows: Vec<Vec<String>> = profile
-        .commits
-        .iter()
-        .map(|commit| {
-            let mib_per_s = commit.per_s * f64::from(commit.batch_octets) / 1_048_576.0;
-            vec![
-                commit.method.clone(),
-                format!("{} KiB", commit.batch_octets >> 10),
-                format!("{:.3} ms", commit.p10_us / 1e3),
-                format!("{:.3} ms", commit.p50_us / 1e3),
-                format!("{:.3} ms", commit.p99_us / 1e3),
-                format!("{:.0}/s", commit.per_s),
-                format!("{mib_per_s:.1} MiB/s"),
-                commit.count.to_string(),
-            ]
-        })
-        .collect();
-    let mut out = format!("Durable writes in {} {}\n\n", profile.place, profile.queue.display());
-    out.push_str(&output::table(
-        &["METHOD", "BATCH", "P10", "P50", "P99", "RATE", "CONTENT", "COUNT"],
-        &rows,
-    ));
-    if let Some(read) = profile.content.read_octets_per_s {
-        out.push_str(&format!("\ncontent is read at {:.1} MiB/s", read / 1_048_576.0));
-    }
-    let machine = &profile.machine;
-    out.push_str(&format!(
-        "\na process starts in {:.2} ms; {} processors, {} MiB of memory\n\n",
-        machine.process_start_us / 1e3,
-        machine.cpus_count,
-        machine.memory_octets >> 20
-    ));
-    let values = &profile.values;
-    let rows = [
-        ("method", values.method.value.name().to_owned(), &values.method.reason),
-        ("batch_octets", values.batch_octets.value.to_string(), &values.batch_octets.reason),
-        (
-            "channel_processes_max",
-            values.channel_processes_max.value.to_string(),
-            &values.channel_processes_max.reason,
-        ),
-    ]
-    .map(|(name, value, reason)| vec![name.to_owned(), value, reason.clone()]);
-    out.push_str(&output::table(&["VALUE", "IS", "BECAUSE"], &rows));
-    for remark in profile.remarks.iter().chain(&overruled(queue)) {
-        out.push_str(&format!("\n{remark}"));
-    }
-    out
 }
 
 /// Which values the bootstrap overrules.

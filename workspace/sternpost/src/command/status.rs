@@ -133,12 +133,15 @@ fn failed_listener(failed: &FailedListener) -> Value {
     })
 }
 
-/// The values that a self test may choose, from whoever obeys them. Null for a part that does not answer.
+/// The values that a self test may choose, from whoever obeys them; those of channels and listeners by their names. Null
+/// for a part that does not answer.
 fn values(store: &Value, qmgr: &Value) -> Value {
     json!({
         "method": store["method"],
         "batch_octets": store["batch_octets_max"],
         "channel_processes_max": qmgr["channel_processes_max"],
+        "slots_per_process": qmgr["slots_per_process"],
+        "connections_max": qmgr["connections_max"],
     })
 }
 
@@ -192,13 +195,19 @@ fn text(status: &Value) -> String {
         out.push('\n');
         out.push_str(&output::table(&["DOES NOT LISTEN", "WHY"], &failed));
     }
-    let value_rows: Vec<Vec<String>> = status["values"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(_, value)| value.is_object())
-        .map(|(name, value)| vec![name.clone(), cell(value, "value"), cell(value, "from")])
-        .collect();
+    let row = |name: &str, value: &Value| vec![name.to_owned(), cell(value, "value"), cell(value, "from")];
+    let mut value_rows: Vec<Vec<String>> = Vec::new();
+    for (name, value) in status["values"].as_object().into_iter().flatten() {
+        match value.as_object() {
+            Some(fields) if fields.get("from").is_some_and(Value::is_string) => {
+                value_rows.push(row(name, value))
+            }
+            Some(of) => {
+                value_rows.extend(of.iter().map(|(of, value)| row(&format!("{name} of {of}"), value)))
+            }
+            None => {}
+        }
+    }
     out.push('\n');
     out.push_str(&output::table(&["VALUE", "IS", "FROM"], &value_rows));
     for part in ["store", "qmgr"] {
@@ -260,12 +269,17 @@ mod tests {
         let status = json!({
             "roles": [{"role": "store", "name": "store", "pid": 1, "starts": 1, "process": 0}],
             "listeners": [{"name": "in", "address": "127.0.0.1:25"}],
-            "values": {"batch_octets": {"value": 262_144, "from": "self test"}, "channel_processes_max": null},
+            "values": {
+                "batch_octets": {"value": 262_144, "from": "self test"},
+                "channel_processes_max": null,
+                "connections_max": {"in": {"value": 9, "from": "operator"}, "from": {"value": 5, "from": "default"}},
+            },
             "qmgr": {"error": "no answer"},
             "store": {"messages": 3},
         });
         let wanted = "ROLE   PID  STARTS  PROCESS\nstore  1    1       0\n\nLISTENER  ADDRESS\nin        127.0.0.1:25\n\n\
-            VALUE         IS      FROM\nbatch_octets  262144  self test\n\nstore\n  messages: 3\n\nqmgr\n  error: no answer\n";
+            VALUE                    IS      FROM\nbatch_octets             262144  self test\n\
+            connections_max of from  5       default\nconnections_max of in    9       operator\n\nstore\n  messages: 3\n\nqmgr\n  error: no answer\n";
         assert_eq!(text(&status), wanted);
     }
 }

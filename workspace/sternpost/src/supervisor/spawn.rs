@@ -165,8 +165,14 @@ impl Spawner {
                 arguments.push(pair("--state", self.given.state_of_qmgr.clone().into()));
                 arguments.push(pair("--node", self.given.node.clone().into()));
                 if let Some(found) = &self.given.found {
-                    let count = found.channel_processes_max.value.to_string();
-                    arguments.push(pair("--found-channel-processes", count.into()));
+                    let numbers = [
+                        ("--found-channel-processes", Some(&found.channel_processes_max)),
+                        ("--found-slots-per-process", found.slots_per_process.as_ref()),
+                        ("--found-connections", found.connections_max.as_ref()),
+                    ];
+                    for (name, number) in numbers {
+                        arguments.extend(number.map(|number| pair(name, number.value.to_string().into())));
+                    }
                 }
                 if let Some(Record { path, octets_max }) = &self.given.record {
                     arguments.push(pair("--record", path.clone().into()));
@@ -329,10 +335,14 @@ mod tests {
             method: profile::Value { value: profile::Method::IoUring, reason: String::new() },
             batch_octets: number(262_144),
             channel_processes_max: number(7),
+            association_slots_max: Some(number(350)),
+            slots_per_process: Some(number(50)),
+            connections_max: None,
         };
         let (store, _) = words_after(&Start::Kept(Role::Store), Some(found.clone()));
         assert_eq!(store[5..7], ["--found-method=io_uring", "--found-batch-octets=262144"]);
         let (qmgr, _) = words_after(&Start::Kept(Role::Qmgr), Some(found));
-        assert_eq!(qmgr[6], "--found-channel-processes=7");
+        assert_eq!(qmgr[6..8], ["--found-channel-processes=7", "--found-slots-per-process=50"]);
+        assert!(!qmgr.iter().any(|word| word.starts_with("--found-connections")), "none was found");
     }
 }

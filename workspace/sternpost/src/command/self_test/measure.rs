@@ -1,13 +1,18 @@
-//! The measuring: durable writes by method and batch, reading, the start of a process; each within its time.
+//! The measuring: durable writes by method and batch, reading, the start of a process, and in the files beside this one
+//! processors and transfer; each within its time.
 
+use super::meter::Meter;
+use super::processors::{self, Processors};
+use super::transfer::{self, Level};
 use crate::command::role_trial;
-use crate::profile::{Commit, Content};
-use std::io::{self, IsTerminal, Write};
+use crate::profile::{Commit, Content, Found, Machine, Processor, Transfer, TransferPoint};
+use std::io;
 use std::time::{Duration, Instant};
 use sternpost_platform::disk::DiskOpenError;
 pub(super) use sternpost_platform::disk::trial::Method;
 use sternpost_platform::disk::trial::{TrialDisk, TrialPlace, WriteCache, fill, pattern};
 use sternpost_queue::{AlignedBuffer, DiskError, PAGE_OCTETS};
+use sternpost_scheduler::self_test::{CommitTime, Curve, WriteMethod, writing};
 
 /// Time for the whole, and for its parts.
 pub(super) struct Budget {
@@ -18,6 +23,10 @@ pub(super) struct Budget {
     series: Duration,
     series_count_max: usize,
     sizes: &'static [u32],
+    methods: &'static [Method],
+    /// Of each thing that a processor does.
+    processor: Duration,
+    transfer: transfer::Plan,
     /// Starts of a process.
     starts_count: usize,
 }
@@ -27,18 +36,34 @@ impl Budget {
     pub(super) const BOOT: Self = Self {
         total: Duration::from_millis(4_000),
         prepare: Duration::from_millis(400),
-        series: Duration::from_millis(180),
+        series: Duration::from_millis(90),
         series_count_max: 64,
         sizes: &[4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20],
+        methods: &[Method::IoUring, Method::Dsync, Method::Fdatasync],
+        processor: Duration::from_millis(50),
+        transfer: transfer::Plan {
+            levels: &[1, 2, 4, 8, 16, 32, 64],
+            rounds: 2,
+            warm: Duration::from_millis(15),
+            window: Duration::from_millis(60),
+        },
         starts_count: 3,
     };
     /// 20 s.
     pub(super) const ON_REQUEST: Self = Self {
         total: Duration::from_secs(18),
         prepare: Duration::from_secs(1),
-        series: Duration::from_millis(400),
+        series: Duration::from_millis(180),
         series_count_max: 1_000,
         sizes: &[4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20],
+        methods: &[Method::IoUring, Method::Dsync, Method::Fdatasync, Method::Buffered],
+        processor: Duration::from_millis(400),
+        transfer: transfer::Plan {
+            levels: &[1, 2, 4, 8, 16, 32, 64, 128],
+            rounds: 3,
+            warm: Duration::from_millis(40),
+            window: Duration::from_millis(160),
+        },
         starts_count: 9,
     };
 }
@@ -54,7 +79,14 @@ pub(super) struct Measurements {
     flush: Option<Duration>,
     pub(super) cpus_count: u32,
     pub(super) memory_octets: u64,
+    /// What is left of it for whoever asks; none where the system does not say.
+    pub(super) memory_available_octets: Option<u64>,
     pub(super) process_start: Duration,
+    /// None when that could not be measured, which is a remark.
+    pub(super) processors: Option<Processors>,
+    /// By which method mail was transferred, and each level on which enough passed. None when it could not be tried, which
+    /// is a remark.
+    pub(super) transfer: Option<(Method, Vec<Level>)>,
     pub(super) remarks: Vec<String>,
 }
 
@@ -92,35 +124,85 @@ pub(super) enum MeasureError {
 /// Measures everything.
 ///
 /// # Errors
-/// `MeasureError`. A method that cannot be had is a remark.
+/// `MeasureError`. What can be done without is a remark.
 pub(super) fn all(mut place: TrialPlace, budget: &Budget) -> Result<Measurements, MeasureError> {
     let deadline = Instant::now() + budget.total;
-    let meter = Meter::new();
+    // However slow the disk is, time stays for what follows on its writes.
+    let writing_deadline = deadline - budget.transfer.time() - budget.processor * 3;
+    let meter = Meter::new(budget.total);
     let mut remarks = place.remarks().to_vec();
     meter.show("starting processes");
-    let process_start = process_start(budget.starts_count, deadline)?;
+    let process_start = process_start(budget.starts_count, writing_deadline)?;
     meter.show("preparing the place");
     place.prepare(budget.prepare)?;
+    let (series, flush) = durable_writes(&place, budget, writing_deadline, &meter, &mut remarks)?;
+    let read_octets_per_s = if Instant::now() < writing_deadline {
+        meter.show("reading");
+        Some(per_second(place.octets(), place.time_reading()?))
+    } else {
+        remarks.push("The disk is so slow that not everything was measured in time.".to_owned());
+        None
+    };
+    meter.show("shaking hands, hashing and copying");
+    let processors = kept(processors::measure(budget.processor), "No processor was measured", &mut remarks);
+    let transfer = match writing(&commit_times(&series)) {
+        None => None,
+        Some((method, batch_octets)) => {
+            let method = match method.value {
+                WriteMethod::IoUring => Method::IoUring,
+                WriteMethod::Dsync => Method::Dsync,
+            };
+            let plan = &budget.transfer;
+            let levels = transfer::measure(&place, method, batch_octets.value, plan, deadline, &meter);
+            kept(levels, "No mail was transferred over the loopback", &mut remarks)
+                .map(|levels| (method, levels))
+        }
+    };
+    Ok(Measurements {
+        series,
+        read_octets_per_s,
+        flush,
+        cpus_count: std::thread::available_parallelism()
+            .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
+        memory_octets: memory_octets(),
+        memory_available_octets: memory_available_octets(),
+        process_start,
+        processors,
+        transfer,
+        remarks,
+    })
+}
+
+/// What could be measured; else a remark.
+fn kept<T, E: std::error::Error>(
+    found: Result<T, E>,
+    otherwise: &str,
+    remarks: &mut Vec<String>,
+) -> Option<T> {
+    found.map_err(|error| remarks.push(format!("{otherwise}: {}.", crate::output::chain(&error)))).ok()
+}
+
+/// Every method with every size of batch, and what a flush adds.
+fn durable_writes(
+    place: &TrialPlace,
+    budget: &Budget,
+    deadline: Instant,
+    meter: &Meter,
+    remarks: &mut Vec<String>,
+) -> Result<(Vec<Series>, Option<Duration>), MeasureError> {
     let largest = budget.sizes.iter().copied().max().unwrap_or_default();
     let mut buffer = pattern(usize::try_from(largest).unwrap_or(usize::MAX));
     let mut disks: Vec<(Method, TrialDisk)> = Vec::new();
-    for method in [Method::IoUring, Method::Dsync, Method::Fdatasync] {
-        match place.disk(method) {
-            Ok(mut disk) => {
-                disk.register(&buffer);
-                disks.push((method, disk));
-            }
-            Err(error) => remarks.push(format!(
-                "Nothing was written by {}: {}.",
-                name(method),
-                crate::output::chain(&error)
-            )),
+    // Where nothing is written past the page cache, every method is the buffered one already, and a remark says so.
+    for &method in budget.methods.iter().filter(|method| place.is_direct() || **method != Method::Buffered) {
+        let disk = kept(place.disk(method), &format!("Nothing was written by {}", name(method)), remarks);
+        if let Some(mut disk) = disk {
+            disk.register(&buffer);
+            disks.push((method, disk));
         }
     }
-    let sizes: Vec<u32> =
-        budget.sizes.iter().copied().filter(|octets| u64::from(*octets) <= place.octets()).collect();
-    let mut measured = Vec::new();
-    let mut flush = None;
+    let sizes = budget.sizes.iter().copied().filter(|octets| u64::from(*octets) <= place.octets());
+    let (mut measured, mut flush) = (Vec::new(), None);
     for octets in sizes {
         if Instant::now() < deadline {
             meter.show(&format!("writing batches of {} KiB", octets >> 10));
@@ -131,29 +213,26 @@ pub(super) fn all(mut place: TrialPlace, budget: &Budget) -> Result<Measurements
     if Instant::now() < deadline {
         meter.show("asking for a flush");
         fill(&mut buffer, PAGE_OCTETS);
-        flush = Some(flush_time(&place, buffer, budget, deadline, &mut measured)?);
+        flush = Some(flush_time(place, buffer, budget, deadline, &mut measured)?);
     }
     for (_, disk) in &disks {
         remarks.extend(disk.remarks());
     }
     remarks.dedup();
-    let read_octets_per_s = if Instant::now() < deadline {
-        meter.show("reading");
-        Some(per_second(place.octets(), place.time_reading()?))
-    } else {
-        remarks.push("The disk is so slow that not everything was measured in time.".to_owned());
-        None
+    Ok((measured, flush))
+}
+
+/// The times by which the log may be written.
+pub(super) fn commit_times(series: &[Series]) -> Vec<CommitTime> {
+    let time = |series: &Series| {
+        let method = match series.method {
+            Method::IoUring => WriteMethod::IoUring,
+            Method::Dsync => WriteMethod::Dsync,
+            Method::Fdatasync | Method::Buffered | Method::Unsynced => return None,
+        };
+        Some(CommitTime { method, batch_octets: series.batch_octets, time: series.tenth })
     };
-    Ok(Measurements {
-        series: measured,
-        read_octets_per_s,
-        flush,
-        cpus_count: std::thread::available_parallelism()
-            .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
-        memory_octets: memory_octets(),
-        process_start,
-        remarks,
-    })
+    series.iter().filter_map(time).collect()
 }
 
 /// Writes one size of batch by every method in turn, so that whatever else the machine does meets all of them.
@@ -245,7 +324,15 @@ fn memory_octets() -> u64 {
     info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
-fn per_second(count: u64, time: Duration) -> f64 {
+/// What the system says it could give without taking from others.
+fn memory_available_octets() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+pub(super) fn per_second(count: u64, time: Duration) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let count = count as f64;
     count / time.max(Duration::from_nanos(1)).as_secs_f64()
@@ -260,6 +347,7 @@ pub(super) const fn name(method: Method) -> &'static str {
         Method::IoUring => "io_uring",
         Method::Dsync => "dsync",
         Method::Fdatasync => "fdatasync",
+        Method::Buffered => "buffered",
         Method::Unsynced => "unsynced",
     }
 }
@@ -268,8 +356,34 @@ pub(super) const fn name(method: Method) -> &'static str {
 const FLUSH_TIME_MIN: Duration = Duration::from_micros(15);
 
 impl Measurements {
-    /// For the profile.
-    pub(super) fn commits(&self) -> Vec<Commit> {
+    /// For the profile, with what the arithmetic has made of the transfer.
+    pub(super) fn for_profile(&self, curve: Option<&Curve>) -> Found {
+        let tenth = |rate: f64| (rate * 10.0).round() / 10.0;
+        let processor = self.processors.map(|processors| Processor {
+            tls_server_handshakes_per_s: tenth(processors.tls_server_handshakes_per_s),
+            tls_client_handshakes_per_s: tenth(processors.tls_client_handshakes_per_s),
+            sha256_octets_per_s: processors.sha256_octets_per_s.round(),
+            copy_octets_per_s: processors.copy_octets_per_s.round(),
+        });
+        let transfer = self.transfer.as_ref().map(|(method, levels)| {
+            let points = levels.iter().map(|level| TransferPoint {
+                associations: level.associations,
+                per_s: tenth(level.per_s),
+                batch_messages: tenth(level.batch_messages),
+            });
+            let message_octets = u32::try_from(transfer::MESSAGE_OCTETS).unwrap_or(u32::MAX);
+            Transfer::new(message_octets, name(*method), points.collect(), curve)
+        });
+        let machine = Machine {
+            cpus_count: self.cpus_count,
+            memory_octets: self.memory_octets,
+            memory_available_octets: self.memory_available_octets,
+            process_start_us: microseconds(self.process_start),
+        };
+        Found { machine, commits: self.commits(), content: self.content(), processor, transfer }
+    }
+
+    fn commits(&self) -> Vec<Commit> {
         let commit = |series: &Series| Commit {
             method: name(series.method).to_owned(),
             batch_octets: series.batch_octets,
@@ -282,8 +396,7 @@ impl Measurements {
         self.series.iter().map(commit).collect()
     }
 
-    /// For the profile.
-    pub(super) fn content(&self) -> Content {
+    fn content(&self) -> Content {
         let durable = self.series.iter().filter(|series| series.method != Method::Unsynced);
         let rates = durable.map(|series| series.per_s * f64::from(series.batch_octets));
         Content {
@@ -317,36 +430,6 @@ impl Measurements {
     }
 }
 
-/// Says on a terminal what is being measured.
-struct Meter {
-    is_terminal: bool,
-}
-
-impl Meter {
-    fn new() -> Self {
-        Self { is_terminal: io::stderr().is_terminal() }
-    }
-
-    fn show(&self, what: &str) {
-        if self.is_terminal {
-            let _ = write!(io::stderr(), "\rself test: {what}\x1b[K");
-        }
-    }
-
-    fn clear(&self) {
-        if self.is_terminal {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-impl Drop for Meter {
-    /// An error begins a line of its own.
-    fn drop(&mut self) {
-        self.clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -358,7 +441,10 @@ mod tests {
             flush: Some(Duration::from_micros(flush_us)),
             cpus_count: 1,
             memory_octets: 0,
+            memory_available_octets: None,
             process_start: Duration::ZERO,
+            processors: None,
+            transfer: None,
             remarks: Vec::new(),
         }
     }

@@ -194,13 +194,23 @@ pub(super) fn self_test_table(profile: &Value) -> Vec<String> {
         .collect();
     let table = output::table(&["DURABLE WRITE", "BATCH", "P10", "P50", "P99", "RATE"], &rows);
     let mut lines: Vec<String> = table.lines().map(printable).collect();
-    for name in ["method", "batch_octets", "channel_processes_max"] {
-        let value = &profile["values"][name];
+    let names = [
+        "method",
+        "batch_octets",
+        "channel_processes_max",
+        "association_slots_max",
+        "slots_per_process",
+        "connections_max",
+    ];
+    // Of what could not be measured there is no value.
+    for (name, value) in
+        names.iter().map(|name| (name, &profile["values"][name])).filter(|(_, value)| !value.is_null())
+    {
         let is =
             value["value"].as_str().map(str::to_owned).or_else(|| value["value"].as_u64().map(thousands));
         let reason = value["reason"].as_str().unwrap_or("it was not said why");
         let words = format!("{name} {}: {reason}", is.as_deref().unwrap_or("?"));
-        lines.extend(wrapped(&printable(&words), COLUMNS - FRAME_COLUMNS));
+        lines.extend(output::wrapped(&printable(&words), COLUMNS - FRAME_COLUMNS));
     }
     lines.push(String::new());
     lines
@@ -378,7 +388,8 @@ pub(super) fn status(facts: &Facts) -> Vec<String> {
     let mut lines = vec![format!("Sternpost {}", env!("CARGO_PKG_VERSION"))];
     let mut line = |label: &str, value: &str| {
         // On a screen a long value goes on in the next lines, below its beginning.
-        for (at, piece) in wrapped(&printable(value), COLUMNS - LABEL_COLUMNS).into_iter().enumerate() {
+        for (at, piece) in output::wrapped(&printable(value), COLUMNS - LABEL_COLUMNS).into_iter().enumerate()
+        {
             let label = if at == 0 { label } else { "" };
             lines.push(format!("{label:LABEL_COLUMNS$}{piece}").trim_end().to_owned());
         }
@@ -487,33 +498,6 @@ pub(super) fn screen(lines: &[String]) -> String {
     }
     out.push_str("\u{1b}[J");
     out
-}
-
-/// Pieces of at most so many characters, cut between words where that is possible.
-fn wrapped(text: &str, columns: usize) -> Vec<String> {
-    let mut pieces = vec![String::new()];
-    for word in text.split(' ') {
-        let mut word: Vec<char> = word.chars().collect();
-        loop {
-            let last = pieces.last_mut().expect("there is one piece at least");
-            let used = last.chars().count();
-            let gap = usize::from(used > 0);
-            if used + gap + word.len() <= columns {
-                if gap == 1 {
-                    last.push(' ');
-                }
-                last.extend(&word);
-                break;
-            }
-            if used > 0 {
-                pieces.push(String::new());
-            } else {
-                last.extend(word.drain(..columns));
-                pieces.push(String::new());
-            }
-        }
-    }
-    pieces
 }
 
 #[cfg(test)]

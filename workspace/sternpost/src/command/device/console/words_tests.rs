@@ -67,6 +67,8 @@ fn profile() -> Value {
             "method": {"value": "dsync", "reason": "faster here"},
             "batch_octets": {"value": 524_288, "reason": "10 ms of the disk"},
             "channel_processes_max": {"value": 8, "reason": "2 cores"},
+            "connections_max": {"value": 5_000, "reason": "one second each"},
+            "slots_per_process": null,
         },
     })
 }
@@ -316,6 +318,7 @@ fn the_self_test_shows_what_it_measured_and_why_it_chose() {
         "method dsync: faster here",
         "batch_octets 524,288: 10 ms of the disk",
         "channel_processes_max 8: 2 cores",
+        "connections_max 5,000: one second each",
         "",
     ];
     assert_eq!(self_test_table(&profile()), wanted);
@@ -400,10 +403,4 @@ fn the_state_is_never_moved_off_a_small_screen() {
     assert_eq!(fitted(status(), &milestones, 5), ["State", "Node", "Problem"]);
     assert_eq!(fitted(status(), &milestones, 3), ["State", "Node"]);
     assert_eq!(fitted(status(), &[], 24), ["State", "Node", "Problem"]);
-}
-
-#[test]
-fn a_long_word_is_cut_and_others_are_kept_whole() {
-    assert_eq!(wrapped("ab cd efghijkl m", 5), ["ab cd", "efghi", "jkl m"]);
-    assert_eq!(wrapped("", 5), [""]);
 }
