@@ -200,10 +200,10 @@ fn text(status: &Value) -> String {
     for (name, value) in status["values"].as_object().into_iter().flatten() {
         match value.as_object() {
             Some(fields) if fields.get("from").is_some_and(Value::is_string) => {
-                value_rows.push(row(name, value))
+                value_rows.push(row(name, value));
             }
             Some(of) => {
-                value_rows.extend(of.iter().map(|(of, value)| row(&format!("{name} of {of}"), value)))
+                value_rows.extend(of.iter().map(|(of, value)| row(&format!("{name} of {of}"), value)));
             }
             None => {}
         }

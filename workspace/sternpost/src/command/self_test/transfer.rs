@@ -117,7 +117,7 @@ pub(super) fn measure(
         let server = scope.spawn(move || serve(servers, waiting));
         let client = scope.spawn({
             let shared = Arc::clone(&shared);
-            move || send(clients, at_work, &shared)
+            move || send(clients, &at_work, &shared)
         });
         let levels = go_through(plan, deadline, &level, &shared, meter, || writer.is_finished());
         // Without a word on the level the clients leave, then the server has nobody, then the writer nothing.
@@ -404,7 +404,7 @@ impl Serving {
 }
 
 /// The channel: an association for each connection, of which so many are at work as the level says.
-fn send(sockets: Vec<Socket>, at_work: watch::Receiver<u32>, shared: &Shared) -> Result<(), TransferError> {
+fn send(sockets: Vec<Socket>, at_work: &watch::Receiver<u32>, shared: &Shared) -> Result<(), TransferError> {
     let content: Rc<[u8]> = content().into();
     let early = Rc::new(RefCell::new(None));
     in_event_loop(|| async {
