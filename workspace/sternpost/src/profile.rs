@@ -94,9 +94,9 @@ pub(crate) struct Content {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Processor {
     /// Full handshakes of TLS 1.3 with a key of ECDSA P-256, the server's work alone.
-    pub(crate) tls_server_handshakes_per_s: f64,
+    pub(crate) tls_server_per_s: f64,
     /// The client's work alone.
-    pub(crate) tls_client_handshakes_per_s: f64,
+    pub(crate) tls_client_per_s: f64,
     pub(crate) sha256_octets_per_s: f64,
     /// From memory to memory; each octet counts once.
     pub(crate) copy_octets_per_s: f64,

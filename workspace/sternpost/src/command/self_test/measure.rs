@@ -3,7 +3,7 @@
 
 use super::meter::Meter;
 use super::processors::{self, Processors};
-use super::transfer::{self, Level};
+use super::transfer::{self, Level, TransferError};
 use crate::command::role_trial;
 use crate::profile::{Commit, Content, Found, Machine, Processor, Transfer, TransferPoint};
 use std::io;
@@ -153,7 +153,11 @@ pub(super) fn all(mut place: TrialPlace, budget: &Budget) -> Result<Measurements
                 WriteMethod::Dsync => Method::Dsync,
             };
             let plan = &budget.transfer;
-            let levels = transfer::measure(&place, method, batch_octets.value, plan, deadline, &meter);
+            let levels = match transfer::measure(&place, method, batch_octets.value, plan, deadline, &meter) {
+                // A device that refuses this write would refuse the log's.
+                Err(TransferError::Disk(error)) => return Err(error.into()),
+                levels => levels,
+            };
             kept(levels, "No mail was transferred over the loopback", &mut remarks)
                 .map(|levels| (method, levels))
         }
@@ -360,8 +364,8 @@ impl Measurements {
     pub(super) fn for_profile(&self, curve: Option<&Curve>) -> Found {
         let tenth = |rate: f64| (rate * 10.0).round() / 10.0;
         let processor = self.processors.map(|processors| Processor {
-            tls_server_handshakes_per_s: tenth(processors.tls_server_handshakes_per_s),
-            tls_client_handshakes_per_s: tenth(processors.tls_client_handshakes_per_s),
+            tls_server_per_s: tenth(processors.tls_server_per_s),
+            tls_client_per_s: tenth(processors.tls_client_per_s),
             sha256_octets_per_s: processors.sha256_octets_per_s.round(),
             copy_octets_per_s: processors.copy_octets_per_s.round(),
         });

@@ -73,8 +73,8 @@ fn machine(profile: &Profile) -> String {
         let _ = write!(
             out,
             "One processor: {:.0} TLS handshakes/s as server, {:.0}/s as client;\nSHA-256 {:.0} MiB/s; copies {:.0} MiB/s.\n",
-            processor.tls_server_handshakes_per_s,
-            processor.tls_client_handshakes_per_s,
+            processor.tls_server_per_s,
+            processor.tls_client_per_s,
             processor.sha256_octets_per_s / MIB,
             processor.copy_octets_per_s / MIB
         );
