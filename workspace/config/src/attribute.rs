@@ -105,6 +105,10 @@ pub enum Syntax {
     SocketAddress,
     /// An address and a prefix length.
     Network,
+    /// A network, a blank and a precedence.
+    NetworkPrecedence,
+    /// Some of these words in the order that counts, with blanks between; or the word `none`.
+    Order(&'static [&'static str]),
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -256,11 +260,20 @@ impl Attribute {
 }
 
 use Class::{Channel, Listener, Minimise, Node, Peer, Qmgr, Route};
-use Syntax::{Boolean, Choice, DomainPattern, Hostname, Mailbox, Name, Network, SocketAddress, Text, Time};
+use Syntax::{
+    Boolean, Choice, DomainPattern, Hostname, Mailbox, Name, Network, NetworkPrecedence, Order,
+    SocketAddress, Text, Time,
+};
 use Values::{OptionalMany, OptionalOne, RequiredMany, RequiredOne};
 
 /// Largest size of a message that can be configured: 16 GiB.
 const OCTETS_MAX: u64 = 17_179_869_184;
+
+/// The six levels, lowest first.
+const PRECEDENCES: &[&str] = &["deferred", "routine", "priority", "immediate", "flash", "override"];
+/// Header fields that may say a priority.
+const PRIORITY_FIELDS: &[&str] =
+    &["mt-priority", "mmhs-primary-precedence", "mmhs-copy-precedence", "priority", "x-priority"];
 
 /// Every attribute of the model.
 #[rustfmt::skip]
@@ -268,6 +281,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     text(1, Node, "sternpostIdentity", Text, OptionalMany, "Other names of the node, such as the serial number of its hardware; its cn is one already."),
     text(2, Node, "sternpostHostname", Hostname, RequiredOne, "The name that the node gives in greetings, in EHLO and in trace headers."),
     text(3, Node, "sternpostPostmaster", Mailbox, OptionalOne, "Who reads what goes wrong. Without it postmaster at the hostname."),
+    text(4, Node, "sternpostPriorityPolicy", Choice(&["STANAG4406", "MIXER", "NSEP"]), OptionalOne, "The levels of MT-PRIORITY (RFC 6710) that listeners announce: six military ones, three civilian ones or five for emergencies. All switches of a network have the same.").with("STANAG4406", Closed::Not),
 
     text(10, Listener, "sternpostAddresses", SocketAddress, RequiredMany, "Where clients connect; port 0 lets the system choose."),
     text(11, Listener, "sternpostClientNetworks", Network, OptionalMany, "Clients that may use routes that are not open to all. Without it nobody.").with("", Closed::Grant),
@@ -280,6 +294,11 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(18, Listener, "sternpostCommandTimeoutS", "seconds", "300", (1, 3_600), "The longest wait for a command."),
     number(19, Listener, "sternpostDataTimeoutS", "seconds", "180", (1, 3_600), "The longest wait for more content."),
     number(20, Listener, "sternpostReceivedHeadersMax", "fields", "50", (10, 1_000), "Received fields beyond which a message is taken to loop."),
+    text(21, Listener, "sternpostPrecedenceMax", Choice(PRECEDENCES), OptionalOne, "The highest precedence that the client networks may ask for. Other clients may ask for no more than ordinary mail has.").with("override", Closed::At("routine")),
+    text(22, Listener, "sternpostPrecedenceNetworks", NetworkPrecedence, OptionalMany, "Clients that may ask for a precedence up to this one, such as 192.0.2.0/24 flash; the highest grant counts. It opens no route.").with("", Closed::Grant),
+    text(23, Listener, "sternpostPriorityFields", Order(PRIORITY_FIELDS), OptionalOne, "The header fields by which clients with a grant above ordinary mail may ask for a precedence where MAIL has no MT-PRIORITY, the first one first, or none.").with("mt-priority", Closed::At("none")),
+    number(24, Listener, "sternpostConnectionsReserveUrgent", "connections", "10", (0, 65_535), "Of the connections, those for clients that may ask for flash or override alone; both reserves take the smaller half of them at most."),
+    number(25, Listener, "sternpostConnectionsReserveNormal", "connections", "10", (0, 65_535), "Of the connections, further ones for clients that may ask for priority or more alone."),
 
     text(30, Channel, "sternpostKind", Choice(&["smtp", "lmtp", "housekeeper"]), RequiredOne, "What the channel does."),
     number(31, Channel, "sternpostProcessesMax", "processes", "4", (1, 256), "The most processes at a time."),
@@ -318,7 +337,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(80, Qmgr, "sternpostQmgrAgeShare", "percent", "0", (0, 50), "Percent: of what a channel is given, so much goes by age and not by precedence, so that low mail is served while high mail floods; 0 is strict precedence."),
     number(81, Qmgr, "sternpostDrainTimeoutS", "seconds", "600", (10, 86_400), "A channel process that was asked to stop is killed when in this time it has neither finished a message nor sent 64 KiB; what it had under way is tried again."),
 
-    text(90, Minimise, "sternpostLowestPrecedence", Choice(&["deferred", "routine", "priority", "immediate", "flash", "override"]), RequiredOne, "Mail below this precedence waits."),
+    text(90, Minimise, "sternpostLowestPrecedence", Choice(PRECEDENCES), RequiredOne, "Mail below this precedence waits."),
     text(91, Minimise, "sternpostMinimiseChannel", Name, OptionalOne, "The channel where it holds. Without it and without a peer it holds on every channel but the housekeeper."),
     text(92, Minimise, "sternpostMinimisePeer", Name, OptionalOne, "The peer where it holds."),
     text(93, Minimise, "sternpostMinimiseFrom", Time, OptionalOne, "From when on, in UTC (Z) or with an offset (+0100). Without it at once."),
@@ -343,6 +362,16 @@ mod tests {
             let default: u64 = attribute.default.parse().unwrap();
             assert!((attribute.min..=attribute.max).contains(&default), "{}", attribute.name);
         }
+    }
+
+    #[test]
+    fn the_words_for_levels_and_fields_are_those_of_the_messages() {
+        use sternpost_message::{Precedence, PriorityField, PriorityPolicy};
+        assert_eq!(PRECEDENCES, Precedence::ALL.map(Precedence::name));
+        assert_eq!(PRIORITY_FIELDS, PriorityField::ALL.map(PriorityField::name));
+        let policies = Attribute::find(Node, "priority_policy").unwrap();
+        let names = PriorityPolicy::ALL.map(PriorityPolicy::name);
+        assert!(matches!(policies.syntax, Choice(words) if words == names));
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! | something | a good entry is gone | gone |
 
 use crate::load::{own_node, visible};
-use crate::{Attribute, Class, Closed, Configuration, Effect, Entry, Problem, load};
+use crate::{Attribute, Class, Closed, Configuration, Effect, Entry, Problem, Syntax, load};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -184,8 +184,9 @@ fn kept_version(good: &Entry, new: &Entry) -> Entry {
                 }
             }
             Closed::At(closed) => {
-                if !is_open(attribute, new) {
-                    kept.attributes.insert(key, vec![closed.to_owned()]);
+                let value = if is_open(attribute, new) { narrower(attribute, good, new) } else { closed };
+                if only_value(attribute, good) != Some(value) {
+                    kept.attributes.insert(key, vec![value.to_owned()]);
                 }
             }
         }
@@ -193,18 +194,43 @@ fn kept_version(good: &Entry, new: &Entry) -> Entry {
     kept
 }
 
-/// Whether the entry says, readably or by the default, that the attribute restricts nothing.
+/// Whether the entry says, readably or by the default, that the attribute restricts less than when it is closed.
 fn is_open(attribute: &Attribute, entry: &Entry) -> bool {
     let Closed::At(closed) = attribute.closed else { return true };
-    let value = match entry.values(attribute.name) {
-        [] => attribute.default,
-        [value] => value,
-        _ => return false,
-    };
+    let Some(value) = only_value(attribute, entry) else { return false };
     let is_readable = match attribute.syntax {
-        crate::Syntax::Choice(words) => words.contains(&value),
-        crate::Syntax::Boolean => matches!(value, "TRUE" | "FALSE"),
+        Syntax::Choice(words) => words.contains(&value),
+        Syntax::Order(words) => value.split_ascii_whitespace().all(|word| words.contains(&word)),
+        Syntax::Boolean => matches!(value, "TRUE" | "FALSE"),
         _ => false,
     };
     is_readable && value != closed
+}
+
+/// The value, or the default where there is none.
+fn only_value<'a>(attribute: &'a Attribute, entry: &'a Entry) -> Option<&'a str> {
+    match entry.values(attribute.name) {
+        [] => Some(attribute.default),
+        [value] => Some(value),
+        _ => None,
+    }
+}
+
+/// The value that allows no more than both entries do. Words to choose from stand in the table so that each allows more
+/// than those before it.
+fn narrower<'a>(attribute: &'a Attribute, good: &'a Entry, new: &'a Entry) -> &'a str {
+    let Closed::At(closed) = attribute.closed else { return attribute.default };
+    let (Some(good), Some(new)) = (only_value(attribute, good), only_value(attribute, new)) else {
+        return closed;
+    };
+    match attribute.syntax {
+        Syntax::Choice(words) => {
+            words.iter().copied().find(|word| *word == good || *word == new).unwrap_or(closed)
+        }
+        _ if good == new => good,
+        Syntax::Boolean if good == closed => good,
+        // TRUE or FALSE: the new one is open.
+        Syntax::Boolean => new,
+        _ => closed,
+    }
 }

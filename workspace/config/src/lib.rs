@@ -38,7 +38,7 @@ pub use model::{
     BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Minimise, Node, Peer,
     PeerAddress, Qmgr, RouteRule,
 };
-pub use network::{Network, NetworkError};
+pub use network::{Network, NetworkError, NetworkPrecedence, NetworkPrecedenceError};
 pub use schema::{SCHEMA_LDIF, reference, schema_ldif, schema_update_ldif};
 pub use tables::{TableError, entries_from_tables, entries_to_tables};
 pub use view::{ChannelView, Destination, HousekeeperView, RouteTable, SmtpServerView};

@@ -16,7 +16,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use sternpost_message::{Mailbox, Precedence};
+use sternpost_message::{Mailbox, Precedence, PriorityField};
+
+const PRECEDENCE: &str = "Say deferred, routine, priority, immediate, flash or override, in small letters.";
+const PRIORITY_FIELDS: &str = "Give some of mt-priority, mmhs-primary-precedence, mmhs-copy-precedence, priority and x-priority \
+     with blanks between, each once, or none. Importance is no such field (RFC 6758, 3.1).";
 
 /// What became of an entry that has a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -296,7 +300,13 @@ fn node(reader: &mut Reader<'_>) -> Option<Node> {
         Some(MailboxText(mailbox)) => mailbox,
         None => hostname.postmaster,
     };
-    Some(Node { name, hostname: hostname.name, postmaster })
+    let priority_policy = reader.one("priority_policy", "Say STANAG4406, MIXER or NSEP, in capital letters.");
+    Some(Node {
+        name,
+        hostname: hostname.name,
+        postmaster,
+        priority_policy: priority_policy.unwrap_or_default(),
+    })
 }
 
 fn listener(reader: &mut Reader<'_>) -> Option<Listener> {
@@ -321,6 +331,16 @@ fn listener(reader: &mut Reader<'_>) -> Option<Listener> {
         command_timeout_s: reader.number32("command_timeout_s"),
         data_timeout_s: reader.number32("data_timeout_s"),
         received_headers_max: reader.number32("received_headers_max"),
+        precedence_max: reader.one("precedence_max", PRECEDENCE).unwrap_or(Precedence::Routine),
+        precedence_networks: reader.many(
+            "precedence_networks",
+            "Give a network, a blank and a precedence, such as 192.0.2.0/24 flash.",
+        ),
+        priority_fields: reader
+            .one("priority_fields", PRIORITY_FIELDS)
+            .map_or_else(Vec::new, |FieldOrder(fields)| fields),
+        connections_reserve_urgent: reader.number32("connections_reserve_urgent"),
+        connections_reserve_normal: reader.number32("connections_reserve_normal"),
     })
 }
 
@@ -469,10 +489,7 @@ fn minimise(
     const TIME: &str =
         "Give a time in UTC such as 20261123180000Z, or with an offset such as 20261123190000+0100.";
     let name = reader.name();
-    let lowest: Option<Precedence> = reader.one(
-        "lowest_precedence",
-        "Say deferred, routine, priority, immediate, flash or override, in small letters.",
-    );
+    let lowest: Option<Precedence> = reader.one("lowest_precedence", PRECEDENCE);
     let channel: Option<String> = reader.one_if_any("minimise_channel", "Give the cn of a channel.");
     if let Some(channel) = channel.as_deref().filter(|&channel| !channels.contains_key(channel)) {
         reader.wrong(
@@ -524,6 +541,28 @@ impl FromStr for Hostname {
             return Err(());
         }
         Ok(Self { name: text.to_owned(), postmaster })
+    }
+}
+
+/// Fields, each once, in the order that counts.
+struct FieldOrder(Vec<PriorityField>);
+
+impl FromStr for FieldOrder {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text == "none" {
+            return Ok(Self(Vec::new()));
+        }
+        let mut fields: Vec<PriorityField> = Vec::new();
+        for word in text.split_ascii_whitespace() {
+            let field = word.parse().map_err(|_| ())?;
+            if fields.contains(&field) {
+                return Err(());
+            }
+            fields.push(field);
+        }
+        if fields.is_empty() { Err(()) } else { Ok(Self(fields)) }
     }
 }
 

@@ -88,6 +88,10 @@ fn facts(attribute: &Attribute) -> String {
         Syntax::Time => "YYYYMMDDhhmmssZ".to_owned(),
         Syntax::SocketAddress => "ADDRESS:PORT".to_owned(),
         Syntax::Network => "ADDRESS/PREFIX".to_owned(),
+        Syntax::NetworkPrecedence => "ADDRESS/PREFIX PRECEDENCE".to_owned(),
+        Syntax::Order(words) => {
+            format!("Some of {}, the first one first, with blanks between; or none", words.join(", "))
+        }
         Syntax::Choice(words) => format!("One of {}", words.join(", ")),
     };
     out.push_str(match attribute.values {

@@ -1,12 +1,12 @@
 //! The configuration in force, typed. Units stand in the names, bounds and defaults in the comments and, binding,
 //! in [`crate::ATTRIBUTES`].
 
-use crate::{DomainPattern, Instant, Network};
+use crate::{DomainPattern, Instant, Network, NetworkPrecedence};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use sternpost_message::{Mailbox, Precedence};
+use sternpost_message::{CivilPriority, Mailbox, Precedence, PriorityField, PriorityPolicy};
 
 /// The name of the channel that makes reports. It exists in every configuration.
 pub const HOUSEKEEPER: &str = "housekeeper";
@@ -65,6 +65,8 @@ pub struct Node {
     /// Who reads what goes wrong, and the address that reports show as theirs (their sender is null).
     /// Default `postmaster@hostname`.
     pub postmaster: Mailbox,
+    /// The levels of MT-PRIORITY, here and towards others. RFC 6710, 9.2: one for a whole network. Default STANAG4406.
+    pub priority_policy: PriorityPolicy,
 }
 
 /// What becomes of a CR or LF that stands alone in a message (RFC 5321, 2.3.8 forbids it).
@@ -105,6 +107,19 @@ pub struct Listener {
     pub data_timeout_s: u32,
     /// `Received` fields beyond which a message is taken to loop: 10 to 1,000, default 50.
     pub received_headers_max: u32,
+    /// The highest precedence that `client_networks` may ask for. Default override.
+    #[serde(with = "crate::by_name")]
+    pub precedence_max: Precedence,
+    /// Clients that may ask for a precedence, wherever else they may send. Default none.
+    pub precedence_networks: Vec<NetworkPrecedence>,
+    /// The header fields by which trusted clients may ask, the first one first. Default `mt-priority`.
+    pub priority_fields: Vec<PriorityField>,
+    /// Of the connections, those that only clients may take that may ask for urgent mail: 0 to 65,535, default 10. Both
+    /// reserves take the smaller half of the connections at most.
+    pub connections_reserve_urgent: u32,
+    /// Of the connections, those that only clients may take that may ask for more than non-urgent mail, beyond the above:
+    /// 0 to 65,535, default 10.
+    pub connections_reserve_normal: u32,
 }
 
 impl Listener {
@@ -116,6 +131,43 @@ impl Listener {
     pub fn lists(&self, client: std::net::IpAddr) -> bool {
         self.client_networks.iter().any(|network| network.contains(client))
     }
+
+    /// The highest precedence that a client may ask for; `ordinary`, which anybody has, where nothing grants more. What
+    /// grants less to the client networks counts for them.
+    #[must_use]
+    pub fn precedence_max_of(&self, client: std::net::IpAddr, ordinary: Precedence) -> Precedence {
+        let as_listed = self.lists(client).then_some(self.precedence_max);
+        let granted = self.precedence_networks.iter().filter(|grant| grant.network.contains(client));
+        granted.map(|grant| grant.precedence).chain(as_listed).max().unwrap_or(ordinary)
+    }
+
+    /// How many connections may be open, where nothing better is known the default.
+    #[must_use]
+    pub const fn connections_max_in_force(&self) -> u32 {
+        match self.connections_max {
+            Some(max) => max,
+            None => Self::CONNECTIONS_MAX_DEFAULT,
+        }
+    }
+
+    /// How many connections may be open when one of this class is let in: all for urgent mail, without the reserves for
+    /// the others. At least one, and the larger half for non-urgent mail.
+    #[must_use]
+    pub const fn connections_max_of(&self, class: CivilPriority) -> u32 {
+        let max = self.connections_max_in_force();
+        let half = max / 2;
+        let urgent = min(self.connections_reserve_urgent, half);
+        let normal = min(self.connections_reserve_normal, half - urgent);
+        match class {
+            CivilPriority::Urgent => max,
+            CivilPriority::Normal => max - urgent,
+            CivilPriority::NonUrgent => max - urgent - normal,
+        }
+    }
+}
+
+const fn min(a: u32, b: u32) -> u32 {
+    if a < b { a } else { b }
 }
 
 /// What a channel does.

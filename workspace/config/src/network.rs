@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use sternpost_message::{Precedence, PriorityError};
 
 /// A set of addresses with a common prefix. IPv4-mapped IPv6 addresses count as the IPv4 addresses that they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -111,6 +112,62 @@ impl From<Network> for String {
     }
 }
 
+/// A network whose clients may ask for a precedence, written `192.0.2.0/24 flash`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NetworkPrecedence {
+    /// The clients.
+    pub network: Network,
+    /// The highest precedence that they may ask for.
+    pub precedence: Precedence,
+}
+
+/// Why a network with a precedence was not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkPrecedenceError {
+    /// Not two words.
+    #[error("a grant is a network and a precedence with a blank between, such as 192.0.2.0/24 flash")]
+    Words,
+    /// The first word.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The second word.
+    #[error(transparent)]
+    Precedence(#[from] PriorityError),
+}
+
+impl FromStr for NetworkPrecedence {
+    type Err = NetworkPrecedenceError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkPrecedenceError> {
+        let mut words = text.split_ascii_whitespace();
+        let (Some(network), Some(precedence), None) = (words.next(), words.next(), words.next()) else {
+            return Err(NetworkPrecedenceError::Words);
+        };
+        Ok(Self { network: network.parse()?, precedence: precedence.parse()? })
+    }
+}
+
+impl fmt::Display for NetworkPrecedence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.network, self.precedence)
+    }
+}
+
+impl TryFrom<String> for NetworkPrecedence {
+    type Error = NetworkPrecedenceError;
+
+    fn try_from(text: String) -> Result<Self, NetworkPrecedenceError> {
+        text.parse()
+    }
+}
+
+impl From<NetworkPrecedence> for String {
+    fn from(grant: NetworkPrecedence) -> Self {
+        grant.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +191,17 @@ mod tests {
         for (network, address, inside) in rows {
             let network: Network = network.parse().unwrap();
             assert_eq!(network.contains(address.parse().unwrap()), inside, "{network} {address}");
+        }
+    }
+
+    #[test]
+    fn a_grant_is_a_network_and_a_precedence() {
+        let grant: NetworkPrecedence = "192.0.2.0/24 \t flash".parse().unwrap();
+        assert_eq!((grant.precedence, grant.to_string().as_str()), (Precedence::Flash, "192.0.2.0/24 flash"));
+        for text in
+            ["192.0.2.0/24", "flash 192.0.2.0/24", "192.0.2.1/24 flash", "192.0.2.0/24 FLASH", "::/0 flash x"]
+        {
+            assert!(text.parse::<NetworkPrecedence>().is_err(), "{text}");
         }
     }
 

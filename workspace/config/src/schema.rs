@@ -128,6 +128,10 @@ pub fn reference() -> String {
     out
 }
 
+fn quoted(words: &[&str], separator: &str) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(separator)
+}
+
 fn value(attribute: &Attribute) -> String {
     let one = match attribute.syntax {
         Syntax::Text => "text".to_owned(),
@@ -140,9 +144,9 @@ fn value(attribute: &Attribute) -> String {
         Syntax::Time => "`YYYYMMDDhhmmssZ`".to_owned(),
         Syntax::SocketAddress => "address:port".to_owned(),
         Syntax::Network => "address/prefix".to_owned(),
-        Syntax::Choice(words) => {
-            words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")
-        }
+        Syntax::NetworkPrecedence => "address/prefix and precedence".to_owned(),
+        Syntax::Order(words) => format!("`none`, or some of {} in order", quoted(words, " ")),
+        Syntax::Choice(words) => quoted(words, " or "),
     };
     match attribute.values {
         Values::OptionalOne | Values::RequiredOne => one,

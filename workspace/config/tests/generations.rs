@@ -268,6 +268,80 @@ fn a_kept_listener_grants_no_more_than_its_new_version() {
 }
 
 #[test]
+fn a_kept_listener_lets_nobody_ask_for_more_than_its_new_version_does() {
+    use sternpost_message::{Precedence, PriorityField};
+    let with = |lines: &str| TABLES.replace("name = \"inbound\"", &format!("name = \"inbound\"\n{lines}"));
+    let two = "priority_fields = \"mt-priority priority\"\n";
+    // Good version, new one, and what the kept one then has.
+    let rows = [
+        ("", "precedence_max = \"flash\"\n", Precedence::Flash, 1),
+        ("precedence_max = \"flash\"\n", "", Precedence::Flash, 1),
+        ("precedence_max = \"deferred\"\n", "precedence_max = \"flash\"\n", Precedence::Deferred, 1),
+        ("", "precedence_max = \"high\"\n", Precedence::Routine, 1),
+        (two, two, Precedence::Override, 2),
+        (two, "", Precedence::Override, 0),
+        (two, "priority_fields = \"importance\"\n", Precedence::Override, 0),
+    ];
+    for (good, new, precedence_max, fields) in rows {
+        let first = in_force(None, &with(good));
+        let second = in_force(Some(&first), &with(&format!("{new}connections_max = 0\n")));
+        let listener = &second.configuration.listeners[0];
+        assert_eq!(
+            (listener.precedence_max, listener.priority_fields.len()),
+            (precedence_max, fields),
+            "{good} {new}"
+        );
+    }
+    let fresh = load(&tables(&with("priority_fields = \"priority mt-priority\"")), "").configuration.unwrap();
+    assert_eq!(fresh.listeners[0].priority_fields, [PriorityField::Priority, PriorityField::MtPriority]);
+}
+
+#[test]
+fn what_a_client_may_ask_for_is_the_highest_grant() {
+    use sternpost_message::Precedence::{Deferred, Flash, Priority, Routine};
+    let lines = "name = \"inbound\"\nprecedence_max = \"deferred\"\n\
+         precedence_networks = [\"198.51.100.0/24 flash\", \"192.0.2.7 priority\", \"203.0.113.0/24 high\"]";
+    let loaded = load(&tables(&TABLES.replace("name = \"inbound\"", lines)), "");
+    assert_eq!(loaded.problems.len(), 1, "{:?}", loaded.problems);
+    assert_eq!(loaded.problems[0].effect, Effect::FailsClosed);
+    let listener = &loaded.configuration.unwrap().listeners[0];
+    let rows = [
+        ("198.51.100.1", Flash),
+        ("192.0.2.7", Priority),
+        ("192.0.2.8", Deferred),
+        ("203.0.113.1", Routine),
+        ("::ffff:198.51.100.1", Flash),
+    ];
+    for (client, precedence) in rows {
+        assert_eq!(listener.precedence_max_of(client.parse().unwrap(), Routine), precedence, "{client}");
+    }
+    assert!(!listener.lists("198.51.100.1".parse().unwrap()), "a grant opens no route");
+}
+
+#[test]
+fn reserves_of_connections_leave_the_larger_half_to_everybody() {
+    use sternpost_message::CivilPriority::{NonUrgent, Normal, Urgent};
+    // Most, reserves; what urgent, normal and non-urgent clients may fill.
+    let rows = [
+        (1000, 10, 10, [1000, 990, 980]),
+        (1, 10, 10, [1, 1, 1]),
+        (3, 10, 10, [3, 2, 2]),
+        (10, 2, 9, [10, 8, 5]),
+        (10, 0, 0, [10, 10, 10]),
+    ];
+    for (most, urgent, normal, wanted) in rows {
+        let lines = format!(
+            "name = \"inbound\"\nconnections_max = {most}\nconnections_reserve_urgent = {urgent}\n\
+             connections_reserve_normal = {normal}"
+        );
+        let configuration =
+            load(&tables(&TABLES.replace("name = \"inbound\"", &lines)), "").configuration.unwrap();
+        let listener = &configuration.listeners[0];
+        assert_eq!([Urgent, Normal, NonUrgent].map(|class| listener.connections_max_of(class)), wanted);
+    }
+}
+
+#[test]
 fn what_restricts_and_cannot_be_read_restricts() {
     let open = TABLES
         .replace("peer = \"store\"", "peer = \"store\"\nclient_networks_only = false")
@@ -442,6 +516,10 @@ fn value(attribute: &'static Attribute) -> BoxedStrategy<String> {
         Syntax::Mailbox => "[a-z]{1,4}@[a-z]{1,4}".boxed(),
         Syntax::SocketAddress => "127\\.0\\.0\\.[1-9]:[1-9][0-9]{0,3}".boxed(),
         Syntax::Network => "10\\.[0-9]\\.0\\.0/16".boxed(),
+        Syntax::NetworkPrecedence => "10\\.[0-9]\\.0\\.0/16 (deferred|flash)".boxed(),
+        Syntax::Order(words) => {
+            proptest::sample::subsequence(words, 1..=words.len()).prop_map(|words| words.join(" ")).boxed()
+        }
         Syntax::Text => "[a-z]{1,4}".boxed(),
         Syntax::Time => "20[2-9][0-9](0[1-9]|1[0-2])(0[1-9]|1[0-9])([01][0-9])(00)?(00)?Z".boxed(),
     };

@@ -74,6 +74,32 @@ pub enum ToQmgr {
     },
     /// An operator asks.
     Ask(Question),
+    /// `smtp-server` says how it stands with connections.
+    Connections {
+        /// Each listener in force.
+        listeners: Vec<ListenerConnections>,
+    },
+}
+
+/// The connections of one listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerConnections {
+    /// The listener's name.
+    pub listener: String,
+    /// Open ones of clients that may ask for flash or override.
+    pub urgent: u32,
+    /// Open ones of clients that may ask for priority or immediate.
+    pub normal: u32,
+    /// Open ones of all other clients.
+    pub non_urgent: u32,
+    /// How many there may be.
+    pub max: u32,
+    /// How many there may be when one of the second kind is let in.
+    pub max_for_normal: u32,
+    /// How many there may be when one of the third kind is let in.
+    pub max_for_non_urgent: u32,
+    /// Refused since the process began.
+    pub refused: u64,
 }
 
 impl ToQmgr {
@@ -91,6 +117,7 @@ impl ToQmgr {
             | Self::Draining
             | Self::Counted { .. } => role.is_channel(),
             Self::Pong { .. } => role.is_channel() || matches!(role, Role::SmtpServer),
+            Self::Connections { .. } => matches!(role, Role::SmtpServer),
             Self::Entries { .. } | Self::DirectoryStatus { .. } => matches!(role, Role::Directory),
             Self::Ask(_) => matches!(role, Role::Operator),
         }

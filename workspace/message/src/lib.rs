@@ -8,10 +8,13 @@
 mod address;
 mod chain;
 mod envelope;
+mod header;
 mod id;
 mod null_hop;
 mod outcome;
 mod priority;
+mod priority_field;
+mod priority_policy;
 #[cfg(feature = "sample")]
 pub mod sample;
 
@@ -20,6 +23,7 @@ pub use address::{
 };
 pub use chain::chain;
 pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, Route};
+pub use header::{HeaderPart, HeaderReader};
 pub use id::{
     MessageId, MessageSequence, MlistId, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientIndex,
     RecipientRange, RouteIndex, UnixMillis,
@@ -27,3 +31,5 @@ pub use id::{
 pub use null_hop::NullHop;
 pub use outcome::{Diagnostic, EnhancedStatus, ErrorScope, Outcome, OutcomeKind, RecipientState};
 pub use priority::{CivilPriority, MtPriority, Precedence, PriorityError};
+pub use priority_field::{FIELD_VALUE_OCTETS_MAX, PriorityField};
+pub use priority_policy::PriorityPolicy;

@@ -93,6 +93,15 @@ pub enum PriorityError {
     /// Not a level's name.
     #[error("a precedence is one of deferred, routine, priority, immediate, flash and override")]
     Precedence,
+    /// Not a policy's name.
+    #[error("a priority policy is one of STANAG4406, MIXER and NSEP")]
+    Policy,
+    /// Not a field that can say a priority.
+    #[error(
+        "the fields that can say a priority are mt-priority, mmhs-primary-precedence, mmhs-copy-precedence, priority and \
+         x-priority; Importance is for the reader alone (RFC 6758, 3.1)"
+    )]
+    Field,
 }
 
 impl MtPriority {
@@ -107,21 +116,6 @@ impl MtPriority {
     pub const fn get(self) -> i8 {
         self.0
     }
-
-    /// The level of the policy STANAG4406 (RFC 6710, appendix B: −4 deferred, −2 routine, 0 priority, 2 immediate,
-    /// 4 flash, 6 override) that holds for this value: values between two levels take the lower one.
-    /// A message without the parameter is *routine*, see [`Precedence::default`]; 0 given in words is *priority*.
-    #[must_use]
-    pub const fn precedence(self) -> Precedence {
-        match self.0 {
-            ..=-3 => Precedence::Deferred,
-            -2..=-1 => Precedence::Routine,
-            0..=1 => Precedence::Priority,
-            2..=3 => Precedence::Immediate,
-            4..=5 => Precedence::Flash,
-            6.. => Precedence::Override,
-        }
-    }
 }
 
 impl fmt::Display for MtPriority {
@@ -133,10 +127,10 @@ impl fmt::Display for MtPriority {
 impl FromStr for MtPriority {
     type Err = PriorityError;
 
-    /// RFC 6710, section 5: `[-]` and one digit.
+    /// RFC 6710, section 7: `0`, or `[-]` and one other digit.
     fn from_str(text: &str) -> Result<Self, PriorityError> {
         let digits = text.strip_prefix('-').unwrap_or(text);
-        if digits.len() != 1 || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
+        if digits.len() != 1 || !digits.bytes().all(|octet| octet.is_ascii_digit()) || text == "-0" {
             return Err(PriorityError::MtPriority);
         }
         text.parse().map_err(|_| PriorityError::MtPriority).and_then(Self::new)
@@ -162,23 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn each_level_of_the_stanag_policy_maps_to_its_name() {
-        let rows = [
-            (-4, "deferred"),
-            (-2, "routine"),
-            (0, "priority"),
-            (2, "immediate"),
-            (4, "flash"),
-            (6, "override"),
-        ];
-        for (value, name) in rows {
-            assert_eq!(MtPriority::new(value).unwrap().precedence().name(), name, "MT-PRIORITY={value}");
-        }
-    }
-
-    #[test]
     fn a_priority_out_of_range_or_form_is_refused() {
-        for text in ["10", "-10", "+1", "", "-", "1.0", "01"] {
+        for text in ["10", "-10", "+1", "", "-", "1.0", "01", "-0"] {
             assert!(text.parse::<MtPriority>().is_err(), "{text:?}");
         }
         assert_eq!("-9".parse::<MtPriority>().unwrap().get(), -9);

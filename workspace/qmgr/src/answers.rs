@@ -5,7 +5,7 @@ use crate::lived::Clocks;
 use crate::manager::{Manager, Tree};
 use serde_json::{Map, Value, json};
 use sternpost_config::{Channel, Listener};
-use sternpost_link::qmgr::Question;
+use sternpost_link::qmgr::{ListenerConnections, Question};
 use sternpost_link::store::Origin;
 use sternpost_message::MessageId;
 use sternpost_platform::clock::Timepiece;
@@ -79,6 +79,7 @@ fn status<L: Wire, T: Timepiece>(manager: &Manager<L, T>) -> Value {
             "for_s": manager.clocks.now().0.saturating_sub(since.0) / 1_000,
         })),
         "directory_since": manager.clocks.name(manager.directory_since),
+        "connections": manager.connections.iter().map(connections).collect::<Vec<_>>(),
         "mlists_in_progress": manager.processes.holders_count(),
         "channel_processes_max": generations.maxchans().map(chosen),
         "slots_per_process": generations.configuration().map(|configuration| {
@@ -97,6 +98,20 @@ fn status<L: Wire, T: Timepiece>(manager: &Manager<L, T>) -> Value {
 /// A value, and who has chosen it.
 fn chosen((value, from): (u32, Origin)) -> Value {
     json!({ "value": value, "from": from.name() })
+}
+
+/// A listener's connections by what their clients may ask for.
+fn connections(listener: &ListenerConnections) -> Value {
+    json!({
+        "listener": listener.listener,
+        "urgent": listener.urgent,
+        "normal": listener.normal,
+        "non_urgent": listener.non_urgent,
+        "max": listener.max,
+        "max_for_normal": listener.max_for_normal,
+        "max_for_non_urgent": listener.max_for_non_urgent,
+        "refused": listener.refused,
+    })
 }
 
 fn scheduler(status: &Status, clocks: &Clocks<impl Timepiece>) -> Value {

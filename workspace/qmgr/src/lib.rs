@@ -294,6 +294,7 @@ fn take(manager: &mut RealManager, hello: &Hello, frame: ToQmgr, attached: Optio
             tracing::info!(event = "directory.status", connected, text, "the directory");
             manager.directory_says(connected, text);
         }
+        (Role::SmtpServer, ToQmgr::Connections { listeners }) => manager.connections = listeners,
         (Role::Operator, ToQmgr::Ask(question)) => {
             let sent = answers::answer(manager, &question).and_then(|value| {
                 let memory = memory::seal(value.to_string().as_bytes()).map_err(|error| error.to_string())?;

@@ -15,7 +15,7 @@ use crate::record::{Record, Recording};
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
 use std::time::Duration;
-use sternpost_link::qmgr::{Assignment, FromQmgr};
+use sternpost_link::qmgr::{Assignment, FromQmgr, ListenerConnections};
 use sternpost_link::store::ToStore;
 use sternpost_link::supervisor::{FromSupervisor, ToSupervisor};
 use sternpost_link::{Hello, PROTOCOL_VERSION, Role};
@@ -76,6 +76,8 @@ pub struct Manager<L: Wire, T: Timepiece> {
     store: Option<Rc<L>>,
     supervisor: Option<Rc<L>>,
     servers: Vec<Rc<L>>,
+    /// What an `smtp-server` has said last of its connections; nothing while there is none.
+    pub(crate) connections: Vec<ListenerConnections>,
     supervisor_has_spoken: bool,
     mark_last: u64,
     /// Marks that wait, and the process whose Mlists come back when they arrive.
@@ -120,6 +122,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             store: None,
             supervisor: None,
             servers: Vec::new(),
+            connections: Vec::new(),
             supervisor_has_spoken: false,
             mark_last: 0,
             marks: Vec::new(),

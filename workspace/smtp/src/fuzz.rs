@@ -164,6 +164,7 @@ impl ClientWatch<'_> {
                 ret: None,
                 envelope_id: None,
                 mt_priority: None,
+                mt_priority_is_given: false,
             };
             self.open.push((self.next, vec![0, 1]));
             self.next += 1;
@@ -203,6 +204,15 @@ impl ClientWatch<'_> {
             }
         }
     }
+}
+
+/// Edits the header section of a content on its way to a peer: the first octet chooses where the field goes and where the
+/// content is cut, the rest is the content.
+///
+/// # Panics
+/// When an invariant is broken.
+pub fn fuzz_header_edit(data: &[u8]) {
+    client::header_edit::fuzz(data);
 }
 
 /// Reads replies: the first octet is the size of the pieces. What reads as a reply is written and reads as the same.

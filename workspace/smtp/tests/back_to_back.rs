@@ -213,6 +213,7 @@ fn message() -> impl Strategy<Value = (Transaction, Vec<u8>)> {
                 ret,
                 envelope_id,
                 mt_priority: priority.map(|value| MtPriority::new(value).unwrap()),
+                mt_priority_is_given: priority.is_some(),
             };
             (transaction, content)
         },

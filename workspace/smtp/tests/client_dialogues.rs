@@ -1,7 +1,7 @@
 //! The client's dialogues, whole and cut at every octet.
 //!
 //! Happens: `transaction id sender recipients(,) octets [8bit] [utf8] [ret=full|hdrs] [envid=…] [priority=…]
-//! [notify=never] [orcpt=…]`, `content octets`, `end`, `quit`, `time seconds`, `closed` (by the peer), `failed`.
+//! [ordinary=…] [notify=never] [orcpt=…]`, `content octets`, `end`, `quit`, `time seconds`, `closed` (by the peer), `failed`.
 //! Wants: `need id`, `result id recipient kind code status text`, `done id`, `failed code status text`, `close`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
@@ -57,6 +57,7 @@ fn transaction(words: &str) -> Transaction {
         ret: None,
         envelope_id: None,
         mt_priority: None,
+        mt_priority_is_given: false,
     };
     for word in words {
         match word.split_once('=').unwrap_or((word, "")) {
@@ -65,7 +66,11 @@ fn transaction(words: &str) -> Transaction {
             ("ret", "full") => transaction.ret = Some(Ret::Full),
             ("ret", "hdrs") => transaction.ret = Some(Ret::Headers),
             ("envid", id) => transaction.envelope_id = Some(id.to_owned()),
-            ("priority", value) => transaction.mt_priority = Some(value.parse().unwrap()),
+            ("priority", value) => {
+                transaction.mt_priority = Some(value.parse().unwrap());
+                transaction.mt_priority_is_given = true;
+            }
+            ("ordinary", value) => transaction.mt_priority = Some(value.parse().unwrap()),
             ("notify", "never") => transaction.recipients[0].notify = Some(Notify::NEVER),
             ("orcpt", text) => transaction.recipients[0].original_recipient = Some(text.to_owned()),
             other => panic!("what is {other:?}?"),

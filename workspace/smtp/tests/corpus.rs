@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use std::path::Path;
-use sternpost_smtp::fuzz::{fuzz_client, fuzz_reply, fuzz_server};
+use sternpost_smtp::fuzz::{fuzz_client, fuzz_header_edit, fuzz_reply, fuzz_server};
 
 /// The files of one entry point. A file begins with the two octets that the entry point reads as its choices.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
@@ -35,6 +35,11 @@ fn the_client_survives_its_corpus() {
 #[test]
 fn the_reply_reader_survives_its_corpus() {
     run_over("reply", fuzz_reply);
+}
+
+#[test]
+fn the_header_edit_survives_its_corpus() {
+    run_over("header_edit", fuzz_header_edit);
 }
 
 /// A file of the corpus with some octets replaced, taken out and put in.
@@ -130,6 +135,11 @@ proptest! {
     #[test]
     fn the_client_survives_a_corpus_gone_wrong(data in mutated("client")) {
         fuzz_client(&data);
+    }
+
+    #[test]
+    fn the_header_edit_survives_a_corpus_gone_wrong(data in mutated("header_edit")) {
+        fuzz_header_edit(&data);
     }
 
     #[test]

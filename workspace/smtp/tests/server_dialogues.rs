@@ -1,6 +1,6 @@
 //! The server's dialogues, whole and cut at every octet.
 //!
-//! Happens: `accept [text]`, `reject code [x.y.z] text`, `time seconds`, `shutdown`, `closed` (by the client).
+//! Happens: `accept [x.y.z] [text]`, `reject code [x.y.z] text`, `time seconds`, `shutdown`, `closed` (by the client).
 //! Wants: `sender …`, `recipient …`, `start`, `content octets` and then `end`, `aborted`, `close`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
@@ -36,6 +36,7 @@ fn policy(script: &Script) -> ServerPolicy {
             "transactions_max" => policy.transactions_max = value.parse().unwrap(),
             "command_line_octets_max" => policy.command_line_octets_max = value.parse().unwrap(),
             "content_line_octets_max" => policy.content_line_octets_max = value.parse().unwrap(),
+            "priority_policy" => policy.priority_policy = value.parse().unwrap(),
             "session_timeout" => policy.session_timeout = seconds(),
             "bare_line_endings" if value == "normalise" => {
                 policy.bare_line_endings = BareLineEndings::Normalise;
@@ -88,7 +89,10 @@ impl Driver {
         let (word, rest) = what.split_once(' ').unwrap_or((what, ""));
         match word {
             "accept" if rest.is_empty() => self.input(Input::Answer(Answer::Accept)),
-            "accept" => self.input(Input::Answer(Answer::AcceptText(rest.to_owned()))),
+            "accept" => self.input(Input::Answer(match EnhancedStatus::split_from(rest) {
+                Some((status, text)) => Answer::AcceptAs(status, text.to_owned()),
+                None => Answer::AcceptText(rest.to_owned()),
+            })),
             "reject" => {
                 let (code, text) = rest.split_once(' ').unwrap();
                 let (enhanced, text) = match EnhancedStatus::split_from(text) {

@@ -1,41 +1,65 @@
-//! Reads the header section as it streams by: where it ends, and how many `Received` fields it has.
+//! Reads the header section as it streams by: where it ends, how many `Received` fields it has, and what its fields say of
+//! the message's priority.
 //!
-//! RFC 5322, section 2.1: the header section is fields, an empty line ends it. A line that is neither a field nor the
-//! continuation of one ends it as well (a body without a header section, or a broken one): trace fields are
-//! prepended, so a looping message has them above whatever is broken.
+//! Where a header section ends is what [`HeaderReader`] says: trace fields are prepended, so a looping message has them
+//! above whatever is broken.
+
+use sternpost_message::{FIELD_VALUE_OCTETS_MAX, HeaderPart, HeaderReader, MtPriority, PriorityField};
 
 /// What is counted, in lower case.
 const COUNTED_NAME: &[u8] = b"received";
+/// A field that does not end within so many octets of the content says no priority. So the rank of a message is known
+/// when this has gone by, whatever a client makes of its header section.
+pub const RANK_OCTETS_MAX: u64 = 32 << 10;
 
 /// A reader of header sections in constant memory. Cutting its input anywhere gives the same result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderScan {
-    place: Place,
+    reader: HeaderReader,
     octets: u64,
     /// Where the line that is being read starts.
     line_start: u64,
     body_start: Option<u64>,
     received_count: u32,
+    name: Name,
+    /// The field whose value is being collected.
+    collecting: Option<PriorityField>,
+    /// What came of the value so far, one octet more than can be read at most.
+    value: Vec<u8>,
+    said: [Said; PriorityField::ALL.len()],
 }
 
-/// Where the next octet stands. Named by what is awaited.
+/// What the header section says by one kind of field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
-    /// The first octet of the content: a blank here does not continue anything.
+pub enum Said {
+    /// The field is not there.
     #[default]
-    First,
-    /// The first octet of a later line.
-    LineStart,
-    /// The line feed behind a carriage return that began a line.
-    EmptyLineEnd,
-    /// The rest of a field's name, whose first `matched` octets are those of [`COUNTED_NAME`]; none when they differ.
-    Name { matched: Option<usize> },
-    /// The colon behind blanks behind a name (RFC 5322, section 4.5).
-    Colon { is_counted: bool },
-    /// The end of a line of a field's value.
-    Value,
-    /// Nothing more: the header section has ended.
-    Body,
+    Nothing,
+    /// It is there once, with a value that is one.
+    Once(MtPriority),
+    /// It is there more than once, or what it says is no value of the field.
+    Nonsense,
+}
+
+/// The name that is being read, as far as it may be one of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Name {
+    octets: [u8; PriorityField::NAME_OCTETS_MAX],
+    /// May be larger than what is kept: then it is none of ours.
+    len: usize,
+}
+
+impl Name {
+    fn push(&mut self, octet: u8) {
+        if let Some(slot) = self.octets.get_mut(self.len) {
+            *slot = octet;
+        }
+        self.len = self.len.saturating_add(1);
+    }
+
+    fn text(&self) -> &[u8] {
+        self.octets.get(..self.len).unwrap_or_default()
+    }
 }
 
 impl HeaderScan {
@@ -49,19 +73,15 @@ impl HeaderScan {
     /// counted.
     pub fn feed(&mut self, octets: &[u8]) {
         let mut at = 0;
-        while self.place != Place::Body {
-            if self.place == Place::Value {
-                // Most octets of a header section are here: one fast search a line.
-                match octets[at..].iter().position(|&octet| octet == b'\n') {
-                    Some(line_end) => {
-                        at += line_end + 1;
-                        self.line_start = self.octets + at as u64;
-                        self.place = Place::LineStart;
-                    }
-                    None => break,
-                }
-            }
+        while !self.reader.has_ended() {
+            let rest = octets.get(at..).unwrap_or_default();
+            let taken = self.reader.value_line(rest);
+            self.collect(rest.get(..taken).unwrap_or_default());
+            at += taken;
             let Some(&octet) = octets.get(at) else { break };
+            if self.reader.is_at_line_start() {
+                self.line_start = self.octets + at as u64;
+            }
             self.step(octet, self.octets + at as u64);
             at += 1;
         }
@@ -70,37 +90,60 @@ impl HeaderScan {
 
     /// Takes one octet that stands `at` octets behind the start of the content.
     fn step(&mut self, octet: u8, at: u64) {
-        self.place = match (self.place, octet) {
-            (Place::LineStart, b' ' | b'\t') => Place::Value,
-            (Place::First | Place::LineStart, b'\r') => Place::EmptyLineEnd,
-            (Place::First | Place::LineStart | Place::EmptyLineEnd, b'\n') => self.end(at + 1),
-            (Place::First | Place::LineStart, _) if is_name(octet) => {
-                Place::Name { matched: matched_after(Some(0), octet) }
+        match self.reader.step(octet) {
+            HeaderPart::NameStart => {
+                self.end_field(at);
+                self.name = Name::default();
+                self.name.push(octet);
             }
-            (Place::Name { matched }, _) if is_name(octet) => {
-                Place::Name { matched: matched_after(matched, octet) }
-            }
-            (Place::Name { matched }, b':') => self.field(matched == Some(COUNTED_NAME.len())),
-            (Place::Name { matched }, b' ' | b'\t') => {
-                Place::Colon { is_counted: matched == Some(COUNTED_NAME.len()) }
-            }
-            (Place::Colon { is_counted }, b' ' | b'\t') => Place::Colon { is_counted },
-            (Place::Colon { is_counted }, b':') => self.field(is_counted),
+            HeaderPart::Name => self.name.push(octet),
+            HeaderPart::Gap => {}
+            HeaderPart::Colon => self.begin_field(),
+            HeaderPart::Value => self.collect(&[octet]),
+            HeaderPart::EmptyLine => self.end_field(at),
+            HeaderPart::End => self.end(at + 1),
             // The line is no field: the body starts with it.
-            _ => self.end(self.line_start),
+            HeaderPart::NoField => self.end(self.line_start),
+        }
+    }
+
+    fn begin_field(&mut self) {
+        let name = self.name.text();
+        if name.eq_ignore_ascii_case(COUNTED_NAME) {
+            self.received_count = self.received_count.saturating_add(1);
+        }
+        self.collecting = PriorityField::of_name(name).filter(|_| self.line_start < RANK_OCTETS_MAX);
+        self.value.clear();
+    }
+
+    fn collect(&mut self, octets: &[u8]) {
+        if self.collecting.is_some() {
+            let room = (FIELD_VALUE_OCTETS_MAX + 1).saturating_sub(self.value.len());
+            self.value.extend_from_slice(&octets[..octets.len().min(room)]);
+        }
+    }
+
+    /// The field that was read, if any, ends before the octet at `at`.
+    fn end_field(&mut self, at: u64) {
+        let value = std::mem::take(&mut self.value);
+        let Some(field) = self.collecting.take().filter(|_| at <= RANK_OCTETS_MAX) else { return };
+        let said = &mut self.said[field.index()];
+        let value = Some(value).filter(|value| value.len() <= FIELD_VALUE_OCTETS_MAX);
+        *said = match (*said, value.and_then(|value| field.read(&value))) {
+            (Said::Nothing, Some(priority)) => Said::Once(priority),
+            _ => Said::Nonsense,
         };
     }
 
-    const fn field(&mut self, is_counted: bool) -> Place {
-        if is_counted {
-            self.received_count = self.received_count.saturating_add(1);
-        }
-        Place::Value
+    /// The header section ends, and the body starts at `at`.
+    fn end(&mut self, at: u64) {
+        self.end_field(at);
+        self.body_start = Some(at);
     }
 
-    const fn end(&mut self, at: u64) -> Place {
-        self.body_start = Some(at);
-        Place::Body
+    /// There is no more content: a field that was being read has ended.
+    pub fn finish(&mut self) {
+        self.end_field(self.octets);
     }
 
     /// Octets of the content read so far.
@@ -113,6 +156,18 @@ impl HeaderScan {
     #[must_use]
     pub const fn received_count(&self) -> u32 {
         self.received_count
+    }
+
+    /// What this field says; final when [`Self::has_said_all`]. A field counts once the next line has begun.
+    #[must_use]
+    pub fn said(&self, field: PriorityField) -> Said {
+        self.said[field.index()]
+    }
+
+    /// Whether no further field can say a priority.
+    #[must_use]
+    pub const fn has_said_all(&self) -> bool {
+        self.has_ended() || self.octets > RANK_OCTETS_MAX
     }
 
     /// Whether the header section has ended.
@@ -129,18 +184,8 @@ impl HeaderScan {
     }
 }
 
-/// ftext of RFC 5322, section 3.6.8: printable US-ASCII without the colon.
-const fn is_name(octet: u8) -> bool {
-    matches!(octet, 33..=57 | 59..=126)
-}
-
-fn matched_after(matched: Option<usize>, octet: u8) -> Option<usize> {
-    let matched = matched?;
-    (COUNTED_NAME.get(matched) == Some(&octet.to_ascii_lowercase())).then_some(matched + 1)
-}
-
 /// Checks what holds for any octets: cutting them in two, at a place that the first of them chooses, changes nothing,
-/// and the header section lies within them. For fuzzing.
+/// the header section lies within them, and no value is kept beyond its bound. For fuzzing.
 ///
 /// # Panics
 /// When it does not hold.
@@ -154,6 +199,7 @@ pub fn fuzz_header_scan(octets: &[u8]) {
     cut.feed(behind);
     assert_eq!(cut, whole);
     assert!(whole.header_octets().is_none_or(|header_octets| header_octets <= whole.octets()));
+    assert!(whole.value.len() <= FIELD_VALUE_OCTETS_MAX + 1);
 }
 
 #[cfg(test)]
@@ -197,6 +243,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_field_says_a_priority_once_and_within_the_bound() {
+        let once = |value| Said::Once(MtPriority::new(value).unwrap());
+        let long = format!("MT-Priority: 4 ({})\r\n\r\n", "x".repeat(FIELD_VALUE_OCTETS_MAX));
+        let late = format!("A: {}\r\nMT-Priority: 4\r\n\r\n", "x".repeat(RANK_OCTETS_MAX as usize - 20));
+        let in_time = format!("A: {}\r\nMT-Priority: 4\r\n\r\n", "x".repeat(RANK_OCTETS_MAX as usize - 21));
+        let rows: [(&str, Said); 14] = [
+            ("MT-Priority: 4\r\n\r\n", once(4)),
+            ("A: b\r\nmt-priority : \r\n -9 (low)\r\n\r\n", once(-9)),
+            ("MT-Priority: 4\n\n", once(4)),
+            ("MT-Priority: 4\r\nno field", once(4)),
+            ("MT-Priority: 4\r\n", once(4)),
+            ("MT-Priority: 4", once(4)),
+            ("\r\nMT-Priority: 4\r\n", Said::Nothing),
+            ("X-MT-Priority: 4\r\nMT-Priorit: 4\r\nMT-Priority-: 4\r\n\r\n", Said::Nothing),
+            ("MT-Priority: 4\r\nMT-Priority: 4\r\n\r\n", Said::Nonsense),
+            ("MT-Priority: x\r\nMT-Priority: 4\r\n\r\n", Said::Nonsense),
+            ("MT-Priority: 4 4\r\n\r\n", Said::Nonsense),
+            (&long, Said::Nonsense),
+            (&in_time, once(4)),
+            (&late, Said::Nothing),
+        ];
+        for (content, said) in rows {
+            let mut scan = scan(content);
+            scan.finish();
+            assert_eq!(scan.said(PriorityField::MtPriority), said, "{:.60}", content);
+        }
+    }
+
+    #[test]
+    fn all_is_said_when_the_header_section_or_the_bound_has_gone_by() {
+        assert!(!scan("MT-Priority: 4\r\n").has_said_all());
+        assert!(scan("MT-Priority: 4\r\n\r\n").has_said_all());
+        let long = "A: b\r\n".repeat(RANK_OCTETS_MAX as usize / 6 + 1);
+        assert!(scan(&long).has_said_all() && !scan(&long).has_ended());
+    }
+
     proptest! {
         #[test]
         fn any_octets_have_one_header_section(octets: Vec<u8>) {
@@ -205,7 +288,7 @@ mod tests {
 
         #[test]
         fn cutting_the_content_anywhere_gives_the_same_result(
-            pieces in proptest::collection::vec("(Received|A|RECEIVED| |\t|:|é|x|\r\n|\r\n|\n|\r){0,6}", 0..12),
+            pieces in proptest::collection::vec("(Received|A|RECEIVED|MT-Priority|Priority|urgent|4|\\(|\\)| |\t|:|é|x|\r\n|\r\n|\n|\r){0,6}", 0..12),
         ) {
             let content = pieces.concat();
             let whole = scan(&content);

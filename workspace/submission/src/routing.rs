@@ -1,6 +1,6 @@
 //! What a submission asks of the configuration.
 
-use sternpost_message::Mailbox;
+use sternpost_message::{Mailbox, Precedence, PriorityField, PriorityPolicy};
 
 /// Answers which route a domain has. Implemented over the configuration by whoever drives a submission.
 pub trait Routing {
@@ -38,4 +38,10 @@ pub struct Policy {
     pub message_octets_max: u64,
     /// Where mail to `<postmaster>`, without a domain or at `hostname`, goes; none when nobody is configured.
     pub postmaster: Option<Mailbox>,
+    /// The levels of the priorities here.
+    pub priority_policy: PriorityPolicy,
+    /// The highest precedence that the client may ask for.
+    pub precedence_max: Precedence,
+    /// The header fields by which it may ask, the first one first; none for a client that is not trusted.
+    pub priority_fields: Vec<PriorityField>,
 }

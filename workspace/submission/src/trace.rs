@@ -4,6 +4,7 @@
 //! field, start another one, or close the comment in which its address stands.
 
 use crate::date::internet_date;
+use crate::rank::{AskedBy, Rank};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use sternpost_message::{DOMAIN_OCTETS_MAX, Mailbox, MessageId, UnixMillis};
 
@@ -17,10 +18,12 @@ pub(crate) struct Trace<'a> {
     pub id: MessageId,
     /// The recipient, when there is exactly one: naming more would tell each of the others.
     pub only_recipient: Option<&'a Mailbox>,
+    /// Said when somebody has asked for a priority.
+    pub rank: Rank,
     pub at: UnixMillis,
 }
 
-/// The field with its line ends: three or four lines of at most 400 octets.
+/// The field with its line ends: three to five lines of at most 400 octets.
 pub(crate) fn received_field(trace: &Trace<'_>) -> Vec<u8> {
     let helo = name(trace.helo);
     let client = client_comment(trace.client);
@@ -29,13 +32,26 @@ pub(crate) fn received_field(trace: &Trace<'_>) -> Vec<u8> {
     let id = trace.id;
     let recipient = trace.only_recipient.filter(|mailbox| trace.smtputf8 || mailbox.is_ascii());
     let recipient = recipient.map(|mailbox| format!("\r\n\tfor <{mailbox}>")).unwrap_or_default();
+    let rank = rank(&trace.rank).map(|rank| format!("\r\n\t{rank}")).unwrap_or_default();
     let date = internet_date(trace.at);
     format!(
         "Received: from {helo} ({client})\r\n\
-         \tby {hostname} (Sternpost) with {protocol} id {id}{recipient};\r\n\
+         \tby {hostname} (Sternpost) with {protocol} id {id}{recipient}{rank};\r\n\
          \t{date}\r\n"
     )
     .into_bytes()
+}
+
+/// What was asked for and what the message got. The clause PRIORITY is for the parameter (RFC 6710, section 7); of what a
+/// field has asked for, a comment tells.
+fn rank(rank: &Rank) -> Option<String> {
+    let asked = rank.asked?;
+    let (precedence, priority) = (rank.precedence, asked.priority);
+    let lowered = if rank.is_lowered() { ", lowered" } else { "" };
+    Some(match asked.by {
+        AskedBy::Parameter => format!("PRIORITY {priority} ({precedence}{lowered})"),
+        AskedBy::Field(field) => format!("({precedence} by {field} {priority}{lowered})"),
+    })
 }
 
 /// A domain name or an address literal. In anything else each character that no domain name has becomes `?`.
@@ -83,13 +99,16 @@ fn protocol_keyword(protocol: &str, smtputf8: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Asked;
     use proptest::prelude::*;
+    use sternpost_message::{MtPriority, Precedence, PriorityField};
 
     fn trace<'a>(helo: &'a str, client: &'a str, only_recipient: Option<&'a Mailbox>) -> Trace<'a> {
         let id = MessageId([0xab; 16]);
         let at = UnixMillis(1_795_301_110_000);
         let (hostname, protocol) = ("mx.example.net", "ESMTP");
-        Trace { helo, client, hostname, protocol, smtputf8: false, id, only_recipient, at }
+        let rank = Rank { precedence: Precedence::Routine, priority: None, asked: None };
+        Trace { helo, client, hostname, protocol, smtputf8: false, id, only_recipient, rank, at }
     }
 
     fn text(trace: &Trace<'_>) -> String {
@@ -106,6 +125,27 @@ mod tests {
              \tfor <joe@example.org>;\r\n\
              \tSat, 21 Nov 2026 22:45:10 +0000\r\n"
         );
+    }
+
+    #[test]
+    fn the_field_says_where_the_precedence_comes_from() {
+        let field = AskedBy::Field(PriorityField::MtPriority);
+        let rows = [
+            (AskedBy::Parameter, 4, 4, "PRIORITY 4 (flash)"),
+            (AskedBy::Parameter, 6, 4, "PRIORITY 6 (flash, lowered)"),
+            (field, 4, 4, "(flash by mt-priority 4)"),
+            (field, 9, 4, "(flash by mt-priority 9, lowered)"),
+        ];
+        for (by, asked, got, wanted) in rows {
+            let [asked, got] = [asked, got].map(|value| MtPriority::new(value).unwrap());
+            let asked = Some(Asked { by, priority: asked });
+            let rank = Rank { precedence: Precedence::Flash, priority: Some(got), asked };
+            let field = text(&Trace { rank, ..trace("client.example", "192.0.2.1", None) });
+            assert!(
+                field.contains(&format!("id abababababababababababababababab\r\n\t{wanted};\r\n\tSat")),
+                "{field}"
+            );
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::trace::{Trace, received_field};
 use crate::{
-    ContentFacts, ForwardPath, HeaderScan, MailFacts, Policy, RecipientFacts, Rejection, RouteAnswer,
+    ContentFacts, ForwardPath, HeaderScan, MailFacts, Policy, Rank, RecipientFacts, Rejection, RouteAnswer,
     Routing, Verdict,
 };
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use sternpost_message::{
-    BodyType, EnhancedStatus, Envelope, Mailbox, MessageId, Precedence, ROUTE_DELAY_REPORT, Recipient, Route,
+    BodyType, EnhancedStatus, Envelope, Mailbox, MessageId, MtPriority, ROUTE_DELAY_REPORT, Recipient, Route,
     RouteIndex, UnixMillis,
 };
 
@@ -45,6 +45,7 @@ pub struct Submission {
     /// Keyed at random, so that no client can choose addresses that collide; it never changes a verdict.
     hasher: RandomState,
     scan: HeaderScan,
+    content_has_ended: bool,
 }
 
 /// A transaction that may be committed.
@@ -56,6 +57,8 @@ pub struct Accepted {
     pub received_count: u32,
     /// Octets of the content as received, without our trace header.
     pub content_octets: u64,
+    /// How the message is ranked, and why.
+    pub rank: Rank,
 }
 
 impl Submission {
@@ -75,6 +78,7 @@ impl Submission {
             positions: HashMap::new(),
             hasher: RandomState::new(),
             scan: HeaderScan::new(),
+            content_has_ended: false,
         }
     }
 
@@ -188,7 +192,7 @@ impl Submission {
     }
 
     /// The trace header with its line ends: the first octets of the stored content. To be asked for when all
-    /// recipients are known.
+    /// recipients and the rank are known, or the content has ended.
     #[must_use]
     pub fn trace_header(&self, now: UnixMillis, id: MessageId) -> Vec<u8> {
         let only_recipient = match self.recipients.as_slice() {
@@ -203,6 +207,7 @@ impl Submission {
             smtputf8: self.mail.as_ref().is_some_and(|mail| mail.smtputf8),
             id,
             only_recipient,
+            rank: self.rank(),
             at: now,
         })
     }
@@ -226,11 +231,17 @@ impl Submission {
         self.scan.octets() > self.policy.message_octets_max
     }
 
+    /// There is no more content: the rank is known. [`Self::finish`] does the same.
+    pub fn end_content(&mut self) {
+        self.scan.finish();
+        self.content_has_ended = true;
+    }
+
     /// Ends the transaction: all content was seen.
     ///
     /// # Errors
     /// The reply to the end of the content when the message is refused: nothing of it may be committed.
-    pub fn finish(self, now: UnixMillis, content: ContentFacts) -> Result<Accepted, Rejection> {
+    pub fn finish(mut self, now: UnixMillis, content: ContentFacts) -> Result<Accepted, Rejection> {
         if self.is_too_large() {
             return Err(self.too_large());
         }
@@ -238,7 +249,8 @@ impl Submission {
             let text = format!("The message loops: {} Received fields", self.scan.received_count());
             return Err(Rejection::new(554, EnhancedStatus::new(5, 4, 6), &text));
         }
-        let precedence = self.precedence();
+        self.end_content();
+        let rank = self.rank();
         let (received_count, content_octets) = (self.scan.received_count(), self.scan.octets());
         let Some(mail) = self.mail.filter(|_| !self.recipients.is_empty()) else {
             return Err(Rejection::new(503, EnhancedStatus::new(5, 5, 1), "No recipient was accepted"));
@@ -248,8 +260,8 @@ impl Submission {
             recipients: self.recipients,
             routes: self.routes,
             accepted_at: now,
-            precedence,
-            mt_priority: mail.mt_priority.filter(|priority| priority.precedence() <= precedence),
+            precedence: rank.precedence,
+            mt_priority: rank.priority,
             body: if content.eight_bit { BodyType::EightBitMime } else { mail.body },
             smtputf8: mail.smtputf8,
             ret: mail.ret,
@@ -257,18 +269,27 @@ impl Submission {
             source: self.policy.listener.clone(),
             client: self.client,
         };
-        Ok(Accepted { envelope, received_count, content_octets })
+        Ok(Accepted { envelope, received_count, content_octets, rank })
     }
 
-    /// How the message will be ranked. Known from MAIL on.
-    ///
-    /// A stranger may lower the rank of mail, but not raise it: RFC 6710, section 4.1, lets a server choose whose
-    /// priorities it believes, and strict precedence would let anybody starve everybody.
+    /// How the message will be ranked, by what is known of it.
     #[must_use]
-    pub fn precedence(&self) -> Precedence {
-        let given = self.mail.as_ref().and_then(|mail| mail.mt_priority);
-        let wanted = given.map_or(Precedence::Routine, |priority| priority.precedence());
-        if self.policy.client_is_listed { wanted } else { wanted.min(Precedence::Routine) }
+    pub fn rank(&self) -> Rank {
+        Rank::new(&self.policy, self.parameter(), &self.scan)
+    }
+
+    /// Whether no content that is still to come can change the rank. At the latest behind [`crate::RANK_OCTETS_MAX`], or when
+    /// the content has ended.
+    #[must_use]
+    pub fn rank_is_known(&self) -> bool {
+        self.policy.priority_fields.is_empty()
+            || self.parameter().is_some()
+            || self.scan.has_said_all()
+            || self.content_has_ended
+    }
+
+    fn parameter(&self) -> Option<MtPriority> {
+        self.mail.as_ref().and_then(|mail| mail.mt_priority)
     }
 
     fn too_large(&self) -> Rejection {

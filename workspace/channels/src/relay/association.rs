@@ -290,7 +290,7 @@ impl<'a> Association<'a> {
             Ok(detail) => {
                 self.transaction_last += 1;
                 let id = self.transaction_last;
-                match job.transaction(id, *detail) {
+                match job.transaction(id, *detail, self.view.node.priority_policy) {
                     Some(transaction) => {
                         self.under_way.push((id, job));
                         self.session.handle(now, Input::Transaction(Box::new(transaction)));

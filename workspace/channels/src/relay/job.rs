@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use sternpost_link::qmgr::Assignment;
 use sternpost_link::store::MessageDetail;
-use sternpost_message::{MlistId, NullHop, Outcome, RecipientIndex, RecipientState};
+use sternpost_message::{MlistId, NullHop, Outcome, PriorityPolicy, RecipientIndex, RecipientState};
 use sternpost_smtp::client::{Transaction, TransactionRecipient};
 use tokio::sync::Notify;
 
@@ -30,7 +30,14 @@ impl Job {
     }
 
     /// Makes the transaction of this Mlist: its recipients that are still pending. None when there are none.
-    pub(crate) fn transaction(&mut self, id: u64, detail: MessageDetail) -> Option<Transaction> {
+    ///
+    /// RFC 6710, 4.2: also a message of which nobody has said a priority has one, that of its level.
+    pub(crate) fn transaction(
+        &mut self,
+        id: u64,
+        detail: MessageDetail,
+        levels: PriorityPolicy,
+    ) -> Option<Transaction> {
         let MessageDetail { envelope, content_octets, recipients: records, .. } = detail;
         let pending = |index: &RecipientIndex| {
             usize::try_from(index.0)
@@ -66,7 +73,8 @@ impl Job {
             smtputf8: envelope.smtputf8,
             ret: envelope.ret,
             envelope_id: envelope.envelope_id,
-            mt_priority: envelope.mt_priority,
+            mt_priority: Some(envelope.mt_priority.unwrap_or_else(|| levels.value(envelope.precedence))),
+            mt_priority_is_given: envelope.mt_priority.is_some(),
         })
     }
 

@@ -17,7 +17,7 @@ use sternpost_smtp::server::{
     Answer, ContentSummary, Input, MailFrom, Output, Question, RcptTo, ServerSession,
 };
 use sternpost_submission::{
-    ContentFacts, ForwardPath, MailFacts, Policy, RecipientFacts, Submission, Verdict,
+    ContentFacts, ForwardPath, MailFacts, Policy, Rank, RecipientFacts, Submission, Verdict,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -54,16 +54,47 @@ struct Transaction {
     submission: Submission,
     id: MessageId,
     recipients_octets: usize,
-    upload: Option<Upload>,
+    content: Content,
     /// When the content began, and how much of it has come.
     content_since: Instant,
     content_octets: u64,
 }
 
+/// Where the content is.
+enum Content {
+    /// It has not begun.
+    Awaited,
+    /// Its header section may still say how the message is ranked, and with that its lane and its trace header, which
+    /// stands before it: at most [`RANK_OCTETS_MAX`](sternpost_submission::RANK_OCTETS_MAX) and one read.
+    Held(Vec<u8>),
+    /// It is on its way to the store.
+    Uploaded(Box<Upload>),
+}
+
 impl Transaction {
     fn is_too_slow(&self) -> bool {
         let allowed = CONTENT_GRACE + Duration::from_secs(self.content_octets / CONTENT_OCTETS_PER_S_MIN);
-        self.upload.is_some() && self.content_since.elapsed() > allowed
+        !matches!(self.content, Content::Awaited) && self.content_since.elapsed() > allowed
+    }
+
+    /// The upload, which begins with the trace header and what was held; none before the content or while its header
+    /// section may still rank the message.
+    async fn upload(&mut self, server: &Server, client: SocketAddr) -> Option<&mut Upload> {
+        if let Content::Held(held) = &mut self.content
+            && self.submission.rank_is_known()
+        {
+            let held = std::mem::take(held);
+            let trace = self.submission.trace_header(server.clock.now(), self.id);
+            let lane = Lane::of(self.submission.rank().precedence);
+            let mut upload = Upload::new(Rc::clone(&server.store), self.id, lane, client.to_string());
+            upload.push(&trace).await;
+            upload.push(&held).await;
+            self.content = Content::Uploaded(Box::new(upload));
+        }
+        match &mut self.content {
+            Content::Uploaded(upload) => Some(upload),
+            Content::Awaited | Content::Held(_) => None,
+        }
     }
 }
 
@@ -74,8 +105,7 @@ impl Connection {
         stream: TcpStream,
         client: SocketAddr,
     ) -> Self {
-        let is_listed = prepared.listener.lists(client.ip());
-        let policy = Arc::clone(if is_listed { &prepared.listed } else { &prepared.unlisted });
+        let policy = Arc::clone(prepared.policy_for(client.ip()));
         let session = ServerSession::new(Instant::now(), Arc::clone(&prepared.session));
         // Replies are whole groups already; waiting for more would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
@@ -195,7 +225,7 @@ impl Connection {
             submission,
             id: MessageId(process::random()),
             recipients_octets: 0,
-            upload: None,
+            content: Content::Awaited,
             content_since: Instant::now(),
             content_octets: 0,
         });
@@ -225,18 +255,13 @@ impl Connection {
     }
 
     async fn start_content(&mut self) -> Answer {
-        let now = self.server.clock.now();
         let Some(transaction) = &mut self.transaction else { return out_of_order() };
         if self.server.store.unanswered_octets() > UNANSWERED_OCTETS_MAX {
             return reject(451, 4, 3, 2, "the queue does not keep up, try again later");
         }
-        let trace = transaction.submission.trace_header(now, transaction.id);
-        let lane = Lane::of(transaction.submission.precedence());
-        let mut upload =
-            Upload::new(Rc::clone(&self.server.store), transaction.id, lane, self.client.to_string());
-        upload.push(&trace).await;
-        transaction.upload = Some(upload);
+        transaction.content = Content::Held(Vec::new());
         transaction.content_since = Instant::now();
+        transaction.upload(&self.server, self.client).await;
         Answer::Accept
     }
 
@@ -244,14 +269,19 @@ impl Connection {
         let Some(transaction) = &mut self.transaction else { return };
         transaction.submission.content(octets);
         transaction.content_octets += octets.len() as u64;
-        if let Some(upload) = &mut transaction.upload {
+        if let Some(upload) = transaction.upload(&self.server, self.client).await {
             upload.push(octets).await;
+        } else if let Content::Held(held) = &mut transaction.content {
+            held.extend_from_slice(octets);
         }
     }
 
     async fn end_of_content(&mut self, summary: ContentSummary) -> Answer {
         let now = self.server.clock.now();
-        let Some(Transaction { submission, id, upload: Some(upload), .. }) = self.transaction.take() else {
+        let Some(mut transaction) = self.transaction.take() else { return out_of_order() };
+        transaction.submission.end_content();
+        transaction.upload(&self.server, self.client).await;
+        let Transaction { submission, id, content: Content::Uploaded(upload), .. } = transaction else {
             return out_of_order();
         };
         let accepted = match submission.finish(now, ContentFacts { eight_bit: summary.eight_bit }) {
@@ -261,11 +291,14 @@ impl Connection {
                 return Answer::Reject(Reply::new(rejection.code, Some(rejection.status), rejection.text));
             }
         };
-        let (client, octets) = (self.client, summary.octets);
+        let (client, octets, rank) = (self.client, summary.octets, accepted.rank);
         match upload.commit(accepted.envelope).await {
             Appended::Committed => {
-                tracing::debug!(event = "message.accepted", %id, %client, octets, listener = self.prepared.listener.name, "accepted");
-                Answer::AcceptText(format!("Ok: queued as {id}"))
+                // RFC 6710, 4.1: the priority that was received is logged.
+                let priority = rank.asked.map(|asked| asked.priority.get());
+                let by = rank.asked.map(|asked| asked.by.name());
+                tracing::debug!(event = "message.accepted", %id, %client, octets, precedence = rank.precedence.name(), priority, by, listener = self.prepared.listener.name, "accepted");
+                accepted_reply(id, &rank)
             }
             Appended::Refused(Refusal::Full) => reject(452, 4, 3, 1, "the queue is full, try again later"),
             Appended::Refused(Refusal::Device) => {
@@ -286,7 +319,7 @@ impl Connection {
     }
 
     async fn abort(&mut self) {
-        if let Some(Transaction { upload: Some(upload), .. }) = self.transaction.take() {
+        if let Some(Transaction { content: Content::Uploaded(upload), .. }) = self.transaction.take() {
             upload.discard().await;
         }
     }
@@ -298,6 +331,17 @@ fn answer(verdict: Verdict) -> Answer {
         Verdict::Reject(rejection) => {
             Answer::Reject(Reply::new(rejection.code, Some(rejection.status), rejection.text))
         }
+    }
+}
+
+/// RFC 6710, 4.1: a client that gets less than it has asked for is told so by the status and the first word.
+fn accepted_reply(id: MessageId, rank: &Rank) -> Answer {
+    match rank.priority.filter(|_| rank.is_lowered()) {
+        Some(priority) => Answer::AcceptAs(
+            EnhancedStatus::new(2, 3, 6),
+            format!("{priority} is the priority here. Ok: queued as {id}"),
+        ),
+        None => Answer::AcceptText(format!("Ok: queued as {id}")),
     }
 }
 

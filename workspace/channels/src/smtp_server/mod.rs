@@ -1,16 +1,22 @@
 //! The SMTP server: one process, many connections, each a task with a session of its own.
 //!
+//! How many connections there may be is a matter of who connects: the last ones are kept for clients that may ask for urgent
+//! mail, see [`admission`].
+//!
 //! The sockets are opened by the supervisor and outlive this process. Not here: the dialogue (`sternpost-smtp`), what a
 //! message means (`sternpost-submission`), disks (the store).
 
+mod admission;
 mod connection;
 mod upload;
 
 use crate::RoleError;
 use crate::store_client::StoreClient;
+use admission::Admission;
 use connection::Connection;
 use rustc_hash::FxHashMap;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -18,9 +24,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use sternpost_config::{BareLineEndings, Listener, SmtpServerView};
+use sternpost_config::{BareLineEndings, Listener, Node, SmtpServerView};
 use sternpost_link::qmgr::{FromQmgr, ToQmgr};
 use sternpost_link::{Frames, Hello, PROTOCOL_VERSION, Role};
+use sternpost_message::Precedence;
 use sternpost_platform::clock::Clock;
 use sternpost_platform::link::{Link, connect};
 use sternpost_platform::memory;
@@ -36,6 +43,9 @@ use tokio::task::{LocalSet, spawn_local};
 const LEAVE: fn() -> SignalKind = SignalKind::user_defined1;
 /// Time that open sessions have to end when the process is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
+
+/// The time between two words to QMGR about connections.
+const CONNECTIONS_TOLD_EVERY: Duration = Duration::from_millis(500);
 
 /// What the SMTP server is started with.
 #[derive(Debug)]
@@ -71,10 +81,9 @@ pub(crate) struct Server {
     pub(crate) clock: Clock,
     view: RefCell<Option<Rc<View>>>,
     view_changed: Notify,
-    connections: Cell<u32>,
-    /// Connections of each listener, and of each network that counts as one client.
-    by_listener: RefCell<FxHashMap<String, u32>>,
-    by_client: RefCell<FxHashMap<IpAddr, u32>>,
+    admission: RefCell<Admission>,
+    /// Something has changed about who is connected, or how many may be.
+    admission_changed: Notify,
     pub(crate) stopping: watch::Sender<bool>,
     /// Another process accepts now; the sessions of this one go on.
     leaving: watch::Sender<bool>,
@@ -93,38 +102,64 @@ pub(crate) struct View {
 pub(crate) struct Prepared {
     pub(crate) listener: Listener,
     pub(crate) session: Arc<ServerPolicy>,
-    /// For clients in the listener's networks, and for all others.
-    pub(crate) listed: Arc<Policy>,
-    pub(crate) unlisted: Arc<Policy>,
+    /// For clients in the listener's networks, and for all others; each by the highest precedence that a client may ask
+    /// for.
+    listed: [Arc<Policy>; Precedence::ALL.len()],
+    unlisted: [Arc<Policy>; Precedence::ALL.len()],
+    /// What anybody may ask for.
+    ordinary: Precedence,
+}
+
+impl Prepared {
+    fn new(listener: &Listener, node: &Node) -> Self {
+        let mut session = ServerPolicy::new(node.hostname.clone());
+        session.message_octets_max = listener.message_octets_max;
+        session.recipients_max = usize::try_from(listener.recipients_max).unwrap_or(usize::MAX);
+        session.errors_max = listener.errors_max;
+        session.command_timeout = Duration::from_secs(u64::from(listener.command_timeout_s));
+        session.data_timeout = Duration::from_secs(u64::from(listener.data_timeout_s));
+        session.bare_line_endings = match listener.bare_line_endings {
+            BareLineEndings::Refuse => server::BareLineEndings::Refuse,
+            BareLineEndings::Normalise => server::BareLineEndings::Normalise,
+        };
+        session.priority_policy = node.priority_policy;
+        let ordinary = node.priority_policy.ordinary();
+        let policy = |client_is_listed, precedence_max| {
+            // RFC 6758, 7: of a client that is not trusted, a field says nothing.
+            let is_trusted = precedence_max > ordinary;
+            Arc::new(Policy {
+                hostname: node.hostname.clone(),
+                listener: listener.name.clone(),
+                client_is_listed,
+                recipients_max: session.recipients_max,
+                received_headers_max: listener.received_headers_max,
+                message_octets_max: listener.message_octets_max,
+                postmaster: Some(node.postmaster.clone()),
+                priority_policy: node.priority_policy,
+                precedence_max,
+                priority_fields: if is_trusted { listener.priority_fields.clone() } else { Vec::new() },
+            })
+        };
+        let listed = Precedence::ALL.map(|precedence_max| policy(true, precedence_max));
+        let unlisted = Precedence::ALL.map(|precedence_max| policy(false, precedence_max));
+        Self { listener: listener.clone(), session: Arc::new(session), listed, unlisted, ordinary }
+    }
+
+    /// The highest precedence that a client may ask for.
+    fn precedence_max_of(&self, client: IpAddr) -> Precedence {
+        self.listener.precedence_max_of(client, self.ordinary)
+    }
+
+    /// What holds for a client's messages.
+    pub(crate) fn policy_for(&self, client: IpAddr) -> &Arc<Policy> {
+        let policies = if self.listener.lists(client) { &self.listed } else { &self.unlisted };
+        &policies[self.precedence_max_of(client) as usize]
+    }
 }
 
 impl View {
     fn new(view: SmtpServerView) -> Self {
-        let prepare = |listener: &Listener| {
-            let mut session = ServerPolicy::new(view.node.hostname.clone());
-            session.message_octets_max = listener.message_octets_max;
-            session.recipients_max = usize::try_from(listener.recipients_max).unwrap_or(usize::MAX);
-            session.errors_max = listener.errors_max;
-            session.command_timeout = Duration::from_secs(u64::from(listener.command_timeout_s));
-            session.data_timeout = Duration::from_secs(u64::from(listener.data_timeout_s));
-            session.bare_line_endings = match listener.bare_line_endings {
-                BareLineEndings::Refuse => server::BareLineEndings::Refuse,
-                BareLineEndings::Normalise => server::BareLineEndings::Normalise,
-            };
-            let policy = |client_is_listed| {
-                Arc::new(Policy {
-                    hostname: view.node.hostname.clone(),
-                    listener: listener.name.clone(),
-                    client_is_listed,
-                    recipients_max: session.recipients_max,
-                    received_headers_max: listener.received_headers_max,
-                    message_octets_max: listener.message_octets_max,
-                    postmaster: Some(view.node.postmaster.clone()),
-                })
-            };
-            let (listed, unlisted) = (policy(true), policy(false));
-            Rc::new(Prepared { listener: listener.clone(), session: Arc::new(session), listed, unlisted })
-        };
+        let prepare = |listener| Rc::new(Prepared::new(listener, &view.node));
         let listeners =
             view.listeners.iter().map(|listener| (listener.name.clone(), prepare(listener))).collect();
         Self { view, listeners }
@@ -165,9 +200,8 @@ async fn serve(options: Options) -> Result<(), RoleError> {
         clock: Clock::default(),
         view: RefCell::default(),
         view_changed: Notify::new(),
-        connections: Cell::new(0),
-        by_listener: RefCell::default(),
-        by_client: RefCell::default(),
+        admission: RefCell::default(),
+        admission_changed: Notify::new(),
         stopping: watch::Sender::new(false),
         leaving: watch::Sender::new(false),
         connection_ended: Notify::new(),
@@ -191,7 +225,7 @@ async fn serve(options: Options) -> Result<(), RoleError> {
         _ = terminate.recv() => {}
         _ = leave.recv() => {
             server.leaving.send_replace(true);
-            tracing::info!(event = "server.leaving", sessions = server.connections.get(), "another process accepts now");
+            tracing::info!(event = "server.leaving", sessions = server.admission.borrow().open_count(), "another process accepts now");
             tokio::select! {
                 _ = terminate.recv() => {}
                 () = server.all_ended() => return Ok(()),
@@ -203,7 +237,7 @@ async fn serve(options: Options) -> Result<(), RoleError> {
     if tokio::time::timeout(STOP_LIMIT, server.all_ended()).await.is_err() {
         tracing::warn!(
             event = "server.stop",
-            sessions = server.connections.get(),
+            sessions = server.admission.borrow().open_count(),
             "sessions were still open at the end"
         );
     }
@@ -216,7 +250,7 @@ impl Server {
     }
 
     async fn all_ended(&self) {
-        while self.connections.get() > 0 {
+        while self.admission.borrow().open_count() > 0 {
             self.connection_ended.notified().await;
         }
     }
@@ -226,15 +260,17 @@ impl Server {
             if let Ok(link) = connect(&path).and_then(Link::new) {
                 let greeted = link.push(&ToQmgr::Hello(hello.clone()));
                 debug_assert!(greeted.is_ok(), "a greeting is small");
-                let end = link
-                    .read_until_end(|datagram, mut attached| {
-                        let mut frames = Frames::open(datagram)?;
-                        while let Some(frame) = frames.next_frame::<FromQmgr>()? {
-                            self.take(&link, &frame, &mut attached);
-                        }
-                        Ok(())
-                    })
-                    .await;
+                let read = link.read_until_end(|datagram, mut attached| {
+                    let mut frames = Frames::open(datagram)?;
+                    while let Some(frame) = frames.next_frame::<FromQmgr>()? {
+                        self.take(&link, &frame, &mut attached);
+                    }
+                    Ok(())
+                });
+                let end = tokio::select! {
+                    end = read => end,
+                    never = self.tell_connections(&link) => match never {},
+                };
                 tracing::info!(event = "qmgr.lost", reason = %end, "QMGR has gone; accepting goes on");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -252,6 +288,7 @@ impl Server {
                     Some(view) => {
                         *self.view.borrow_mut() = Some(Rc::new(View::new(view)));
                         self.view_changed.notify_one();
+                        self.admission_changed.notify_one();
                     }
                     None => tracing::error!(
                         event = "view.unreadable",
@@ -313,58 +350,37 @@ impl Server {
     fn connected(self: &Rc<Self>, name: &str, stream: TcpStream, client: SocketAddr) {
         let prepared = self.view().and_then(|view| view.listeners.get(name).cloned());
         let Some(prepared) = prepared else { return };
-        let network = client_network(client.ip());
-        let from_client = self.by_client.borrow().get(&network).copied().unwrap_or(0);
-        let of_listener = self.by_listener.borrow().get(name).copied().unwrap_or(0);
-        let listener = &prepared.listener;
-        let connections_max = listener.connections_max.unwrap_or(Listener::CONNECTIONS_MAX_DEFAULT);
-        let refusal = if of_listener >= connections_max {
-            Some("421 4.3.2 too many connections, try again later\r\n")
-        } else if listener.connections_per_client_max > 0
-            && from_client >= listener.connections_per_client_max
-        {
-            Some("421 4.7.0 too many connections from your address, try again later\r\n")
-        } else {
-            None
+        let class = prepared.precedence_max_of(client.ip()).civil();
+        let admitted = self.admission.borrow_mut().admit(&prepared.listener, class, client.ip());
+        self.admission_changed.notify_one();
+        let place = match admitted {
+            Ok(place) => place,
+            Err(refusal) => {
+                spawn_local(refuse(stream, refusal));
+                return;
+            }
         };
-        if let Some(refusal) = refusal {
-            spawn_local(refuse(stream, refusal));
-            return;
-        }
-        self.connections.set(self.connections.get() + 1);
-        *self.by_client.borrow_mut().entry(network).or_insert(0) += 1;
-        *self.by_listener.borrow_mut().entry(name.to_owned()).or_insert(0) += 1;
-        let name = name.to_owned();
         let server = Rc::clone(self);
         spawn_local(async move {
             Connection::new(Rc::clone(&server), prepared, stream, client).converse().await;
-            server.disconnected(&name, network);
+            server.admission.borrow_mut().release(place);
+            server.admission_changed.notify_one();
+            server.connection_ended.notify_one();
         });
     }
 
-    fn disconnected(&self, listener: &str, network: IpAddr) {
-        self.connections.set(self.connections.get() - 1);
-        release(&mut self.by_client.borrow_mut(), &network);
-        release(&mut self.by_listener.borrow_mut(), listener);
-        self.connection_ended.notify_one();
-    }
-}
-
-fn release<K, Q>(counts: &mut FxHashMap<K, u32>, key: &Q) -> bool
-where
-    K: std::borrow::Borrow<Q> + std::hash::Hash + Eq,
-    Q: std::hash::Hash + Eq + ?Sized,
-{
-    let Some(count) = counts.get_mut(key) else { return false };
-    *count -= 1;
-    *count == 0 && counts.remove(key).is_some()
-}
-
-/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one host may have to itself.
-fn client_network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(six) => IpAddr::V6((six.to_bits() & (u128::MAX << 64)).into()),
-        four @ IpAddr::V4(_) => four,
+    /// Tells QMGR how it stands with connections, for who looks: when it has changed, and not too often.
+    async fn tell_connections(&self, link: &Link) -> Infallible {
+        loop {
+            // A QMGR that does not listen is told when it does.
+            if let Some(view) = self.view().filter(|_| link.unsent_octets() == 0) {
+                let listeners = self.admission.borrow().status(&view.view.listeners);
+                // More listeners than fit a datagram are told of by nobody; they work all the same.
+                drop(link.push(&ToQmgr::Connections { listeners }));
+            }
+            tokio::time::sleep(CONNECTIONS_TOLD_EVERY).await;
+            self.admission_changed.notified().await;
+        }
     }
 }
 

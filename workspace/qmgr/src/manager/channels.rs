@@ -115,7 +115,11 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                     self.apply(Event::Progress { process });
                 }
             }
-            ToQmgr::Hello(_) | ToQmgr::Entries { .. } | ToQmgr::DirectoryStatus { .. } | ToQmgr::Ask(_) => {}
+            ToQmgr::Hello(_)
+            | ToQmgr::Entries { .. }
+            | ToQmgr::DirectoryStatus { .. }
+            | ToQmgr::Connections { .. }
+            | ToQmgr::Ask(_) => {}
         }
     }
 
@@ -170,6 +174,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
     /// The link of an `smtp-server` has ended.
     pub fn server_lost(&mut self, link: &Rc<L>) {
         self.servers.retain(|server| !Rc::ptr_eq(server, link));
+        self.connections.clear();
     }
 
     /// A complete set of entries from the directory role, as it travelled; or why it could not be read.

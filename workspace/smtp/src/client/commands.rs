@@ -26,11 +26,16 @@ fn needs_smtputf8(transaction: &Transaction) -> bool {
         || transaction.recipients.iter().any(|recipient| !recipient.address.is_ascii())
 }
 
-/// Appends MAIL with the parameters that the peer knows.
-pub(super) fn mail(transaction: &Transaction, extensions: &Extensions, out: &mut Vec<u8>) {
+/// Appends MAIL with the parameters that the peer knows, for a content that may grow by some octets on its way.
+pub(super) fn mail(
+    transaction: &Transaction,
+    added_octets_max: u64,
+    extensions: &Extensions,
+    out: &mut Vec<u8>,
+) {
     push(out, &["MAIL FROM:<", transaction.sender.mailbox().map_or("", |mailbox| mailbox.as_str()), ">"]);
     if extensions.size {
-        push(out, &[" SIZE=", &transaction.content_octets.to_string()]);
+        push(out, &[" SIZE=", &(transaction.content_octets + added_octets_max).to_string()]);
     }
     if transaction.body == BodyType::EightBitMime {
         push(out, &[" BODY=8BITMIME"]);

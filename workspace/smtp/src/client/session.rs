@@ -2,6 +2,7 @@
 //! to the transaction at the front.
 
 use super::commands::{self, DotStuffer};
+use super::header_edit::HeaderEdit;
 use super::{ClientPolicy, Extensions, Input, Output, Protocol, Transaction};
 use crate::reply::{Reply, ReplyReader};
 use crate::timer::Timer;
@@ -81,7 +82,10 @@ struct Running {
     mail_accepted: bool,
     chunked: bool,
     content: Content,
-    octets_sent: u64,
+    /// What the peer must not get as it is stored, or not without.
+    edit: Option<HeaderEdit>,
+    /// Octets that were handed in.
+    octets_taken: u64,
     replies_due: usize,
 }
 
@@ -215,8 +219,8 @@ impl ClientSession {
     fn content_lacks_only_its_end(&self) -> bool {
         self.running.front().is_some_and(|front| {
             matches!(front.content, Content::Open(_))
-                && front.octets_sent > 0
-                && front.octets_sent == front.transaction.content_octets
+                && front.octets_taken > 0
+                && front.octets_taken == front.transaction.content_octets
         })
     }
 
@@ -398,18 +402,30 @@ impl ClientSession {
         let Some(front) = self.running.front_mut() else { return };
         let Content::Open(stuffer) = &mut front.content else { return };
         self.active = now;
-        front.octets_sent += piece.len() as u64;
-        if front.octets_sent > front.transaction.content_octets && front.chunked {
+        front.octets_taken += piece.len() as u64;
+        let octets_max = front.transaction.content_octets;
+        if front.octets_taken > octets_max && front.chunked {
             // The last chunk was already named as such: the message would end within itself.
             return self.content_differs();
         }
+        let is_last = front.octets_taken == octets_max;
+        let mut edited = Vec::new();
+        let piece = match &mut front.edit {
+            Some(edit) if !edit.is_done() => {
+                edit.push(piece, &mut edited);
+                if is_last {
+                    edit.end(&mut edited);
+                }
+                edited.as_slice()
+            }
+            _ => piece,
+        };
         if !front.chunked {
             return stuffer.push(piece, &mut self.send);
         }
-        if piece.is_empty() {
+        if piece.is_empty() && !is_last {
             return;
         }
-        let is_last = front.octets_sent == front.transaction.content_octets;
         let last = if is_last { " LAST" } else { "" };
         self.send.extend_from_slice(format!("BDAT {}{last}\r\n", piece.len()).as_bytes());
         self.send.extend_from_slice(piece);
@@ -424,7 +440,7 @@ impl ClientSession {
         let Some(front) = self.running.front_mut() else { return };
         let Content::Open(stuffer) = front.content else { return };
         self.active = now;
-        if front.octets_sent != front.transaction.content_octets {
+        if front.octets_taken != front.transaction.content_octets {
             return self.content_differs();
         }
         if front.chunked {
@@ -503,6 +519,7 @@ impl ClientSession {
             let Some(diagnostic) = obstacle else {
                 running.begun = true;
                 let extensions = &self.extensions;
+                running.edit = HeaderEdit::new(&running.transaction, extensions);
                 let is_large = running.transaction.content_octets >= self.policy.bdat_octets_min;
                 // How many replies follow a refused chunk under LMTP is nowhere said: there DATA is used.
                 let may_chunk = extensions.chunking && self.policy.protocol == Protocol::Smtp;
@@ -533,7 +550,8 @@ impl ClientSession {
                     continue;
                 }
                 Step::Mail => {
-                    commands::mail(&running.transaction, &self.extensions, &mut self.send);
+                    let added = running.edit.as_ref().map_or(0, HeaderEdit::added_octets_max);
+                    commands::mail(&running.transaction, added, &self.extensions, &mut self.send);
                     Expected::Mail
                 }
                 Step::Rcpt(index) => {
@@ -683,7 +701,8 @@ impl Running {
             mail_accepted: false,
             chunked: false,
             content: Content::Waiting,
-            octets_sent: 0,
+            edit: None,
+            octets_taken: 0,
             replies_due: 0,
         }
     }

@@ -21,7 +21,9 @@ pub use session::ServerSession;
 use crate::Protocol;
 use crate::reply::Reply;
 use std::time::{Duration, Instant};
-use sternpost_message::{BodyType, Mailbox, MtPriority, Notify, Ret, ReversePath};
+use sternpost_message::{
+    BodyType, EnhancedStatus, Mailbox, MtPriority, Notify, PriorityPolicy, Ret, ReversePath,
+};
 
 /// What becomes of content that holds CR or LF alone. RFC 5321, 2.3.8 forbids to send it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub struct ServerPolicy {
     pub session_timeout: Duration,
     /// Messages in one session.
     pub transactions_max: u32,
+    /// What MT-PRIORITY is announced with (RFC 6710, section 3).
+    pub priority_policy: PriorityPolicy,
 }
 
 impl ServerPolicy {
@@ -79,6 +83,7 @@ impl ServerPolicy {
             data_timeout: Duration::from_secs(3 * 60),
             session_timeout: Duration::from_secs(24 * 60 * 60),
             transactions_max: 1_000_000,
+            priority_policy: PriorityPolicy::default(),
         }
     }
 }
@@ -106,6 +111,8 @@ pub enum Answer {
     Accept,
     /// Yes, in these words (behind `250 2.x.y`, or 354).
     AcceptText(String),
+    /// Yes, with this status, of class 2, in the place of ours, and in these words.
+    AcceptAs(EnhancedStatus, String),
     /// No. The code is 4xx or 5xx; 421 ends the session. Any other code leaves as 451 4.3.0.
     Reject(Reply),
 }

@@ -137,7 +137,7 @@ impl ServerSession {
             Input::Octets(octets) => taken = self.octets(now, octets),
             Input::Answer(answer) => {
                 self.active = now;
-                self.answer(answer);
+                self.answer(&answer);
             }
             Input::Wake => self.wake(now),
             Input::PeerClosed => {
@@ -318,8 +318,9 @@ impl ServerSession {
         let reply = if extended {
             format!(
                 "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n\
-                 250-SMTPUTF8\r\n{chunking}250-DSN\r\n250 MT-PRIORITY STANAG4406",
-                self.policy.message_octets_max
+                 250-SMTPUTF8\r\n{chunking}250-DSN\r\n250 MT-PRIORITY {}",
+                self.policy.message_octets_max,
+                self.policy.priority_policy.name()
             )
         } else {
             format!("250 {hostname}")
@@ -517,33 +518,31 @@ impl ServerSession {
         self.question = Some(asked);
     }
 
-    fn answer(&mut self, answer: Answer) {
+    fn answer(&mut self, answer: &Answer) {
         let Some(asked) = self.question.take() else { return };
         if matches!(asked, Asked::EndOfContent) {
-            return self.answer_end_of_content(&answer);
+            return self.answer_end_of_content(answer);
         }
-        let words = match answer {
-            Answer::Reject(reply) => return self.reject(&asked, &reply),
-            Answer::Accept => None,
-            Answer::AcceptText(text) => Some(text),
-        };
+        if let Answer::Reject(reply) = answer {
+            return self.reject(&asked, reply);
+        }
         match asked {
             Asked::Sender { smtputf8 } => {
                 self.transactions += 1;
                 self.transaction = Some(Transaction { smtputf8, recipients: 0 });
-                self.accept(replies::SENDER_ACCEPTED, words.as_deref());
+                self.accept(replies::SENDER_ACCEPTED, answer);
             }
             Asked::Recipient => {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.recipients += 1;
                 }
-                self.accept(replies::RECIPIENT_ACCEPTED, words.as_deref());
+                self.accept(replies::RECIPIENT_ACCEPTED, answer);
             }
             Asked::StartContent(Start::Data) => {
                 self.count_replies();
                 self.content = Some(self.content_reader(Framing::Dots));
                 self.state = State::Content;
-                self.accept(replies::START_CONTENT, words.as_deref());
+                self.accept(replies::START_CONTENT, answer);
             }
             Asked::StartContent(Start::Chunk(chunk)) => {
                 self.count_replies();
@@ -559,9 +558,8 @@ impl ServerSession {
         let is_shutting_down = std::mem::take(&mut self.is_shutting_down);
         for _ in 0..self.replies_due {
             match answer {
-                Answer::Accept => self.accept(replies::MESSAGE_ACCEPTED, None),
-                Answer::AcceptText(text) => self.accept(replies::MESSAGE_ACCEPTED, Some(text)),
                 Answer::Reject(reply) => self.say_rejection(reply),
+                _ => self.accept(replies::MESSAGE_ACCEPTED, answer),
             }
             if self.state == State::Closing {
                 break;
@@ -616,15 +614,23 @@ impl ServerSession {
         ContentReader::new(framing, policy.bare_line_endings, policy.message_octets_max, line_octets_max)
     }
 
-    /// Says yes. `words` replace ours behind the codes.
-    fn accept(&mut self, reply: &'static str, words: Option<&str>) {
-        let Some(words) = words else { return self.say(reply) };
-        let codes_octets = if reply.starts_with("354") { 4 } else { 10 };
+    /// Says yes. The words of the answer replace ours behind the codes, and its status ours.
+    fn accept(&mut self, reply: &'static str, answer: &Answer) {
+        let (status, words) = match answer {
+            Answer::AcceptText(words) => (None, words),
+            Answer::AcceptAs(status, words) => (Some(status), words),
+            Answer::Accept | Answer::Reject(_) => return self.say(reply),
+        };
         let mut line = Diagnostic::one_line(words);
         while line.len() > WORDS_OCTETS_MAX {
             line.pop();
         }
-        self.say(&format!("{}{line}", &reply[..codes_octets]));
+        match status {
+            // 354 has no status.
+            _ if reply.starts_with("354") => self.say(&format!("{}{line}", &reply[..4])),
+            Some(status) => self.say(&format!("{}{status} {line}", &reply[..4])),
+            None => self.say(&format!("{}{line}", &reply[..10])),
+        }
     }
 
     fn say_rejection(&mut self, reply: &Reply) {

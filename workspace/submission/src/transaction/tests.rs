@@ -1,6 +1,6 @@
 use super::*;
 use proptest::prelude::*;
-use sternpost_message::{MtPriority, Notify, ReversePath};
+use sternpost_message::{Notify, Precedence, PriorityField, PriorityPolicy, ReversePath};
 
 const NOW: UnixMillis = UnixMillis(1_795_301_110_000);
 const ID: MessageId = MessageId([7; 16]);
@@ -30,6 +30,19 @@ fn policy() -> Policy {
         received_headers_max: 2,
         message_octets_max: 1000,
         postmaster: Mailbox::parse("postmaster@inside.example").ok(),
+        priority_policy: PriorityPolicy::Stanag4406,
+        precedence_max: Precedence::Routine,
+        priority_fields: Vec::new(),
+    }
+}
+
+/// For a client that may go anywhere, ask for every precedence, and by two fields.
+fn trusting() -> Policy {
+    Policy {
+        client_is_listed: true,
+        precedence_max: Precedence::Override,
+        priority_fields: vec![PriorityField::MtPriority, PriorityField::Priority],
+        ..policy()
     }
 }
 
@@ -153,7 +166,7 @@ fn commands_out_of_order_are_refused() {
 
 #[test]
 fn the_envelope_keeps_what_a_listed_client_said() {
-    let mut submission = submission(Policy { client_is_listed: true, ..policy() });
+    let mut submission = submission(trusting());
     let facts = MailFacts {
         size: Some(10),
         smtputf8: true,
@@ -192,23 +205,72 @@ fn the_envelope_keeps_what_a_listed_client_said() {
 
 #[test]
 fn a_stranger_may_lower_the_rank_of_mail_and_not_raise_it() {
-    for (given, is_listed, precedence, kept) in [
-        (6, true, Precedence::Override, true),
-        (6, false, Precedence::Routine, false),
-        (-2, false, Precedence::Routine, true),
-        (-4, false, Precedence::Deferred, true),
+    for (given, policy, precedence, kept) in [
+        (6, trusting(), Precedence::Override, 6),
+        (6, policy(), Precedence::Routine, -2),
+        (-2, policy(), Precedence::Routine, -2),
+        (-4, policy(), Precedence::Deferred, -4),
     ] {
-        let mut submission = submission(Policy { client_is_listed: is_listed, ..policy() });
+        let mut submission = submission(policy);
         let mt_priority = MtPriority::new(given).ok();
         assert_eq!(
             submission.sender(MailFacts { mt_priority, ..mail("ann@client.example") }),
             Verdict::Accept
         );
         assert_eq!(submission.recipient(to("joe@inside.example"), &Example), Verdict::Accept);
-        let envelope = submission.finish(NOW, ContentFacts::default()).unwrap().envelope;
-        assert_eq!(envelope.precedence, precedence, "{given} {is_listed}");
-        assert_eq!(envelope.mt_priority, mt_priority.filter(|_| kept), "{given} {is_listed}");
+        let accepted = submission.finish(NOW, ContentFacts::default()).unwrap();
+        assert_eq!(accepted.envelope.precedence, precedence, "{given}");
+        assert_eq!(accepted.envelope.mt_priority, MtPriority::new(kept).ok(), "{given}");
+        assert_eq!(accepted.rank.is_lowered(), given != kept);
     }
+}
+
+#[test]
+fn a_trusted_client_may_ask_by_the_header_section_and_the_trace_header_says_so() {
+    let content = b"Subject: x\r\nMT-Priority: 4\r\n\r\nbody\r\n";
+    for (policy, precedence, trace) in [
+        (trusting(), Precedence::Flash, "(flash by mt-priority 4);"),
+        (policy(), Precedence::Routine, "for <joe@inside.example>;"),
+    ] {
+        let is_trusting = policy == trusting();
+        let mut submission = started(policy);
+        assert_eq!(submission.recipient(to("joe@inside.example"), &Example), Verdict::Accept);
+        assert_eq!(submission.rank_is_known(), !is_trusting);
+        for octet in content.chunks(1) {
+            submission.content(octet);
+        }
+        assert!(submission.rank_is_known());
+        let header = String::from_utf8(submission.trace_header(NOW, ID)).unwrap();
+        assert!(header.contains(trace), "{header}");
+        let envelope = submission.finish(NOW, ContentFacts::default()).unwrap().envelope;
+        assert_eq!(envelope.precedence, precedence);
+        assert_eq!(envelope.mt_priority.is_some(), is_trusting);
+    }
+}
+
+#[test]
+fn a_field_counts_also_where_the_content_ends_with_it() {
+    let mut submission = started(trusting());
+    assert_eq!(submission.recipient(to("joe@inside.example"), &Example), Verdict::Accept);
+    submission.content(b"MT-Priority: 4");
+    assert!(!submission.rank_is_known());
+    submission.end_content();
+    assert!(submission.rank_is_known());
+    assert_eq!(submission.rank().precedence, Precedence::Flash);
+    assert_eq!(
+        submission.finish(NOW, ContentFacts::default()).unwrap().envelope.precedence,
+        Precedence::Flash
+    );
+}
+
+#[test]
+fn a_parameter_makes_the_header_section_wait_for_nothing() {
+    let mut submission = submission(trusting());
+    let mt_priority = MtPriority::new(-4).ok();
+    let verdict = submission.sender(MailFacts { mt_priority, ..mail("ann@client.example") });
+    assert_eq!(verdict, Verdict::Accept);
+    assert!(submission.rank_is_known());
+    assert_eq!(submission.rank().precedence, Precedence::Deferred);
 }
 
 #[test]

@@ -524,6 +524,7 @@ fn transaction(id: u64, octets: usize) -> Transaction {
         ret: None,
         envelope_id: None,
         mt_priority: None,
+        mt_priority_is_given: false,
     }
 }
 
