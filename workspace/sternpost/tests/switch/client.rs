@@ -1,7 +1,8 @@
 //! A client that says exactly what a test wants said.
 
+use rustix::net::{self, AddressFamily, SocketType};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A reply is never waited for so long.
@@ -16,7 +17,18 @@ pub(crate) struct Client {
 impl Client {
     /// Connects and reads the greeting, whatever it is.
     pub(crate) fn connect(address: SocketAddr) -> (Self, String) {
-        let stream = TcpStream::connect(address).expect("the switch listens");
+        Self::greeted(TcpStream::connect(address).expect("the switch listens"))
+    }
+
+    /// The same from an address of this machine's own.
+    pub(crate) fn connect_from(own: Ipv4Addr, address: SocketAddr) -> (Self, String) {
+        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("there are sockets");
+        net::bind(&socket, &SocketAddr::from((own, 0))).expect("the address is of the loopback");
+        net::connect(&socket, &address).expect("the switch listens");
+        Self::greeted(TcpStream::from(socket))
+    }
+
+    fn greeted(stream: TcpStream) -> (Self, String) {
         stream.set_read_timeout(Some(REPLY_MAX)).expect("the limit is not zero");
         let mut client = Self { stream: BufReader::new(stream) };
         let greeting = client.reply();
