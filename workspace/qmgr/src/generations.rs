@@ -408,7 +408,10 @@ mod tests {
     }
 
     /// `value from` of each channel's slots and of each listener's connections, with what the self test found.
-    fn shares(found: Found) -> (Vec<(String, u32, Origin)>, Vec<(String, u32, Origin)>) {
+    /// A name, its number, and who has chosen that.
+    type Shared = Vec<(String, u32, Origin)>;
+
+    fn shares(found: Found) -> (Shared, Shared) {
         let folder = tempfile::tempdir().unwrap();
         let mut generations = Generations::new("north".into(), folder.path(), found);
         let tables = r#"

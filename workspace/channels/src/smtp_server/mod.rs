@@ -1,7 +1,7 @@
 //! The SMTP server: one process, many connections, each a task with a session of its own.
 //!
 //! How many connections there may be is a matter of who connects: the last ones are kept for clients that may ask for urgent
-//! mail, see [`admission`].
+//! mail, see `admission.rs`.
 //!
 //! The sockets are opened by the supervisor and outlive this process. Not here: the dialogue (`sternpost-smtp`), what a
 //! message means (`sternpost-submission`), disks (the store).
