@@ -6,6 +6,7 @@ use sternpost_config::{
     ATTRIBUTES, Attribute, BareLineEndings, Class, Effect, Entry, HOUSEKEEPER, HousekeeperView, InForce,
     Removals, SmtpServerView, Step, Syntax, entries_from_tables, entries_to_tables, load, next,
 };
+use sternpost_message::{CivilPriority, Precedence, PriorityField};
 
 const TABLES: &str = r#"
 [node]
@@ -269,7 +270,6 @@ fn a_kept_listener_grants_no_more_than_its_new_version() {
 
 #[test]
 fn a_kept_listener_lets_nobody_ask_for_more_than_its_new_version_does() {
-    use sternpost_message::{Precedence, PriorityField};
     let with = |lines: &str| TABLES.replace("name = \"inbound\"", &format!("name = \"inbound\"\n{lines}"));
     let two = "priority_fields = \"mt-priority priority\"\n";
     // Good version, new one, and what the kept one then has.
@@ -298,7 +298,7 @@ fn a_kept_listener_lets_nobody_ask_for_more_than_its_new_version_does() {
 
 #[test]
 fn what_a_client_may_ask_for_is_the_highest_grant() {
-    use sternpost_message::Precedence::{Deferred, Flash, Priority, Routine};
+    use Precedence::{Deferred, Flash, Priority, Routine};
     let lines = "name = \"inbound\"\nprecedence_max = \"deferred\"\n\
          precedence_networks = [\"198.51.100.0/24 flash\", \"192.0.2.7 priority\", \"203.0.113.0/24 high\"]";
     let loaded = load(&tables(&TABLES.replace("name = \"inbound\"", lines)), "");
@@ -320,7 +320,7 @@ fn what_a_client_may_ask_for_is_the_highest_grant() {
 
 #[test]
 fn reserves_of_connections_leave_the_larger_half_to_everybody() {
-    use sternpost_message::CivilPriority::{NonUrgent, Normal, Urgent};
+    use CivilPriority::{NonUrgent, Normal, Urgent};
     // Most, reserves; what urgent, normal and non-urgent clients may fill.
     let rows = [
         (1000, 10, 10, [1000, 990, 980]),

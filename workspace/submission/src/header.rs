@@ -207,11 +207,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// [`RANK_OCTETS_MAX`] as a length.
-    fn ranked() -> usize {
-        usize::try_from(RANK_OCTETS_MAX).expect("it is small")
-    }
-
     fn scan(content: &str) -> HeaderScan {
         let mut scan = HeaderScan::new();
         scan.feed(content.as_bytes());
@@ -252,8 +247,9 @@ mod tests {
     fn a_field_says_a_priority_once_and_within_the_bound() {
         let once = |value| Said::Once(MtPriority::new(value).unwrap());
         let long = format!("MT-Priority: 4 ({})\r\n\r\n", "x".repeat(FIELD_VALUE_OCTETS_MAX));
-        let late = format!("A: {}\r\nMT-Priority: 4\r\n\r\n", "x".repeat(ranked() - 20));
-        let in_time = format!("A: {}\r\nMT-Priority: 4\r\n\r\n", "x".repeat(ranked() - 21));
+        let bound = usize::try_from(RANK_OCTETS_MAX).unwrap();
+        let late = format!("A: {}\r\nMT-Priority: 4\r\n\r\n", "x".repeat(bound - 20));
+        let in_time = format!("A: {}\r\nMT-Priority: 4\r\n\r\n", "x".repeat(bound - 21));
         let rows: [(&str, Said); 14] = [
             ("MT-Priority: 4\r\n\r\n", once(4)),
             ("A: b\r\nmt-priority : \r\n -9 (low)\r\n\r\n", once(-9)),
@@ -281,7 +277,7 @@ mod tests {
     fn all_is_said_when_the_header_section_or_the_bound_has_gone_by() {
         assert!(!scan("MT-Priority: 4\r\n").has_said_all());
         assert!(scan("MT-Priority: 4\r\n\r\n").has_said_all());
-        let long = "A: b\r\n".repeat(ranked() / 6 + 1);
+        let long = "A: b\r\n".repeat(usize::try_from(RANK_OCTETS_MAX).unwrap() / 6 + 1);
         assert!(scan(&long).has_said_all() && !scan(&long).has_ended());
     }
 
