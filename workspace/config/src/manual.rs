@@ -148,7 +148,7 @@ mod tests {
                 wanted.push(format!("from {} to {}, in {}", attribute.min, attribute.max, attribute.unit));
             }
             if !attribute.default.is_empty() {
-                wanted.push(format!("the default is {}", attribute.default));
+                wanted.push(format!("the default is {}", escaped(attribute.default)));
             }
             for words in wanted {
                 assert!(about.contains(&words), "{}: {words}: {about}", attribute.name);

@@ -566,7 +566,8 @@ mod tests {
         assert_eq!(levels.iter().map(|level| level.associations).collect::<Vec<_>>(), [1, 4]);
         for level in &levels {
             assert!(level.per_s > 0.0 && level.batch_messages >= 1.0, "{level:?}");
-            assert!(level.batch_messages <= f64::from(level.associations), "{level:?}");
+            // An association of the level before may still end its message: in a few of the batches, never in most.
+            assert!(level.batch_messages <= f64::from(level.associations) + 0.5, "{level:?}");
         }
         // Past the deadline the first level is tried all the same, and no other one.
         let late = measure(&place, Method::Dsync, 1 << 20, &SHORT, Instant::now(), &meter).unwrap();
