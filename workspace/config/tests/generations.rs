@@ -274,10 +274,10 @@ fn a_kept_listener_lets_nobody_ask_for_more_than_its_new_version_does() {
     let two = "priority_fields = \"mt-priority priority\"\n";
     // Good version, new one, and what the kept one then has.
     let rows = [
-        ("", "precedence_max = \"flash\"\n", Precedence::Flash, 1),
-        ("precedence_max = \"flash\"\n", "", Precedence::Flash, 1),
-        ("precedence_max = \"deferred\"\n", "precedence_max = \"flash\"\n", Precedence::Deferred, 1),
-        ("", "precedence_max = \"high\"\n", Precedence::Routine, 1),
+        ("", "precedence_max = \"flash\"\n", Precedence::Flash, 0),
+        ("precedence_max = \"flash\"\n", "", Precedence::Flash, 0),
+        ("precedence_max = \"deferred\"\n", "precedence_max = \"flash\"\n", Precedence::Deferred, 0),
+        ("", "precedence_max = \"high\"\n", Precedence::Routine, 0),
         (two, two, Precedence::Override, 2),
         (two, "", Precedence::Override, 0),
         (two, "priority_fields = \"importance\"\n", Precedence::Override, 0),

@@ -4,6 +4,9 @@
 //! continuation of one ends it as well (a body without a header section, or a broken one). Nothing is kept: what a name
 //! or a value says is for the caller to collect.
 
+/// Blanks between a name and its colon. With more the line is no field: a whole line of RFC 5322 has no more octets.
+pub const GAP_OCTETS_MAX: u16 = 998;
+
 /// What an octet of a header section is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderPart {
@@ -11,7 +14,7 @@ pub enum HeaderPart {
     NameStart,
     /// A further octet of the name.
     Name,
-    /// A blank between a name and its colon (RFC 5322, section 4.5).
+    /// A blank between a name and its colon (RFC 5322, section 4.5): [`GAP_OCTETS_MAX`] of them at most.
     Gap,
     /// The colon: the value begins behind it.
     Colon,
@@ -43,8 +46,8 @@ enum Place {
     EmptyLineEnd,
     /// The rest of a name.
     Name,
-    /// The colon behind blanks behind a name.
-    Colon,
+    /// The colon behind so many blanks behind a name.
+    Colon(u16),
     /// The end of a line of a value.
     Value,
     /// Nothing more: the header section has ended.
@@ -66,8 +69,11 @@ impl HeaderReader {
             (Place::First | Place::LineStart | Place::EmptyLineEnd, b'\n') => (Place::Body, HeaderPart::End),
             (Place::First | Place::LineStart, _) if is_name(octet) => (Place::Name, HeaderPart::NameStart),
             (Place::Name, _) if is_name(octet) => (Place::Name, HeaderPart::Name),
-            (Place::Name | Place::Colon, b' ' | b'\t') => (Place::Colon, HeaderPart::Gap),
-            (Place::Name | Place::Colon, b':') => (Place::Value, HeaderPart::Colon),
+            (Place::Name, b' ' | b'\t') => (Place::Colon(1), HeaderPart::Gap),
+            (Place::Colon(blanks), b' ' | b'\t') if blanks < GAP_OCTETS_MAX => {
+                (Place::Colon(blanks + 1), HeaderPart::Gap)
+            }
+            (Place::Name | Place::Colon(_), b':') => (Place::Value, HeaderPart::Colon),
             (Place::Value, b'\n') => (Place::LineStart, HeaderPart::Value),
             (Place::Value, _) => (Place::Value, HeaderPart::Value),
             _ => (Place::Body, HeaderPart::NoField),
@@ -150,6 +156,13 @@ mod tests {
         for (content, wanted) in rows {
             assert_eq!(parts(content), wanted, "{content:?}");
         }
+    }
+
+    #[test]
+    fn a_line_with_too_many_blanks_before_its_colon_is_no_field() {
+        let blanks = |count: u16| format!("A{}:", " ".repeat(count.into()));
+        assert!(parts(&blanks(GAP_OCTETS_MAX)).ends_with("g:"));
+        assert!(parts(&blanks(GAP_OCTETS_MAX + 1)).ends_with("gx"));
     }
 
     #[test]

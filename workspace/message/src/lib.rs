@@ -23,7 +23,7 @@ pub use address::{
 };
 pub use chain::chain;
 pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, Route};
-pub use header::{HeaderPart, HeaderReader};
+pub use header::{GAP_OCTETS_MAX, HeaderPart, HeaderReader};
 pub use id::{
     MessageId, MessageSequence, MlistId, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientIndex,
     RecipientRange, RouteIndex, UnixMillis,

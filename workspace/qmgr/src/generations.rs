@@ -407,10 +407,10 @@ mod tests {
         assert_eq!(maxchans(reserves, Some(4)), Some((13, Origin::SelfTest)));
     }
 
-    /// `value from` of each channel's slots and of each listener's connections, with what the self test found.
     /// A name, its number, and who has chosen that.
     type Shared = Vec<(String, u32, Origin)>;
 
+    /// Each channel's slots and each listener's connections, with what the self test found.
     fn shares(found: Found) -> (Shared, Shared) {
         let folder = tempfile::tempdir().unwrap();
         let mut generations = Generations::new("north".into(), folder.path(), found);

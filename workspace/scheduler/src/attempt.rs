@@ -7,7 +7,7 @@ use crate::peer::PeerIndex;
 use crate::process::{Process, State};
 use crate::ranges::Ranges;
 use crate::timer::Due;
-use crate::tree::{Failure, MlistIndex, Place};
+use crate::tree::{Failure, Judged, MlistIndex, Place};
 use crate::{ProcessId, Scheduler};
 
 impl Scheduler {
@@ -21,7 +21,7 @@ impl Scheduler {
         mlist.holder = process;
         mlist.wave = peer.wave;
         mlist.failure = Failure::None;
-        mlist.is_judged = false;
+        mlist.judged = Judged::No;
         peer.governor.occupied(self.now, peer.in_progress);
         peer.in_progress += 1;
         peer.tried = true;
@@ -110,11 +110,11 @@ impl Scheduler {
                 return;
             }
             mlist.failure = mlist.failure.and(scope);
-            let (wave, is_judged) = (mlist.wave, mlist.is_judged);
+            let (wave, judged) = (mlist.wave, mlist.judged);
             if mlist.place == Place::AwaitingOutcome && mlist.open.is_empty() {
                 self.conclude(index);
             }
-            if !by_message && !is_judged {
+            if !by_message && judged == Judged::No {
                 self.peer_failed(peer, Some(wave));
             }
         } else if mlist.pending.meets(recipients) {
@@ -154,7 +154,10 @@ impl Scheduler {
             return;
         }
         if failure != Failure::None {
-            self.count_attempt(index, failure.is_by_message());
+            // A peer that hung up is not delayed. A message at which it does so again may be the cause.
+            let mlist = self.mlists.get(index);
+            let has_hung_up_again = mlist.judged == Judged::HungUp && mlist.attempts > 0;
+            self.count_attempt(index, failure.is_by_message() || has_hung_up_again);
         }
         self.enter(index);
     }
@@ -185,7 +188,7 @@ impl Scheduler {
             let Some(at) = self.mlists.find(id) else { continue };
             let mlist = self.mlists.get_mut(at);
             if mlist.peer == index && matches!(mlist.place, Place::InProgress | Place::AwaitingOutcome) {
-                mlist.is_judged = true;
+                mlist.judged = if has_carried { Judged::HungUp } else { Judged::Yes };
                 ending += u32::from(mlist.place == Place::InProgress);
                 wave = Some(wave.map_or(mlist.wave, |wave: u32| wave.max(mlist.wave)));
             }

@@ -6,8 +6,8 @@
 //!
 //! # The rule
 //! - **Start.** A peer begins with [`START_SLOTS`], and while more waits each Mlist that it takes adds one, until the operator's
-//!   maximum or a refusal: the number doubles in one service time. After its failure a peer is tried by one, and
-//!   starts again when it has worked.
+//!   maximum or a refusal: the number doubles in one service time. After its failure a peer is tried by as many as it begins
+//!   with, for one message alone may be what it always fails at, and starts again when it has worked.
 //! - **Gradient.** Then half as many are tried. Where the rate hardly falls, half as many do; where it does, twice as many are
 //!   tried after a rest. More stay only if twice as many give [`GAIN_UP_PERCENT`] more, and fewer only if the others gave less than
 //!   [`GAIN_DOWN_PERCENT`]: between the two everything stays as it is. Each trial that changes nothing doubles the
@@ -218,7 +218,7 @@ impl Governor {
         } else if matches!(self.stage, Stage::Trial { .. }) {
             self.stage = Stage::Rest;
         }
-        let fewest = if self.refusal.is_some() || self.stage == Stage::Down { 1 } else { bounds.min };
+        let fewest = if self.refusal.is_some() { 1 } else { bounds.min };
         self.set(self.slots.max(fewest));
         self.rest = None;
         self.settle(now);
@@ -342,6 +342,7 @@ impl Governor {
         let Some(refusal) = self.refusal.as_mut().filter(|refusal| refusal.until <= now) else { return };
         if refusal.is_tried {
             self.refusal = None;
+            self.set(self.slots.max(self.bounds.min));
             return;
         }
         refusal.is_tried = true;
@@ -352,12 +353,11 @@ impl Governor {
         self.settle(now);
     }
 
-    /// The peer does not work: when it is tried again, it is by one. What seemed to be refusals before the last association
+    /// The peer does not work: when it is tried again, it is by as few as it begins with. What seemed to be refusals before the last association
     /// had failed were none.
     pub(crate) fn failed(&mut self) {
         if self.is_governed() {
-            *self =
-                Self { slots: 1, stage: Stage::Down, changed_at: self.changed_at, ..Self::new(self.bounds) };
+            *self = Self { stage: Stage::Down, changed_at: self.changed_at, ..Self::new(self.bounds) };
         }
     }
 

@@ -87,7 +87,7 @@ use governor::Bounds;
 use peer::{Peer, PeerIndex, PeerSlots, Terms};
 use process::{Channel, ChannelIndex, Process};
 use timer::{Due, NEVER, Timers};
-use tree::{Failure, Mlist, MlistIndex, Mlists, Place};
+use tree::{Failure, Judged, Mlist, MlistIndex, Mlists, Place};
 
 /// QMGR's tree and everything that it needs to decide.
 #[derive(Debug)]
@@ -297,7 +297,7 @@ impl Scheduler {
                 precedence: spec.precedence,
                 place: Place::Delayed,
                 failure: Failure::None,
-                is_judged: false,
+                judged: Judged::No,
                 is_late: false,
             });
             if self.is_going {

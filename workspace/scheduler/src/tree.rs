@@ -33,6 +33,17 @@ pub(crate) enum Place {
     AwaitingOutcome,
 }
 
+/// What a channel has said of the peer when an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// Nothing yet.
+    No,
+    /// That it failed or refused, which has been counted.
+    Yes,
+    /// That it ended an association which had carried mail: the peer is not delayed by that.
+    HungUp,
+}
+
 /// By whose fault an attempt has failed for somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -91,8 +102,8 @@ pub(crate) struct Mlist {
     pub(crate) place: Place,
     /// Whether the attempt under way has failed for somebody.
     pub(crate) failure: Failure,
-    /// The peer's part in that is known already.
-    pub(crate) is_judged: bool,
+    /// What is known of the peer's part in that.
+    pub(crate) judged: Judged,
     /// It came to its peer's queue when younger ones waited there.
     pub(crate) is_late: bool,
 }
@@ -234,7 +245,7 @@ pub(crate) mod testing {
             precedence: Precedence::Routine,
             place: Place::Queued,
             failure: Failure::None,
-            is_judged: false,
+            judged: Judged::No,
             is_late: false,
         }
     }

@@ -120,6 +120,7 @@ fn a_flash_by_header_overtakes_and_that_of_a_stranger_does_not() {
         Site::new()
             .without_client_networks()
             .listener(networks)
+            .listener(FIELDS)
             .peer_with("slow", "smtp", slow.address(), &["smtp.test"], "associations_max = 1\n")
             .tables()
     };
@@ -150,7 +151,7 @@ fn a_flash_by_header_overtakes_and_that_of_a_stranger_does_not() {
 fn a_priority_goes_through_a_chain_of_switches_as_it_was_asked_for() {
     let last = plain_sink();
     let second = Switch::start(&one_peer(last.address()).tables());
-    let first = Switch::start(&one_peer(second.address()).tables());
+    let first = Switch::start(&one_peer(second.address()).listener(FIELDS).tables());
     for (count, (parameter, field, wanted)) in (1..).zip([
         (" MT-PRIORITY=3", "", "3"),
         ("", "MT-Priority: -9\r\n", "-9"),

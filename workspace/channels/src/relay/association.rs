@@ -55,7 +55,15 @@ async fn connect(peer: &Peer, view: &ChannelView) -> io::Result<TcpStream> {
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
     stream.set_nodelay(true)?;
-    tcp::limit_unsent(&stream, UNSENT_OCTETS_MAX)?;
+    if let Err(error) = tcp::limit_unsent(&stream, UNSENT_OCTETS_MAX) {
+        // Only progress is seen later then.
+        let error = &error as &dyn std::error::Error;
+        tracing::debug!(
+            event = "association.unlimited",
+            error,
+            "what the kernel holds back cannot be limited"
+        );
+    }
     Ok(stream)
 }
 

@@ -164,11 +164,16 @@ fn a_refusal_after_a_long_time_without_one_changes_nothing_and_a_second_one_does
 }
 
 #[test]
-fn a_peer_that_fails_alone_does_not_work_and_is_tried_by_the_minimum_until_it_does() {
+fn a_peer_that_fails_alone_does_not_work_and_begins_anew() {
     let mut governor = Governor::new(Bounds::new(1, 64));
     assert!(!governor.refused(1_000, 0, 3), "the peer holds none of the three others");
+    for _ in 0..20 {
+        governor.ended(1_000, 64, true, false);
+    }
+    assert_eq!(governor.slots(), START_SLOTS + 20);
     governor.failed();
-    assert_eq!(governor.slots(), 1);
+    assert_eq!(governor.slots(), START_SLOTS);
+    assert!(!governor.refused(1_000, 3, 3), "what it held before its failure is no proof that it works");
     governor.works_again();
     assert_eq!(governor.slots(), START_SLOTS);
 }

@@ -32,6 +32,8 @@ pub(crate) struct Leaf {
     failed_by_message: bool,
     /// The channel has said that the attempt ended by the peer.
     is_judged: bool,
+    /// And that the association had carried mail.
+    has_hung_up: bool,
 }
 
 impl Leaf {
@@ -359,8 +361,9 @@ impl Model {
         leaf.place = Place::Waiting;
         leaf.open.clear();
         if leaf.failed {
+            let has_hung_up_again = leaf.has_hung_up && leaf.spec.attempts > 0;
             leaf.spec.attempts += 1;
-            if leaf.failed_by_message {
+            if leaf.failed_by_message || has_hung_up_again {
                 let attempts = u64::from(leaf.spec.attempts);
                 let at = now + self.delay_ms(attempts);
                 self.leaves.get_mut(&id).expect("it was there a line ago").retry_at = at;
@@ -383,7 +386,7 @@ impl Model {
         for id in mlists {
             let Some(leaf) = self.leaves.get_mut(id) else { continue };
             if leaf.key() == key && leaf.place != Place::Waiting {
-                leaf.is_judged = true;
+                (leaf.is_judged, leaf.has_hung_up) = (true, has_carried);
                 wave = wave.max(Some(leaf.wave));
             }
         }
@@ -444,6 +447,7 @@ impl Model {
         leaf.place = Place::InProgress(process);
         leaf.open = leaf.pending.clone();
         (leaf.failed, leaf.failed_by_message, leaf.is_judged) = (false, false, false);
+        leaf.has_hung_up = false;
     }
 
     /// What the event means.
@@ -466,6 +470,7 @@ impl Model {
                     failed: false,
                     failed_by_message: false,
                     is_judged: false,
+                    has_hung_up: false,
                     spec,
                 };
                 self.leaves.insert(leaf.spec.id, leaf);

@@ -157,7 +157,7 @@ impl Ledger {
         leaf.place = Place::InProgress(order.process);
         leaf.open = leaf.pending.clone();
         leaf.wave = peer.wave;
-        (leaf.has_failed_by_peer, leaf.is_judged) = (false, false);
+        (leaf.has_failed_by_peer, leaf.is_judged, leaf.has_hung_up) = (false, false, false);
         (leaf.has_failed, leaf.has_failed_by_message) = (false, false);
         peer.in_progress += 1;
         peer.is_tried = true;

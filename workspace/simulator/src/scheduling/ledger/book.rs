@@ -35,6 +35,8 @@ pub(super) struct Leaf {
     pub(super) has_failed_by_peer: bool,
     /// Its process has said that the peer ended it.
     pub(super) is_judged: bool,
+    /// And that the association had carried mail.
+    pub(super) has_hung_up: bool,
 }
 
 /// An instant at which what waits may become able to run.

@@ -145,6 +145,7 @@ impl Ledger {
             has_failed_by_message: false,
             has_failed_by_peer: false,
             is_judged: false,
+            has_hung_up: false,
         };
         self.leaves.insert(spec.id, leaf);
         self.enter(spec.id);
@@ -249,7 +250,7 @@ impl Ledger {
             return;
         }
         if leaf.has_failed {
-            let by_message = leaf.has_failed_by_message;
+            let by_message = leaf.has_failed_by_message || (leaf.has_hung_up && leaf.attempts > 0);
             self.count_attempt(id, by_message);
         }
         self.enter(id);
@@ -322,7 +323,7 @@ impl Ledger {
         for id in mlists {
             let Some(leaf) = self.leaves.get_mut(id) else { continue };
             if leaf.peer == at && leaf.place != Place::Waiting {
-                leaf.is_judged = true;
+                (leaf.is_judged, leaf.has_hung_up) = (true, has_carried);
                 wave = wave.max(Some(leaf.wave));
             }
         }
