@@ -96,7 +96,8 @@ fn a_hop_without_mt_priority_gets_the_priority_as_a_field_and_no_other() {
 #[test]
 fn a_large_message_by_bdat_keeps_its_priority_and_every_octet_of_its_body() {
     let plain = plain_sink();
-    let switch = Switch::start(&one_peer(plain.address()).channel("bdat_octets_min = 0").tables());
+    let site = one_peer(plain.address()).channel("bdat_octets_min = 0").listener(FIELDS);
+    let switch = Switch::start(&site.tables());
     let body = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n".repeat(4_000);
     let content = format!("MT-Priority: 4\r\nSubject: large\r\n\r\n{body}");
     let reply =
