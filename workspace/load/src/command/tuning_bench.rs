@@ -25,6 +25,8 @@ const SHARE_MIN: f64 = 0.9;
 const ASSOCIATIONS: [u32; 4] = [1, 4, 16, 64];
 /// Processes of the grid.
 const PROCESSES: [u32; 2] = [1, 4];
+/// Slots of a channel that routine may not take, by default: a fixed setting has them besides its associations.
+const RESERVED: u32 = 8;
 /// The most associations that the governor may find.
 const ASSOCIATIONS_MAX: u32 = 64;
 const ROOM: QueueRoom = QueueRoom { segment_octets: 64 << 20, segments_count: 24 };
@@ -106,7 +108,7 @@ impl Setting {
             Self::Fixed { associations, processes } => format!(
                 "associations_per_peer_max = {associations}\nassociations_per_peer_min = {associations}\n\
                  processes_max = {processes}\nslots_per_process = {}\n",
-                associations.div_ceil(processes).max(9)
+                associations + RESERVED
             ),
         }
     }
@@ -144,7 +146,7 @@ struct Flash {
     waiting_before: u64,
     waiting_after: u64,
     behind_routine: Latency,
-    /// The time of one message with the peer: half of the idle wait is taken to be more than that.
+    /// The time of one message with the peer.
     one_message_ms: f64,
     is_within: bool,
 }
