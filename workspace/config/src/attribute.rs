@@ -306,7 +306,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(33, Channel, "sternpostSlotsReserveUrgent", "associations", "4", (0, 65_536), "Association slots of the channel for urgent mail alone."),
     number(34, Channel, "sternpostSlotsReserveNormal", "associations", "4", (0, 65_536), "Further association slots of the channel that non-urgent mail may not take."),
     number(35, Channel, "sternpostAssociationsPerPeerMax", "associations", "20", (1, 10_000), "The most associations with one peer at a time."),
-    number(41, Channel, "sternpostAssociationsPerPeerMin", "associations", "1", (1, 10_000), "The fewest associations with one peer at a time: how many it bears is found between this and the most. As many as the most, or more, fix the number."),
+    number(41, Channel, "sternpostAssociationsPerPeerMin", "associations", "1", (1, 10_000), "The fewest associations with one peer at a time: how many it bears is found between this and the most, and below this only if it refuses so many. As many as the most, or more, fix the number."),
     number(36, Channel, "sternpostConnectTimeoutS", "seconds", "30", (1, 600), "The longest wait for a connection."),
     number(37, Channel, "sternpostIdleStopS", "seconds", "60", (1, 86_400), "Time without work after which a process ends."),
     number(38, Channel, "sternpostBdatOctetsMin", "octets", "65536", (0, OCTETS_MAX), "The smallest message that goes by BDAT where the peer offers it."),

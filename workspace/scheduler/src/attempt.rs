@@ -3,6 +3,7 @@
 use sternpost_message::{ErrorScope, MlistId, RecipientRange};
 
 use crate::backoff::delay_ms;
+use crate::governor::Ending;
 use crate::peer::PeerIndex;
 use crate::process::{Process, State};
 use crate::ranges::Ranges;
@@ -236,8 +237,12 @@ impl Scheduler {
     /// An attempt at the peer has ended by the peer's word.
     fn attempt_ended(&mut self, index: PeerIndex, failure: Failure) {
         let peer = &mut self.peers[index.0 as usize];
-        let is_pressed = peer.offered.is_pressed;
-        if peer.governor.ended(self.now, peer.in_progress, is_pressed, failure == Failure::Message) {
+        let ending = Ending {
+            in_progress: peer.in_progress,
+            is_pressed: peer.offered.is_pressed,
+            is_deferred: failure == Failure::Message,
+        };
+        if peer.governor.ended(self.now, ending) {
             self.refresh_peer(index);
         }
     }

@@ -92,6 +92,17 @@ pub(crate) struct Governor {
     ended: u32,
 }
 
+/// How an attempt has ended, and what was going on then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending {
+    /// Mlists in progress with the peer.
+    pub(crate) in_progress: u32,
+    /// More wait than may be added to them.
+    pub(crate) is_pressed: bool,
+    /// It ended in an error of the message.
+    pub(crate) is_deferred: bool,
+}
+
 /// What is done at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -232,9 +243,9 @@ impl Governor {
         self.measured.slot_ms = self.measured.slot_ms.saturating_add(slot_ms);
     }
 
-    /// An attempt has ended by the peer's word, with or without an error of the message, while so many are in progress and
-    /// more wait than may be added, or not. Says whether the number has changed.
-    pub(crate) fn ended(&mut self, now: u64, in_progress: u32, is_pressed: bool, is_deferred: bool) -> bool {
+    /// An attempt has ended by the peer's word. Says whether the number has changed.
+    pub(crate) fn ended(&mut self, now: u64, ending: Ending) -> bool {
+        let Ending { in_progress, is_pressed, is_deferred } = ending;
         self.occupied(now, in_progress);
         if !self.is_governed() {
             return false;
@@ -353,8 +364,8 @@ impl Governor {
         self.settle(now);
     }
 
-    /// The peer does not work: when it is tried again, it is by as few as it begins with. What seemed to be refusals before the last association
-    /// had failed were none.
+    /// The peer does not work: when it is tried again, it is by as few as it begins with. What seemed to be refusals before
+    /// the last association had failed were none.
     pub(crate) fn failed(&mut self) {
         if self.is_governed() {
             *self = Self { stage: Stage::Down, changed_at: self.changed_at, ..Self::new(self.bounds) };

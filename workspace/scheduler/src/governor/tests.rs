@@ -5,6 +5,11 @@ use proptest::prelude::*;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+/// A message that the peer has taken, while more wait.
+const fn taken(in_progress: u32) -> Ending {
+    Ending { in_progress, is_pressed: true, is_deferred: false }
+}
+
 /// A peer: how long it takes while so many are in progress, and how many it lets in.
 #[derive(Clone, Copy)]
 struct Peer {
@@ -74,7 +79,7 @@ impl Loop {
                 assert!(self.governor.refused(self.now(), held, self.in_progress));
             } else {
                 run.completed += 1;
-                self.governor.ended(self.now(), self.in_progress, true, false);
+                self.governor.ended(self.now(), taken(self.in_progress));
             }
             if self.now_us >= until {
                 break;
@@ -168,7 +173,7 @@ fn a_peer_that_fails_alone_does_not_work_and_begins_anew() {
     let mut governor = Governor::new(Bounds::new(1, 64));
     assert!(!governor.refused(1_000, 0, 3), "the peer holds none of the three others");
     for _ in 0..20 {
-        governor.ended(1_000, 64, true, false);
+        governor.ended(1_000, taken(64));
     }
     assert_eq!(governor.slots(), START_SLOTS + 20);
     governor.failed();
@@ -184,7 +189,7 @@ fn a_peer_that_puts_off_most_messages_gets_fewer_and_not_fewer_than_it_begins_wi
     closed.run(patient(|_| 50_000), 30);
     for _ in 0..20_000 {
         closed.now_us += 1_000;
-        closed.governor.ended(closed.now(), closed.governor.slots(), true, true);
+        closed.governor.ended(closed.now(), Ending { is_deferred: true, ..taken(closed.governor.slots()) });
     }
     assert_eq!(closed.governor.slots(), START_SLOTS);
 }
@@ -215,7 +220,7 @@ fn new_bounds_hold_at_once_and_a_higher_maximum_is_tried() {
 #[derive(Clone, Copy, Debug)]
 enum Told {
     Occupied(u32),
-    Ended(u32, bool, bool),
+    Ended(Ending),
     Refused(u32, u32),
     TimeHasPassed,
     Failed,
@@ -227,7 +232,9 @@ fn told() -> impl Strategy<Value = Told> {
     let number = || prop_oneof![4 => 0..80_u32, 1 => Just(u32::MAX)];
     prop_oneof![
         3 => number().prop_map(Told::Occupied),
-        9 => (number(), any::<bool>(), any::<bool>()).prop_map(|(count, pressed, deferred)| Told::Ended(count, pressed, deferred)),
+        9 => (number(), any::<bool>(), any::<bool>()).prop_map(|(in_progress, is_pressed, is_deferred)| {
+            Told::Ended(Ending { in_progress, is_pressed, is_deferred })
+        }),
         2 => (number(), number()).prop_map(|(holding, others)| Told::Refused(holding, others)),
         1 => Just(Told::TimeHasPassed),
         1 => Just(Told::Failed),
@@ -249,9 +256,9 @@ proptest! {
             for _ in 0..times {
                 match told {
                     Told::Occupied(count) => governor.occupied(now, count),
-                    Told::Ended(count, pressed, deferred) => {
+                    Told::Ended(ending) => {
                         let before = governor.slots();
-                        prop_assert_eq!(governor.ended(now, count, pressed, deferred), governor.slots() != before);
+                        prop_assert_eq!(governor.ended(now, ending), governor.slots() != before);
                     }
                     Told::Refused(holding, others) => {
                         governor.refused(now, holding, others);
