@@ -125,3 +125,25 @@ fn a_peer_that_allows_two_connections_gets_its_mail_over_two_and_is_not_put_off(
     let borne = smtp["peers"][0]["slots_borne"].as_u64().expect("a number");
     assert!(borne <= 2, "{smtp}");
 }
+
+#[test]
+fn a_flash_does_not_wait_behind_a_message_that_its_peer_is_about_to_answer() {
+    // Two associations for routine and one that is kept for the flash; each reply takes a second.
+    let slow = sink_with(|options| options.delay = Duration::from_secs(1));
+    let peer = "associations_max = 3\nassociations_min = 3\nassociations_reserve_urgent = 1\n";
+    let switch =
+        Switch::start(&Site::new().peer_with("mta", "smtp", slow.address(), &["smtp.test"], peer).tables());
+    // All three have been open: one of them becomes idle.
+    for _ in 0..3 {
+        submit(&switch, " MT-PRIORITY=4", "before@smtp.test");
+    }
+    assert!(slow.wait_for(3, PATIENCE));
+    switch.wait_until_empty();
+    for _ in 0..4 {
+        submit(&switch, "", "routine@smtp.test");
+    }
+    assert!(slow.wait_for(5, PATIENCE), "two are under way");
+    submit(&switch, " MT-PRIORITY=4", "flash@smtp.test");
+    assert!(slow.wait_for(6, PATIENCE));
+    assert_eq!(slow.received()[5].recipients, ["flash@smtp.test"]);
+}

@@ -189,12 +189,13 @@ impl<'a> Association<'a> {
             if self.is_closing {
                 break;
             }
-            if self.next.is_none() && self.session.can_take_transaction() {
+            if self.may_take() {
                 if self.is_outdated() {
                     self.session.handle(Instant::now(), Input::Quit);
                     continue;
                 }
                 self.next = self.jobs.take();
+                self.set_idle(self.is_idle());
             }
             let arrival = self.arrival(&mut buffer).await;
             let now = Instant::now();
@@ -203,6 +204,8 @@ impl<'a> Association<'a> {
                 Arrival::PeerClosed => self.session.handle(now, Input::PeerClosed),
                 Arrival::Piece(piece) => self.feed(now, piece),
                 Arrival::Detail(detail) => self.begin(now, detail),
+                // Where one that is idle takes it, it hears of it.
+                Arrival::Job if !self.may_take() => self.jobs.ring(),
                 Arrival::Job => {}
                 Arrival::Wake if self.idle_since.is_some_and(|since| now >= since + IDLE_MAX) => {
                     self.session.handle(now, Input::Quit);
@@ -223,6 +226,18 @@ impl<'a> Association<'a> {
         for (_, job) in std::mem::take(&mut self.under_way) {
             self.complete(job);
         }
+    }
+
+    /// Whether it has nothing to do.
+    fn is_idle(&self) -> bool {
+        self.session.is_idle() && self.next.is_none()
+    }
+
+    /// Whether a job that waits is for this association.
+    fn may_take(&self) -> bool {
+        self.next.is_none()
+            && self.session.can_take_transaction()
+            && (self.session.is_idle() || !self.jobs.has_idle())
     }
 
     /// Whether the peer has another address now, or is gone: what waits must not go where this association leads.
@@ -262,7 +277,7 @@ impl<'a> Association<'a> {
             }
         }
         self.set_admitted(self.session.is_admitted());
-        self.set_idle(self.session.is_idle() && self.next.is_none());
+        self.set_idle(self.is_idle());
         if out.is_empty() {
             return Ok(());
         }
@@ -279,7 +294,7 @@ impl<'a> Association<'a> {
         let idle_until = self.idle_since.map(|since| since + IDLE_MAX);
         let wake_at = [self.wake_at, idle_until].into_iter().flatten().min();
         let feeding = self.feeding.and_then(|id| self.under_way.iter().find(|(own, _)| *own == id));
-        let may_take = self.next.is_none() && self.session.can_take_transaction();
+        let may_take = self.may_take();
         tokio::select! {
             biased;
             arrival = read(&self.stream, buffer) => arrival,

@@ -155,6 +155,12 @@ impl PeerJobs {
         job
     }
 
+    /// Whether an association has nothing to do. One that is busy leaves what comes to it: behind a message under way it
+    /// would wait for the peer's reply to that one.
+    pub(crate) fn has_idle(&self) -> bool {
+        self.idle.get() > 0
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.borrow().is_empty()
     }
@@ -168,6 +174,11 @@ impl PeerJobs {
         self.arrived.notified().await;
     }
 
+    /// Tells one of those that wait for a job.
+    pub(crate) fn ring(&self) {
+        self.arrived.notify_one();
+    }
+
     pub(crate) fn wake_all(&self) {
         self.arrived.notify_waiters();
     }
@@ -175,7 +186,13 @@ impl PeerJobs {
     pub(crate) fn set_idle(&self, was: bool, is: bool) {
         match (was, is) {
             (false, true) => self.idle.set(self.idle.get() + 1),
-            (true, false) => self.idle.set(self.idle.get() - 1),
+            (true, false) => {
+                self.idle.set(self.idle.get() - 1);
+                // What was left to this one is now for those that are busy.
+                if !self.is_empty() {
+                    self.arrived.notify_one();
+                }
+            }
             _ => {}
         }
     }
