@@ -223,6 +223,12 @@ impl Channel {
         self.tell(step.as_ref());
     }
 
+    /// So many associations the peer holds now.
+    pub(crate) fn peer_holds(&self, peer: &str, associations: u32) {
+        let step = self.holding.borrow_mut().peer_holds(peer, associations);
+        self.tell(step.as_ref());
+    }
+
     pub(crate) fn peer_worked(&self, peer: &str) {
         let step = self.holding.borrow().tell(ToQmgr::PeerWorked { peer: peer.to_owned() });
         self.tell(step.as_ref());

@@ -4,6 +4,8 @@
 //! QMGR is told when this process attaches to it, and why it never gives the Mlist to another one meanwhile.
 //! `channel` drives this with links; the simulator with faulty ones. Not here: the work itself.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::FxHashMap;
 use sternpost_link::Hello;
 use sternpost_link::qmgr::{Assignment, FromQmgr, ToQmgr};
@@ -34,6 +36,8 @@ pub struct Holding {
     is_attached: bool,
     /// Octets that peers' sockets have taken.
     sent_octets: u64,
+    /// Associations that each peer holds; none, where QMGR has not heard yet that there is none any more.
+    associations: BTreeMap<String, u32>,
 }
 
 #[derive(Debug)]
@@ -108,6 +112,11 @@ impl Holding {
         steps.push(Step::Tell(ToQmgr::Attached));
         let finished = self.held.iter().filter(|(_, held)| held.in_work == 0);
         steps.extend(finished.map(|(mlist, _)| Step::Tell(ToQmgr::Finished { mlist: *mlist })));
+        let holds = |(peer, associations): (&String, &u32)| {
+            Step::Tell(ToQmgr::PeerHolds { peer: peer.clone(), associations: *associations })
+        };
+        steps.extend(self.associations.iter().map(holds));
+        self.associations.retain(|_, associations| *associations > 0);
         self.is_attached = true;
     }
 
@@ -140,6 +149,17 @@ impl Holding {
     /// Peers' sockets have taken so many octets more.
     pub const fn sent(&mut self, octets: u64) {
         self.sent_octets = self.sent_octets.saturating_add(octets);
+    }
+
+    /// So many associations the peer holds now.
+    #[must_use]
+    pub fn peer_holds(&mut self, peer: &str, associations: u32) -> Option<Step> {
+        if associations == 0 && self.is_attached {
+            self.associations.remove(peer);
+        } else {
+            self.associations.insert(peer.to_owned(), associations);
+        }
+        self.tell(ToQmgr::PeerHolds { peer: peer.to_owned(), associations })
     }
 
     /// What became of the recipients of an Mlist, as they were assigned once, is durable.
@@ -237,6 +257,21 @@ mod tests {
         assert_eq!(holding.take(FromQmgr::Recount { token: 3 }), [held, counted.clone()]);
         holding.release(MLIST);
         assert_eq!(holding.take(FromQmgr::Recount { token: 3 }), [counted]);
+    }
+
+    #[test]
+    fn a_new_qmgr_hears_what_peers_hold_and_what_they_no_longer_hold() {
+        let told =
+            |peer: &str, associations| Step::Tell(ToQmgr::PeerHolds { peer: peer.to_owned(), associations });
+        let mut holding = attached();
+        assert_eq!(holding.peer_holds("a", 1), Some(told("a", 1)));
+        assert_eq!(holding.peer_holds("b", 2), Some(told("b", 2)));
+        holding.lost();
+        assert_eq!(holding.peer_holds("a", 0), None, "nobody is there");
+        let attached = Step::Tell(ToQmgr::Attached);
+        assert_eq!(holding.take(FromQmgr::Welcome(hello())), [attached.clone(), told("a", 0), told("b", 2)]);
+        holding.lost();
+        assert_eq!(holding.take(FromQmgr::Welcome(hello())), [attached, told("b", 2)]);
     }
 
     #[test]

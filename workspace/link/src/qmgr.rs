@@ -36,10 +36,16 @@ pub enum ToQmgr {
         why: String,
         /// The Mlists whose attempts have ended by it; two at most.
         mlists: Vec<MlistId>,
-        /// Associations of this process that the peer holds all the same.
-        holding: u32,
         /// The association had carried a message before.
         has_carried: bool,
+    },
+    /// So many associations of this process a peer holds now: it has let them in, and neither side has ended them. Said whenever
+    /// that changes, before a [`Self::PeerFailed`] for which it counts, and anew behind [`Self::Attached`].
+    PeerHolds {
+        /// The peer's name.
+        peer: String,
+        /// How many.
+        associations: u32,
     },
     /// A peer took a message.
     PeerWorked {
@@ -113,6 +119,7 @@ impl ToQmgr {
             | Self::Finished { .. }
             | Self::Unassigned { .. }
             | Self::PeerFailed { .. }
+            | Self::PeerHolds { .. }
             | Self::PeerWorked { .. }
             | Self::Draining
             | Self::Counted { .. } => role.is_channel(),

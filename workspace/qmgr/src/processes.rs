@@ -5,6 +5,9 @@ use std::rc::Rc;
 use sternpost_message::{MlistId, RecipientRange, UnixMillis};
 use sternpost_scheduler::ProcessId;
 
+/// The most peers of which a process is believed to have associations: each takes a name.
+const PEERS_MAX: usize = 10_000;
+
 /// One channel process.
 #[derive(Debug)]
 pub(crate) struct Process<L> {
@@ -25,6 +28,8 @@ pub(crate) struct Process<L> {
     pub(crate) asked_at_ms: Option<u64>,
     /// Octets that it has sent to peers, as they were when it was last found to make progress.
     pub(crate) progress_octets: u64,
+    /// Associations that each peer holds of it.
+    associations: FxHashMap<String, u32>,
     /// What it has counted, since it was asked to; none when it has not been.
     pub(crate) recount: Option<Recount>,
 }
@@ -50,6 +55,7 @@ impl<L> Process<L> {
             is_gone: false,
             asked_at_ms: None,
             progress_octets: 0,
+            associations: FxHashMap::default(),
             recount: None,
         }
     }
@@ -120,6 +126,25 @@ impl<L> Processes<L> {
             self.remove(*process);
         }
         dead.into_iter().map(|(_, pid)| pid).collect()
+    }
+
+    /// A peer holds so many associations of a process.
+    pub(crate) fn peer_holds(&mut self, process: ProcessId, peer: String, associations: u32) {
+        let Some(known) = self.processes.get_mut(&process) else { return };
+        if associations == 0 {
+            known.associations.remove(&peer);
+        } else if known.associations.len() < PEERS_MAX || known.associations.contains_key(&peer) {
+            known.associations.insert(peer, associations);
+        }
+    }
+
+    /// Associations that a peer of the channel holds, of all processes that have not ended.
+    pub(crate) fn held_by_peer(&self, channel: &str, peer: &str) -> u32 {
+        self.processes
+            .values()
+            .filter(|known| !known.is_gone && known.channel == channel)
+            .filter_map(|known| known.associations.get(peer))
+            .fold(0, |sum, associations| sum.saturating_add(*associations))
     }
 
     /// How many processes of the channel have not ended, those that start or finish included.
@@ -338,5 +363,21 @@ mod tests {
         processes.hold(MLIST, Holder::new(ProcessId(1), vec![RECIPIENTS]));
         processes.remove(ProcessId(1));
         assert!(processes.holder(MLIST).is_none());
+    }
+    #[test]
+    fn what_a_peer_holds_is_the_sum_of_the_processes_of_its_channel_that_live() {
+        let mut processes = Processes::<()>::default();
+        for (number, channel) in [(1, "smtp"), (2, "smtp"), (3, "lmtp"), (4, "smtp")] {
+            let known = Process::new(channel.to_owned(), 5, UnixMillis(9), true);
+            processes.insert(ProcessId(number), known);
+            processes.peer_holds(ProcessId(number), "a".to_owned(), 3);
+        }
+        processes.peer_holds(ProcessId(2), "a".to_owned(), 1);
+        processes.peer_holds(ProcessId(2), "b".to_owned(), 2);
+        processes.get_mut(ProcessId(4)).expect("it is there").is_gone = true;
+        assert_eq!((processes.held_by_peer("smtp", "a"), processes.held_by_peer("smtp", "b")), (4, 2));
+        processes.peer_holds(ProcessId(2), "a".to_owned(), 0);
+        processes.remove(ProcessId(1));
+        assert_eq!((processes.held_by_peer("smtp", "a"), processes.held_by_peer("lmtp", "a")), (0, 3));
     }
 }

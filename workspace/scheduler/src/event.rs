@@ -129,7 +129,7 @@ pub enum Event {
         peer: String,
         /// The Mlists whose attempts have ended by it. What becomes durable of these attempts says no more about the peer.
         mlists: Vec<MlistId>,
-        /// Associations of the same process that the peer holds all the same: it works, and refuses one too many.
+        /// Associations that the peer holds all the same, of all processes: it works, and refuses one too many.
         holding: u32,
         /// The association had carried a message before: the peer has ended it, and says nothing about the next one.
         has_carried: bool,

@@ -313,7 +313,7 @@ impl Governor {
         self.refusal.map_or(u32::MAX, |refusal| refusal.slots.saturating_sub(1)).max(1)
     }
 
-    /// An association has failed while the peer holds so many of the same process, and `others` are in progress with it. True
+    /// An association has failed while the peer holds so many, and `others` Mlists are in progress with it. True
     /// when that was one too many, and says nothing else about the peer.
     pub(crate) fn refused(&mut self, now: u64, holding: u32, others: u32) -> bool {
         if !self.is_governed() || holding == 0 || self.stage == Stage::Down {

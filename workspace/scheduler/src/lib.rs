@@ -490,6 +490,13 @@ impl Scheduler {
         channel
     }
 
+    /// Whether the channel has such a peer: it was configured, or an Mlist for it has been queued.
+    #[must_use]
+    pub fn has_peer(&self, channel: &str, peer: &str) -> bool {
+        let channel = self.channel_by_name.get(channel);
+        channel.is_some_and(|channel| self.channels[channel.0 as usize].peer_by_name.contains_key(peer))
+    }
+
     fn peer(&mut self, channel: &str, peer: &str) -> PeerIndex {
         let channel = self.channel(channel);
         self.peer_of(channel, peer)

@@ -105,12 +105,22 @@ fn a_channel_with_all_processes_gives_some_to_another_at_the_end_of_a_message() 
 
 #[test]
 fn a_peer_that_allows_two_connections_gets_its_mail_over_two_and_is_not_put_off() {
+    a_peer_that_allows_two_connections_is_served_by("");
+}
+
+#[test]
+fn a_peer_that_allows_two_connections_is_not_put_off_by_a_process_that_has_neither() {
+    a_peer_that_allows_two_connections_is_served_by("slots_per_process = 1\nprocesses_max = 4\n");
+}
+
+fn a_peer_that_allows_two_connections_is_served_by(channel: &str) {
     const MANY: u64 = 400;
     let narrow = sink_with(|options| {
         options.connections_max = Some(2);
         options.delay = Duration::from_millis(5);
     });
-    let switch = Switch::start(&Site::new().peer("mta", "smtp", narrow.address(), &["smtp.test"]).tables());
+    let site = Site::new().channel(channel);
+    let switch = Switch::start(&site.peer("mta", "smtp", narrow.address(), &["smtp.test"]).tables());
     let many = start(SourceOptions { messages_count: MANY, ..to(switch.address(), "many@smtp.test") }).end();
     assert_eq!(many.accepted_count, MANY);
     assert!(narrow.wait_for(MANY, PATIENCE), "{:?}", narrow.counts());

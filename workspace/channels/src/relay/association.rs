@@ -94,7 +94,6 @@ fn peer_failed(relay: &Relay, jobs: &PeerJobs, why: &str, mlists: Vec<MlistId>, 
             peer: jobs.name.clone(),
             why: why.to_owned(),
             mlists,
-            holding: jobs.admitted.get(),
             has_carried,
         });
     }
@@ -403,13 +402,14 @@ impl<'a> Association<'a> {
     }
 
     fn set_admitted(&mut self, is_admitted: bool) {
-        let count = self.jobs.admitted.get();
-        match (self.is_admitted, is_admitted) {
-            (false, true) => self.jobs.admitted.set(count + 1),
-            (true, false) => self.jobs.admitted.set(count - 1),
-            _ => {}
+        if self.is_admitted == is_admitted {
+            return;
         }
         self.is_admitted = is_admitted;
+        let admitted = self.jobs.admitted(is_admitted);
+        if !self.jobs.is_null_hop {
+            self.relay.channel.peer_holds(&self.jobs.name, admitted);
+        }
     }
 
     fn set_idle(&mut self, is_idle: bool) {

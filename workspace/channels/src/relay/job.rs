@@ -108,7 +108,7 @@ pub(crate) struct PeerJobs {
     /// Associations that have nothing to do.
     idle: Cell<usize>,
     /// Associations that the peer has let in and holds.
-    pub(crate) admitted: Cell<u32>,
+    admitted: Cell<u32>,
     arrived: Notify,
     /// The last attempt to reach the peer failed.
     pub(crate) is_failing: Cell<bool>,
@@ -181,6 +181,13 @@ impl PeerJobs {
 
     pub(crate) fn wake_all(&self) {
         self.arrived.notify_waiters();
+    }
+
+    /// The peer holds one association more, or one less. Gives how many it holds.
+    pub(crate) fn admitted(&self, is_one_more: bool) -> u32 {
+        let count = self.admitted.get();
+        self.admitted.set(if is_one_more { count + 1 } else { count - 1 });
+        self.admitted.get()
     }
 
     pub(crate) fn set_idle(&self, was: bool, is: bool) {

@@ -93,7 +93,21 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                 self.processes.given_back(process, mlist);
                 self.apply(Event::Unassigned { process, mlist });
             }
-            ToQmgr::PeerFailed { peer, why, mlists, holding, has_carried } => {
+            ToQmgr::PeerFailed { peer, .. } | ToQmgr::PeerWorked { peer }
+                if !self.scheduler.has_peer(&hello.channel, &peer) =>
+            {
+                // A channel speaks of those to whom it was given mail.
+                tracing::warn!(
+                    event = "peer.unknown",
+                    channel = hello.channel,
+                    peer,
+                    "a channel speaks of a peer that is not known"
+                );
+            }
+            ToQmgr::PeerHolds { peer, associations } => {
+                self.processes.peer_holds(process, peer, associations);
+            }
+            ToQmgr::PeerFailed { peer, why, mlists, has_carried } => {
                 tracing::info!(
                     event = "peer.failed",
                     channel = hello.channel,
@@ -102,6 +116,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                     "a peer MTA does not work"
                 );
                 let channel = hello.channel.clone();
+                let holding = self.processes.held_by_peer(&channel, &peer);
                 self.apply(Event::PeerFailed { channel, peer, mlists, holding, has_carried });
             }
             ToQmgr::PeerWorked { peer } => {

@@ -74,7 +74,6 @@ impl World {
                 peer: peer.clone(),
                 why: "it does not answer".to_owned(),
                 mlists: vec![mlist],
-                holding: 0,
                 has_carried: false,
             };
             channel.tell(channel.holding.tell(frame));
