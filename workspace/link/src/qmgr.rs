@@ -36,6 +36,8 @@ pub enum ToQmgr {
         why: String,
         /// The Mlists whose attempts have ended by it; two at most.
         mlists: Vec<MlistId>,
+        /// Associations of this process that the peer has neither let in nor refused yet.
+        opening: u32,
         /// The association had carried a message before.
         has_carried: bool,
     },

@@ -184,13 +184,11 @@ impl Scheduler {
         has_carried: bool,
     ) {
         let mut wave = None;
-        let mut ending = 0;
         for &id in mlists {
             let Some(at) = self.mlists.find(id) else { continue };
             let mlist = self.mlists.get_mut(at);
             if mlist.peer == index && matches!(mlist.place, Place::InProgress | Place::AwaitingOutcome) {
                 mlist.judged = if has_carried { Judged::HungUp } else { Judged::Yes };
-                ending += u32::from(mlist.place == Place::InProgress);
                 wave = Some(wave.map_or(mlist.wave, |wave: u32| wave.max(mlist.wave)));
             }
         }
@@ -199,8 +197,7 @@ impl Scheduler {
         }
         let now = self.now;
         let peer = &mut self.peers[index.0 as usize];
-        let others = peer.in_progress.saturating_sub(ending);
-        if peer.slots.is_some() && peer.governor.refused(now, holding, others) {
+        if peer.slots.is_some() && peer.governor.refused(now, holding) {
             self.refresh_peer(index);
             self.set_peer_timer(index);
         } else {

@@ -129,7 +129,8 @@ pub enum Event {
         peer: String,
         /// The Mlists whose attempts have ended by it. What becomes durable of these attempts says no more about the peer.
         mlists: Vec<MlistId>,
-        /// Associations that the peer holds all the same, of all processes: it works, and refuses one too many.
+        /// Associations that the peer holds all the same, of all processes, and those that it has not answered yet: it works, and
+        /// refuses one too many. 0 when it holds none.
         holding: u32,
         /// The association had carried a message before: the peer has ended it, and says nothing about the next one.
         has_carried: bool,

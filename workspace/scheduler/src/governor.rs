@@ -12,8 +12,8 @@
 //!   tried after a rest. More stay only if twice as many give [`GAIN_UP_PERCENT`] more, and fewer only if the others gave less than
 //!   [`GAIN_DOWN_PERCENT`]: between the two everything stays as it is. Each trial that changes nothing doubles the
 //!   rest, and a rate that has changed by itself ends it.
-//! - **Refusals.** A peer that fails one association while it holds others has refused one too many. What it has stays,
-//!   the number becomes that of those in progress, be it below the operator's minimum, and one more is tried after a time that
+//! - **Refusals.** A peer that fails one association while it holds others has refused one too many. What it holds stays,
+//!   and is the number from then on, be it below the operator's minimum, and one more is tried after a time that
 //!   doubles with each refusal. When that one is held, the refusal is forgotten. A peer that fails and holds nothing does
 //!   not work, which is no business of this module. A refusal after a long time without one changes nothing.
 //! - **Deferrals.** Where most Mlists end in an error of the message, the number is halved, to [`START_SLOTS`] at least, and none are
@@ -313,9 +313,9 @@ impl Governor {
         self.refusal.map_or(u32::MAX, |refusal| refusal.slots.saturating_sub(1)).max(1)
     }
 
-    /// An association has failed while the peer holds so many, and `others` Mlists are in progress with it. True
+    /// An association has failed while the peer holds, or has still to answer, so many others. True
     /// when that was one too many, and says nothing else about the peer.
-    pub(crate) fn refused(&mut self, now: u64, holding: u32, others: u32) -> bool {
+    pub(crate) fn refused(&mut self, now: u64, holding: u32) -> bool {
         if !self.is_governed() || holding == 0 || self.stage == Stage::Down {
             return false;
         }
@@ -330,7 +330,7 @@ impl Governor {
             Some(refusal) => (refusal.ms * 2).min(REFUSED_MS_MAX),
             None => REFUSED_MS_MIN,
         };
-        self.set(self.slots.min(others.max(holding)));
+        self.set(self.slots.min(holding));
         let slots = self.slots.saturating_add(1);
         self.refusal = Some(Refusal { slots, until: now.saturating_add(ms), ms, is_tried: false });
         (self.stage, self.rest) = (Stage::Rest, None);

@@ -2,7 +2,7 @@
 //! nothing more comes.
 
 use super::Relay;
-use super::job::{Job, PeerJobs};
+use super::job::{Job, PeerJobs, Standing};
 use crate::store_client::{FetchError, Piece};
 use std::io;
 use std::rc::Rc;
@@ -34,6 +34,7 @@ pub(crate) async fn serve(relay: Rc<Relay>, jobs: Rc<PeerJobs>) {
             give_back(&relay, &jobs, "the peer is not configured");
             break;
         };
+        jobs.stands(Standing::Over, Standing::Opening);
         match connect(&peer, &view).await {
             Ok(stream) => Association::new(&relay, &jobs, &peer, &view, stream).converse().await,
             Err(error) => refused(&relay, &jobs, &peer, &error),
@@ -69,6 +70,7 @@ async fn connect(peer: &Peer, view: &ChannelView) -> io::Result<TcpStream> {
 
 /// The peer did not take the connection: one attempt failed; the other Mlists go back untouched.
 fn refused(relay: &Relay, jobs: &PeerJobs, peer: &Peer, error: &io::Error) {
+    jobs.stands(Standing::Opening, Standing::Over);
     let why = format!("cannot connect to {}: {error}", peer.address);
     let attempted = jobs.first().into_iter().collect();
     peer_failed(relay, jobs, &why, attempted, false);
@@ -94,6 +96,7 @@ fn peer_failed(relay: &Relay, jobs: &PeerJobs, why: &str, mlists: Vec<MlistId>, 
             peer: jobs.name.clone(),
             why: why.to_owned(),
             mlists,
+            opening: jobs.opening(),
             has_carried,
         });
     }
@@ -124,8 +127,7 @@ struct Association<'a> {
     feeding: Option<u64>,
     wake_at: Option<Instant>,
     idle_since: Option<Instant>,
-    /// It is counted among those that the peer holds.
-    is_admitted: bool,
+    standing: Standing,
     /// The peer has answered for a recipient.
     has_carried: bool,
     is_closing: bool,
@@ -171,7 +173,7 @@ impl<'a> Association<'a> {
             feeding: None,
             wake_at: None,
             idle_since: None,
-            is_admitted: false,
+            standing: Standing::Opening,
             has_carried: false,
             is_closing: false,
         }
@@ -217,7 +219,7 @@ impl<'a> Association<'a> {
             }
         }
         self.set_idle(false);
-        self.set_admitted(false);
+        self.stand(Standing::Over);
         if let Some(job) = self.next.take() {
             self.relay.channel.unassigned(job.mlist(), "the association has ended");
         }
@@ -267,7 +269,7 @@ impl<'a> Association<'a> {
                 Output::TransactionDone { transaction } => self.transaction_done(transaction),
                 Output::WakeAt(at) => self.wake_at = Some(at),
                 Output::Failed { diagnostic } => {
-                    self.set_admitted(false);
+                    self.stand(Standing::Over);
                     let under_way = self.under_way.iter().map(|(_, job)| job.mlist());
                     let mlists = under_way.chain(self.next.as_ref().map(Job::mlist)).collect();
                     peer_failed(self.relay, self.jobs, &diagnostic.to_string(), mlists, self.has_carried);
@@ -275,7 +277,11 @@ impl<'a> Association<'a> {
                 Output::Close => self.is_closing = true,
             }
         }
-        self.set_admitted(self.session.is_admitted());
+        if self.session.is_admitted() {
+            self.stand(Standing::Admitted);
+        } else if self.standing == Standing::Admitted {
+            self.stand(Standing::Over);
+        }
         self.set_idle(self.is_idle());
         if out.is_empty() {
             return Ok(());
@@ -401,13 +407,11 @@ impl<'a> Association<'a> {
         self.relay.done(self.jobs, job.mlist(), outcomes);
     }
 
-    fn set_admitted(&mut self, is_admitted: bool) {
-        if self.is_admitted == is_admitted {
-            return;
-        }
-        self.is_admitted = is_admitted;
-        let admitted = self.jobs.admitted(is_admitted);
-        if !self.jobs.is_null_hop {
+    fn stand(&mut self, standing: Standing) {
+        let before = std::mem::replace(&mut self.standing, standing);
+        if let Some(admitted) = self.jobs.stands(before, standing)
+            && !self.jobs.is_null_hop
+        {
             self.relay.channel.peer_holds(&self.jobs.name, admitted);
         }
     }

@@ -97,6 +97,17 @@ impl Job {
     }
 }
 
+/// How an association stands with the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The peer has neither let it in nor refused it.
+    Opening,
+    /// The peer has let it in and holds it.
+    Admitted,
+    /// It is refused, has ended, or is about to.
+    Over,
+}
+
 /// The Mlists of one peer that wait in this process, and the associations with it.
 #[derive(Debug)]
 pub(crate) struct PeerJobs {
@@ -107,7 +118,7 @@ pub(crate) struct PeerJobs {
     associations: Cell<u32>,
     /// Associations that have nothing to do.
     idle: Cell<usize>,
-    /// Associations that the peer has let in and holds.
+    opening: Cell<u32>,
     admitted: Cell<u32>,
     arrived: Notify,
     /// The last attempt to reach the peer failed.
@@ -122,6 +133,7 @@ impl PeerJobs {
             waiting: RefCell::default(),
             associations: Cell::new(0),
             idle: Cell::new(0),
+            opening: Cell::new(0),
             admitted: Cell::new(0),
             arrived: Notify::new(),
             is_failing: Cell::new(false),
@@ -183,11 +195,20 @@ impl PeerJobs {
         self.arrived.notify_waiters();
     }
 
-    /// The peer holds one association more, or one less. Gives how many it holds.
-    pub(crate) fn admitted(&self, is_one_more: bool) -> u32 {
-        let count = self.admitted.get();
-        self.admitted.set(if is_one_more { count + 1 } else { count - 1 });
-        self.admitted.get()
+    /// Associations that the peer has neither let in nor refused yet.
+    pub(crate) fn opening(&self) -> u32 {
+        self.opening.get()
+    }
+
+    /// An association stands otherwise now. Gives how many the peer holds, where that has changed.
+    pub(crate) fn stands(&self, before: Standing, now: Standing) -> Option<u32> {
+        if before == now {
+            return None;
+        }
+        for (standing, count) in [(Standing::Opening, &self.opening), (Standing::Admitted, &self.admitted)] {
+            count.set(count.get() + u32::from(now == standing) - u32::from(before == standing));
+        }
+        [before, now].contains(&Standing::Admitted).then(|| self.admitted.get())
     }
 
     pub(crate) fn set_idle(&self, was: bool, is: bool) {

@@ -107,7 +107,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             ToQmgr::PeerHolds { peer, associations } => {
                 self.processes.peer_holds(process, peer, associations);
             }
-            ToQmgr::PeerFailed { peer, why, mlists, has_carried } => {
+            ToQmgr::PeerFailed { peer, why, mlists, opening, has_carried } => {
                 tracing::info!(
                     event = "peer.failed",
                     channel = hello.channel,
@@ -116,7 +116,10 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                     "a peer MTA does not work"
                 );
                 let channel = hello.channel.clone();
-                let holding = self.processes.held_by_peer(&channel, &peer);
+                let holding = match self.processes.held_by_peer(&channel, &peer) {
+                    0 => 0,
+                    held => held.saturating_add(opening),
+                };
                 self.apply(Event::PeerFailed { channel, peer, mlists, holding, has_carried });
             }
             ToQmgr::PeerWorked { peer } => {

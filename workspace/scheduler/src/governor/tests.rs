@@ -76,7 +76,7 @@ impl Loop {
                 run.refused += 1;
                 // Associations are kept for the next Mlist.
                 let held = peer.slots_max.min(run.most_in_progress);
-                assert!(self.governor.refused(self.now(), held, self.in_progress));
+                assert!(self.governor.refused(self.now(), held));
             } else {
                 run.completed += 1;
                 self.governor.ended(self.now(), taken(self.in_progress));
@@ -162,23 +162,23 @@ fn a_refusal_after_a_long_time_without_one_changes_nothing_and_a_second_one_does
     let mut closed = Loop::new(Bounds::new(1, 64), 1);
     closed.run(patient(|_| 50_000), 60);
     let (now, slots) = (closed.now(), closed.governor.slots());
-    assert!(closed.governor.refused(now, 9, slots - 1));
+    assert!(closed.governor.refused(now, slots - 1));
     assert_eq!(closed.governor.slots(), slots);
-    assert!(closed.governor.refused(now, 9, slots - 2));
+    assert!(closed.governor.refused(now, slots - 2));
     assert_eq!(closed.governor.slots(), slots - 2);
 }
 
 #[test]
 fn a_peer_that_fails_alone_does_not_work_and_begins_anew() {
     let mut governor = Governor::new(Bounds::new(1, 64));
-    assert!(!governor.refused(1_000, 0, 3), "the peer holds none of the three others");
+    assert!(!governor.refused(1_000, 0), "the peer holds none");
     for _ in 0..20 {
         governor.ended(1_000, taken(64));
     }
     assert_eq!(governor.slots(), START_SLOTS + 20);
     governor.failed();
     assert_eq!(governor.slots(), START_SLOTS);
-    assert!(!governor.refused(1_000, 3, 3), "what it held before its failure is no proof that it works");
+    assert!(!governor.refused(1_000, 3), "what it held before its failure is no proof that it works");
     governor.works_again();
     assert_eq!(governor.slots(), START_SLOTS);
 }
@@ -198,7 +198,7 @@ fn a_peer_that_puts_off_most_messages_gets_fewer_and_not_fewer_than_it_begins_wi
 fn equal_bounds_fix_the_number() {
     let mut closed = Loop::new(Bounds::new(20, 20), 1);
     assert_eq!(closed.governor.slots(), 20);
-    assert!(!closed.governor.refused(closed.now(), 19, 19), "a refusal is a failure of the peer");
+    assert!(!closed.governor.refused(closed.now(), 19), "a refusal is a failure of the peer");
     closed.governor.failed();
     assert_eq!(closed.run(patient(|n| workers(1, 5_000, n)), 30).slots, 20);
 }
@@ -221,7 +221,7 @@ fn new_bounds_hold_at_once_and_a_higher_maximum_is_tried() {
 enum Told {
     Occupied(u32),
     Ended(Ending),
-    Refused(u32, u32),
+    Refused(u32),
     TimeHasPassed,
     Failed,
     WorksAgain,
@@ -235,7 +235,7 @@ fn told() -> impl Strategy<Value = Told> {
         9 => (number(), any::<bool>(), any::<bool>()).prop_map(|(in_progress, is_pressed, is_deferred)| {
             Told::Ended(Ending { in_progress, is_pressed, is_deferred })
         }),
-        2 => (number(), number()).prop_map(|(holding, others)| Told::Refused(holding, others)),
+        2 => number().prop_map(Told::Refused),
         1 => Just(Told::TimeHasPassed),
         1 => Just(Told::Failed),
         1 => Just(Told::WorksAgain),
@@ -260,8 +260,8 @@ proptest! {
                         let before = governor.slots();
                         prop_assert_eq!(governor.ended(now, ending), governor.slots() != before);
                     }
-                    Told::Refused(holding, others) => {
-                        governor.refused(now, holding, others);
+                    Told::Refused(holding) => {
+                        governor.refused(now, holding);
                     }
                     Told::TimeHasPassed => governor.time_has_passed(now),
                     Told::Failed => governor.failed(),

@@ -74,6 +74,7 @@ impl World {
                 peer: peer.clone(),
                 why: "it does not answer".to_owned(),
                 mlists: vec![mlist],
+                opening: 0,
                 has_carried: false,
             };
             channel.tell(channel.holding.tell(frame));
