@@ -1,9 +1,10 @@
 //! `sternpost-load bench-tuning`: what the switch finds out by itself, against the best and the worst of fixed settings.
 //!
 //! For each kind of peer the switch runs once as the self test and the governor tune it and once for each setting of a grid
-//! (associations with the peer, processes of the channel), from a cold start each time, while more mail comes than
-//! the peer takes. What counts is what the peer has received in the same time, the finding out included. Then the wait of a flash:
-//! alone, and while a hundred thousand routine messages wait for the same peer and all of its associations are busy.
+//! (associations with the peer, processes of the channel), while more mail comes than the peer takes. Two windows of the same
+//! length are counted: the first one from a cold start, with the finding out in it, and the one behind it. The second is judged, for a
+//! switch stands for months; the first is told. Then the wait of a flash: alone, and while a hundred thousand routine
+//! messages wait for the same peer and all of its associations are busy.
 
 use super::Outcome;
 use super::tool::{self, Series, SinkProcess, number};
@@ -29,7 +30,10 @@ const PROCESSES: [u32; 2] = [1, 4];
 const RESERVED: u32 = 8;
 /// The most associations that the governor may find.
 const ASSOCIATIONS_MAX: u32 = 64;
+/// For a hundred and fifty thousand messages of 4 KiB.
 const ROOM: QueueRoom = QueueRoom { segment_octets: 64 << 20, segments_count: 24 };
+/// For what a slow peer is sent.
+const ROOM_SLOW: QueueRoom = QueueRoom { segment_octets: 32 << 20, segments_count: 16 };
 /// MT-PRIORITY of a flash by the policy STANAG4406 (RFC 6710, appendix B).
 const FLASH: i8 = 4;
 const FLASHES: u64 = 200;
@@ -45,12 +49,15 @@ pub(crate) struct TuningArguments {
     /// Where the runs live and the report goes: on the disk that the queue will have.
     #[arg(long, default_value = "target/bench-tuning")]
     directory: PathBuf,
-    /// Length of each run.
-    #[arg(long, default_value_t = 12)]
+    /// Length of each of the two windows of a run.
+    #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Times that everything is run, one setting after the other; medians count.
     #[arg(long, default_value_t = 1)]
     rounds: u32,
+    /// Kinds of peer; all of them unless some are named.
+    #[arg(long, value_delimiter = ',', value_parser = KINDS.map(|kind| kind.name))]
+    kinds: Vec<String>,
     /// Routine messages that wait while a flash is timed; 0 leaves that out.
     #[arg(long, default_value_t = 100_000)]
     waiting: u64,
@@ -62,18 +69,27 @@ struct Kind {
     sink: &'static [&'static str],
     /// Messages a second that come: more than it takes.
     rate_per_s: Option<f64>,
+    room: QueueRoom,
 }
 
 const KINDS: [Kind; 4] = [
-    Kind { name: "fast", sink: &[], rate_per_s: None },
-    Kind { name: "50 ms", sink: &["--delay-ms", "50"], rate_per_s: Some(2_500.0) },
-    Kind { name: "500 ms", sink: &["--delay-ms", "500"], rate_per_s: Some(400.0) },
+    Kind { name: "fast", sink: &[], rate_per_s: None, room: ROOM },
+    Kind { name: "50-ms", sink: &["--delay-ms", "50"], rate_per_s: Some(2_500.0), room: ROOM_SLOW },
+    Kind { name: "500-ms", sink: &["--delay-ms", "500"], rate_per_s: Some(400.0), room: ROOM_SLOW },
     Kind {
-        name: "two connections",
+        name: "two-connections",
         sink: &["--delay-ms", "20", "--connections-max", "2"],
         rate_per_s: Some(300.0),
+        room: ROOM_SLOW,
     },
 ];
+
+/// Messages a second that a peer has received.
+#[derive(Clone, Copy, Debug)]
+struct Received {
+    from_start: f64,
+    then: f64,
+}
 
 /// How the switch is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +143,15 @@ struct Report {
 struct KindReport {
     kind: &'static str,
     settings: Vec<SettingReport>,
+    /// Of the first window, the finding out included.
+    from_start: Compared,
+    /// Of the second.
+    then: Compared,
+}
+
+/// What is found against the fixed settings.
+#[derive(Debug, Serialize)]
+struct Compared {
     best_fixed: String,
     found_to_best: f64,
     worst_fixed: String,
@@ -136,7 +161,8 @@ struct KindReport {
 #[derive(Debug, Serialize)]
 struct SettingReport {
     setting: String,
-    received_per_s: Series,
+    from_start_per_s: Series,
+    then_per_s: Series,
 }
 
 /// From the 250 of a flash to its receipt.
@@ -156,12 +182,21 @@ impl TuningArguments {
         let load_average_before = process::load_average();
         let directory = std::path::absolute(&self.directory)?;
         empty(&directory)?;
-        let mut received: Vec<Vec<Vec<f64>>> = KINDS.iter().map(|_| Vec::new()).collect();
+        let is_wanted =
+            |kind: &&Kind| self.kinds.is_empty() || self.kinds.iter().any(|name| name == kind.name);
+        let kinds: Vec<&Kind> = KINDS.iter().filter(is_wanted).collect();
+        let mut received: Vec<Vec<Vec<Received>>> = kinds.iter().map(|_| Vec::new()).collect();
         for round in 1..=self.rounds {
-            for (kind, received) in KINDS.iter().zip(&mut received) {
+            for (kind, received) in kinds.iter().zip(&mut received) {
                 for (at, setting) in Setting::all().enumerate() {
                     let per_s = self.carry(&directory, kind, setting)?;
-                    println!("{round}: {:>16} {:>8} {per_s:>9.1} messages/s", kind.name, setting.name());
+                    println!(
+                        "{round}: {:>16} {:>8} {:>9.1} messages/s from the start, then {:>9.1}",
+                        kind.name,
+                        setting.name(),
+                        per_s.from_start,
+                        per_s.then
+                    );
                     if received.len() == at {
                         received.push(Vec::new());
                     }
@@ -170,12 +205,18 @@ impl TuningArguments {
             }
         }
         let kinds: Vec<KindReport> =
-            KINDS.iter().zip(&received).map(|(kind, received)| kind_report(kind, received)).collect();
+            kinds.iter().zip(&received).map(|(kind, received)| kind_report(kind, received)).collect();
         for kind in &kinds {
-            println!(
-                "{:>16}: {:.2} of the best ({}), {:.1} times the worst ({})",
-                kind.kind, kind.found_to_best, kind.best_fixed, kind.found_to_worst, kind.worst_fixed
-            );
+            for (window, compared) in [("from the start", &kind.from_start), ("then", &kind.then)] {
+                println!(
+                    "{:>16} {window:>14}: {:.2} of the best ({}), {:.1} times the worst ({})",
+                    kind.kind,
+                    compared.found_to_best,
+                    compared.best_fixed,
+                    compared.found_to_worst,
+                    compared.worst_fixed
+                );
+            }
         }
         let flash = if self.waiting > 0 { Some(self.flash(&directory)?) } else { None };
         if let Some(flash) = &flash {
@@ -189,7 +230,7 @@ impl TuningArguments {
                 flash.behind_routine.max_ms
             );
         }
-        let is_good = kinds.iter().all(|kind| kind.found_to_best >= SHARE_MIN)
+        let is_good = kinds.iter().all(|kind| kind.then.found_to_best >= SHARE_MIN)
             && flash.as_ref().is_none_or(|flash| flash.is_within);
         let cpus_count = std::thread::available_parallelism().map_or(1, usize::from);
         let report = Report { load_average_before, cpus_count, seconds: self.seconds, kinds, flash };
@@ -197,10 +238,10 @@ impl TuningArguments {
         Ok(is_good)
     }
 
-    /// Messages a second that the peer received from a cold start.
-    fn carry(&self, directory: &Path, kind: &Kind, setting: Setting) -> Result<f64, Box<dyn Error>> {
+    /// What the peer received from a cold start, and then.
+    fn carry(&self, directory: &Path, kind: &Kind, setting: Setting) -> Result<Received, Box<dyn Error>> {
         let mut sink = SinkProcess::start(kind.sink)?;
-        let switch = self.start(directory, &site(&sink, setting), setting)?;
+        let switch = self.start(directory, &site(&sink, setting), setting, kind.room)?;
         let sending = sending::start(SourceOptions {
             sessions_count: 16,
             messages_count: u64::MAX,
@@ -210,15 +251,25 @@ impl TuningArguments {
         if !sink.wait_for(1, START_LIMIT)? {
             return Err("nothing has come to the sink".into());
         }
-        let (begin, before) = (Instant::now(), sink.counts()?.distinct);
-        std::thread::sleep(Duration::from_secs(self.seconds));
-        let (after, elapsed) = (sink.counts()?.distinct, begin.elapsed());
+        let mut window = || -> Result<f64, Box<dyn Error>> {
+            let (begin, before) = (Instant::now(), sink.counts()?.distinct);
+            std::thread::sleep(Duration::from_secs(self.seconds));
+            let (after, elapsed) = (sink.counts()?.distinct, begin.elapsed());
+            Ok(number(after - before) / elapsed.as_secs_f64())
+        };
+        let received = Received { from_start: window()?, then: window()? };
         let _ = sending.stop();
-        Ok(number(after - before) / elapsed.as_secs_f64())
+        Ok(received)
     }
 
     /// A switch in an empty home, tuned as the setting says; for the found one by its self test.
-    fn start(&self, directory: &Path, site: &str, setting: Setting) -> Result<Switch, Box<dyn Error>> {
+    fn start(
+        &self,
+        directory: &Path,
+        site: &str,
+        setting: Setting,
+        room: QueueRoom,
+    ) -> Result<Switch, Box<dyn Error>> {
         let home = directory.join("home");
         empty(&home)?;
         fs::create_dir_all(home.join("state"))?;
@@ -228,14 +279,14 @@ impl TuningArguments {
         if setting == Setting::Found {
             let profile = home.join("profile.json");
             source += &format!("\n[self_test]\nprofile = \"{}\"\n", profile.display());
-            self.self_test(&home, &source)?;
+            self.self_test(&home, &source, room)?;
         }
-        Ok(Switch::start_with(&self.sternpost, &home, ROOM, &source)?)
+        Ok(Switch::start_with(&self.sternpost, &home, room, &source)?)
     }
 
-    fn self_test(&self, home: &Path, source: &str) -> Result<(), Box<dyn Error>> {
+    fn self_test(&self, home: &Path, source: &str, room: QueueRoom) -> Result<(), Box<dyn Error>> {
         let path = home.join("self-test.toml");
-        fs::write(&path, sternpost_load::switch::bootstrap_of(home, ROOM, source))?;
+        fs::write(&path, sternpost_load::switch::bootstrap_of(home, room, source))?;
         let status = Command::new(&self.sternpost)
             .args(["self-test", "--boot", "--bootstrap"])
             .arg(&path)
@@ -253,7 +304,7 @@ impl TuningArguments {
         let site = site(&sink, Setting::Found);
         // Routine waits until there is enough of it: a peer that took some would slow those who send.
         let order = "\n[[minimise]]\nname = \"fill\"\nlowest_precedence = \"flash\"\n";
-        let switch = self.start(directory, &(site.clone() + order), Setting::Found)?;
+        let switch = self.start(directory, &(site.clone() + order), Setting::Found, ROOM)?;
         let idle = flashes(&switch, &mut sink)?;
         // More than leave while the flashes go.
         let routine = SourceOptions {
@@ -308,30 +359,41 @@ fn flashes(switch: &Switch, sink: &mut SinkProcess) -> Result<Latency, Box<dyn E
     Ok(tally.latency)
 }
 
-fn kind_report(kind: &Kind, received: &[Vec<f64>]) -> KindReport {
+/// `received` has the rounds of each setting, in the order of [`Setting::all`].
+fn kind_report(kind: &Kind, received: &[Vec<Received>]) -> KindReport {
     let settings: Vec<SettingReport> = Setting::all()
         .zip(received)
-        .map(|(setting, received)| SettingReport {
+        .map(|(setting, rounds)| SettingReport {
             setting: setting.name(),
-            received_per_s: Series::of(received.iter().copied()),
+            from_start_per_s: Series::of(rounds.iter().map(|round| round.from_start)),
+            then_per_s: Series::of(rounds.iter().map(|round| round.then)),
         })
         .collect();
-    let median = |report: &&SettingReport| report.received_per_s.median;
-    let by_median = |a: &&SettingReport, b: &&SettingReport| median(a).total_cmp(&median(b));
-    let fixed = || settings.iter().skip(1);
-    let name =
-        |report: Option<&SettingReport>| report.map_or_else(String::new, |report| report.setting.clone());
-    let (best, worst) = (fixed().max_by(by_median), fixed().min_by(by_median));
-    let found = settings.first().map_or(0.0, |report| report.received_per_s.median);
-    let share =
-        |report: Option<&SettingReport>| report.map_or(0.0, |report| found / median(&report).max(0.001));
     KindReport {
         kind: kind.name,
-        best_fixed: name(best),
-        found_to_best: share(best),
-        worst_fixed: name(worst),
-        found_to_worst: share(worst),
+        from_start: Compared::of(&settings, |report| report.from_start_per_s.median),
+        then: Compared::of(&settings, |report| report.then_per_s.median),
         settings,
+    }
+}
+
+impl Compared {
+    /// The first setting is the found one.
+    fn of(settings: &[SettingReport], median: impl Fn(&SettingReport) -> f64) -> Self {
+        let by_median = |a: &&SettingReport, b: &&SettingReport| median(a).total_cmp(&median(b));
+        let fixed = || settings.iter().skip(1);
+        let (best, worst) = (fixed().max_by(by_median), fixed().min_by(by_median));
+        let found = settings.first().map_or(0.0, &median);
+        let name =
+            |report: Option<&SettingReport>| report.map_or_else(String::new, |report| report.setting.clone());
+        let share =
+            |report: Option<&SettingReport>| report.map_or(0.0, |report| found / median(report).max(0.001));
+        Self {
+            best_fixed: name(best),
+            found_to_best: share(best),
+            worst_fixed: name(worst),
+            found_to_worst: share(worst),
+        }
     }
 }
 
@@ -341,12 +403,18 @@ mod tests {
 
     #[test]
     fn what_is_found_is_compared_with_the_best_and_the_worst_of_the_grid() {
-        let mut received: Vec<Vec<f64>> = Setting::all().map(|_| vec![50.0]).collect();
-        received[0] = vec![80.0, 95.0, 90.0];
-        received[2] = vec![100.0];
-        received[5] = vec![10.0, 30.0, 20.0];
+        let rounds = |rates: &[(f64, f64)]| -> Vec<Received> {
+            rates.iter().map(|&(from_start, then)| Received { from_start, then }).collect()
+        };
+        let mut received: Vec<Vec<Received>> = Setting::all().map(|_| rounds(&[(50.0, 50.0)])).collect();
+        received[0] = rounds(&[(40.0, 80.0), (60.0, 95.0), (50.0, 90.0)]);
+        received[2] = rounds(&[(100.0, 100.0)]);
+        received[5] = rounds(&[(20.0, 10.0), (20.0, 30.0), (20.0, 20.0)]);
         let report = kind_report(&KINDS[0], &received);
-        assert_eq!((report.best_fixed.as_str(), report.worst_fixed.as_str()), ("1 × 4", "16 × 1"));
-        assert!((report.found_to_best - 0.9).abs() < 1e-9 && (report.found_to_worst - 4.5).abs() < 1e-9);
+        for (compared, to_best, to_worst) in [(&report.then, 0.9, 4.5), (&report.from_start, 0.5, 2.5)] {
+            assert_eq!((compared.best_fixed.as_str(), compared.worst_fixed.as_str()), ("1 × 4", "16 × 1"));
+            assert!((compared.found_to_best - to_best).abs() < 1e-9, "{compared:?}");
+            assert!((compared.found_to_worst - to_worst).abs() < 1e-9, "{compared:?}");
+        }
     }
 }
