@@ -15,7 +15,7 @@ pub fn fuzz_tables(octets: &[u8]) {
         assert!(!loaded.problems.is_empty(), "without a configuration there is a problem");
         return;
     };
-    let view = SmtpServerView::new(&configuration, |_| 9);
+    let view = SmtpServerView::new(&configuration, |_| (9, 2));
     for rule in &configuration.routes {
         if let DomainPattern::Exact(domain) = &rule.domain {
             assert_eq!(view.route(domain), Some(rule));

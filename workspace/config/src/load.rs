@@ -323,7 +323,7 @@ fn listener(reader: &mut Reader<'_>) -> Option<Listener> {
         message_octets_max: reader.number("message_octets_max"),
         recipients_max: reader.number32("recipients_max"),
         connections_max: reader.number32_if_any("connections_max"),
-        connections_per_client_max: reader.number32("connections_per_client_max"),
+        connections_per_client_max: reader.number32_if_any("connections_per_client_max"),
         errors_max: reader.number32("errors_max"),
         bare_line_endings: reader
             .one("bare_line_endings", "Say refuse or normalise.")

@@ -95,8 +95,9 @@ pub struct Listener {
     /// Connections at a time, if the operator says: 1 to 65,535. Else a share of what the self test found, or
     /// [`Self::CONNECTIONS_MAX_DEFAULT`].
     pub connections_max: Option<u32>,
-    /// Connections at a time from one address: 0 (no limit) to 65,535, default 100.
-    pub connections_per_client_max: u32,
+    /// Connections at a time from one client, on all listeners together, if the operator says: 0 (no limit) to 65,535.
+    /// Else [`Self::CONNECTIONS_PER_CLIENT_MAX_DEFAULT`], or less where the self test found few for all.
+    pub connections_per_client_max: Option<u32>,
     /// Commands in error before the connection is closed: 1 to 1,000, default 20.
     pub errors_max: u32,
     /// Default refuse.
@@ -125,6 +126,8 @@ pub struct Listener {
 impl Listener {
     /// Connections at a time where neither an operator nor a self test has said how many.
     pub const CONNECTIONS_MAX_DEFAULT: u32 = 1_000;
+    /// Connections of one client where neither an operator nor a self test has said how many.
+    pub const CONNECTIONS_PER_CLIENT_MAX_DEFAULT: u32 = 100;
 
     /// Whether a client may use routes that are not open to all.
     #[must_use]
@@ -147,6 +150,15 @@ impl Listener {
         match self.connections_max {
             Some(max) => max,
             None => Self::CONNECTIONS_MAX_DEFAULT,
+        }
+    }
+
+    /// How many connections one client may have open, where nothing better is known the default; 0 is no limit.
+    #[must_use]
+    pub const fn connections_per_client_max_in_force(&self) -> u32 {
+        match self.connections_per_client_max {
+            Some(max) => max,
+            None => Self::CONNECTIONS_PER_CLIENT_MAX_DEFAULT,
         }
     }
 

@@ -100,7 +100,7 @@ impl From<RouteTable> for Vec<(RouteRule, String)> {
 pub struct SmtpServerView {
     /// The node.
     pub node: Node,
-    /// All listeners, each with the number of its connections.
+    /// All listeners, each with the number of its connections and of those of one client.
     pub listeners: Vec<Listener>,
     /// All routes.
     pub routes: RouteTable,
@@ -109,17 +109,21 @@ pub struct SmtpServerView {
 }
 
 impl SmtpServerView {
-    /// The part of a configuration that the role gets, with as many connections for each listener as `connections_max`
-    /// says.
+    /// The part of a configuration that the role gets. Of each listener `connections` says how many it may have open,
+    /// and how many one client may.
     #[must_use]
-    pub fn new(configuration: &Configuration, connections_max: impl Fn(&Listener) -> u32) -> Self {
-        let with_number = |listener: &Listener| Listener {
-            connections_max: Some(connections_max(listener)),
-            ..listener.clone()
+    pub fn new(configuration: &Configuration, connections: impl Fn(&Listener) -> (u32, u32)) -> Self {
+        let with_numbers = |listener: &Listener| {
+            let (max, per_client_max) = connections(listener);
+            Listener {
+                connections_max: Some(max),
+                connections_per_client_max: Some(per_client_max),
+                ..listener.clone()
+            }
         };
         Self {
             node: configuration.node.clone(),
-            listeners: configuration.listeners.iter().map(with_number).collect(),
+            listeners: configuration.listeners.iter().map(with_numbers).collect(),
             routes: RouteTable::new(&configuration.routes, &configuration.peers),
             peers: configuration.peers.clone(),
         }

@@ -92,7 +92,7 @@ fn good_tables_become_a_configuration_without_problems() {
 #[test]
 fn the_most_specific_route_counts_and_the_smart_host_is_not_open_to_all() {
     let configuration = load(&tables(TABLES), "").configuration.unwrap();
-    let view = SmtpServerView::new(&configuration, |_| 9);
+    let view = SmtpServerView::new(&configuration, |_| (9, 2));
     let rows = [
         ("example.org", "lmtp", "store", true),
         ("EXAMPLE.org", "lmtp", "store", true),
@@ -497,7 +497,7 @@ fn an_attribute_that_the_class_does_not_have_is_ignored_and_reported() {
 #[test]
 fn views_and_generations_survive_their_encoding() {
     let generation = in_force(None, TABLES);
-    let view = SmtpServerView::new(&generation.configuration, |_| 9);
+    let view = SmtpServerView::new(&generation.configuration, |_| (9, 2));
     let octets = postcard::to_stdvec(&view).unwrap();
     assert_eq!(postcard::from_bytes::<SmtpServerView>(&octets).unwrap(), view);
     let octets = postcard::to_stdvec(&generation).unwrap();

@@ -91,6 +91,12 @@ fn status<L: Wire, T: Timepiece>(manager: &Manager<L, T>) -> Value {
                 |one: &Listener| (one.name.clone(), chosen(generations.connections_max(configuration, one)));
             configuration.listeners.iter().map(chosen).collect::<Map<_, _>>()
         }),
+        "connections_per_client_max": generations.configuration().map(|configuration| {
+            let chosen = |one: &Listener| {
+                (one.name.clone(), chosen(generations.connections_per_client_max(configuration, one)))
+            };
+            configuration.listeners.iter().map(chosen).collect::<Map<_, _>>()
+        }),
         "scheduler": scheduler(&manager.scheduler.status(), &manager.clocks),
     })
 }

@@ -10,6 +10,7 @@ use sternpost_config::{
 use sternpost_directory::last_known_good;
 use sternpost_link::store::Origin;
 use sternpost_message::UnixMillis;
+use sternpost_scheduler::self_test::CONNECTIONS_MIN;
 use sternpost_scheduler::{ChannelLimits, Limits, Minimise, PeerLimits, Reserves};
 
 /// The one peer of the housekeeper's channel: the reports that it makes.
@@ -17,6 +18,10 @@ pub(crate) const REPORTS: &str = "reports";
 
 /// The peer of every channel that transfers, which stands for all null hops: a name that no configuration can give.
 pub(crate) const NULL_HOPS: &str = "null:";
+
+/// So many clients at least have a place where the self test has chosen how many connections there are.
+const CLIENTS_MIN: u32 = 4;
+const _: () = assert!(CONNECTIONS_MIN == CLIENTS_MIN * Listener::CONNECTIONS_PER_CLIENT_MAX_DEFAULT);
 
 /// A change that waits for a person.
 #[derive(Debug)]
@@ -142,8 +147,11 @@ impl Generations {
     /// The view of `smtp-server`, encoded.
     pub(crate) fn smtp_server_view(&self) -> Option<Vec<u8>> {
         let configuration = self.configuration()?;
-        let connections_max = |listener: &Listener| self.connections_max(configuration, listener).0;
-        encode(&SmtpServerView::new(configuration, connections_max))
+        let connections = |listener: &Listener| {
+            let (max, _) = self.connections_max(configuration, listener);
+            (max, self.connections_per_client_max(configuration, listener).0)
+        };
+        encode(&SmtpServerView::new(configuration, connections))
     }
 
     /// The view of a process of `channel`, encoded; none when there is no such channel.
@@ -197,6 +205,25 @@ impl Generations {
                 ((found / listeners.max(1)).max(1), Origin::SelfTest)
             }
             (None, None) => (Listener::CONNECTIONS_MAX_DEFAULT, Origin::Default),
+        }
+    }
+
+    /// Connections of one client of a listener, and who has chosen how many. Of a share of what the self test found that is
+    /// small, one client gets a part: it would have the listener to itself.
+    pub(crate) fn connections_per_client_max(
+        &self,
+        configuration: &Configuration,
+        listener: &Listener,
+    ) -> (u32, Origin) {
+        let default = (Listener::CONNECTIONS_PER_CLIENT_MAX_DEFAULT, Origin::Default);
+        match (listener.connections_per_client_max, self.connections_max(configuration, listener)) {
+            (Some(connections), _) => (connections, Origin::Operator),
+            (None, (all, Origin::SelfTest)) => {
+                // One at least: 0 is no limit.
+                let part = (all / CLIENTS_MIN).max(1);
+                if part < default.0 { (part, Origin::SelfTest) } else { default }
+            }
+            (None, _) => default,
         }
     }
 
@@ -455,7 +482,9 @@ mod tests {
         let connections = configuration.listeners.iter().map(|listener| {
             let (connections, from) = generations.connections_max(configuration, listener);
             let seen = view.listeners.iter().find(|seen| seen.name == listener.name).unwrap();
-            assert_eq!(seen.connections_max, Some(connections), "the SMTP server gets the same number");
+            let (per_client, _) = generations.connections_per_client_max(configuration, listener);
+            let given = (seen.connections_max, seen.connections_per_client_max);
+            assert_eq!(given, (Some(connections), Some(per_client)), "the SMTP server gets the same numbers");
             (listener.name.clone(), connections, from)
         });
         (slots.collect(), connections.collect())
@@ -485,5 +514,34 @@ mod tests {
         ];
         assert_eq!(slots, found);
         assert_eq!(connections, [row("in", 250, Origin::SelfTest), row("inside", 7, Origin::Operator)]);
+    }
+
+    #[test]
+    fn one_client_gets_a_quarter_of_what_the_self_test_found_at_most_unless_the_operator_says() {
+        // What the self test found for two listeners, what the operator says of the first one, and what one client gets there.
+        let rows = [
+            (None, "", (100, Origin::Default)),
+            (Some(65_535), "", (100, Origin::Default)),
+            (Some(800), "", (100, Origin::Default)),
+            (Some(CONNECTIONS_MIN), "", (50, Origin::SelfTest)),
+            (Some(2), "", (1, Origin::SelfTest)),
+            (Some(CONNECTIONS_MIN), "connections_per_client_max = 0", (0, Origin::Operator)),
+            (Some(CONNECTIONS_MIN), "connections_max = 60", (100, Origin::Default)),
+        ];
+        for (connections_max, line, wanted) in rows {
+            let folder = tempfile::tempdir().unwrap();
+            let found = Found { connections_max, ..Found::default() };
+            let mut generations = Generations::new("north".into(), folder.path(), found);
+            let tables = format!(
+                "[node]\nname = \"north\"\nhostname = \"mx.example.org\"\n\
+                 [[listener]]\nname = \"in\"\naddresses = [\"127.0.0.1:25\"]\n{line}\n\
+                 [[listener]]\nname = \"other\"\naddresses = [\"127.0.0.2:25\"]\n"
+            );
+            assert!(generations.take(sternpost_config::entries_from_tables(&tables).unwrap()));
+            let configuration = generations.configuration().unwrap();
+            let listener = &configuration.listeners[0];
+            let got = generations.connections_per_client_max(configuration, listener);
+            assert_eq!(got, wanted, "{connections_max:?} {line}");
+        }
     }
 }

@@ -102,8 +102,9 @@ pub const CHANNEL_PROCESSES_MAX: u32 = 4_096;
 pub const SLOTS_PER_PROCESS_MIN: u32 = 16;
 /// The bound of `slots_per_process`.
 pub const SLOTS_PER_PROCESS_MAX: u32 = 4_096;
-/// What one client may open by default: a smaller total would be one client's alone.
-pub const CONNECTIONS_MIN: u32 = 100;
+/// Four times what one client may open by default: no client takes more than a quarter, and a disk that is slow keeps
+/// connections open for longer, so it needs no fewer.
+pub const CONNECTIONS_MIN: u32 = 400;
 /// The bound of `connections_max`.
 pub const CONNECTIONS_MAX: u32 = 65_535;
 
@@ -291,7 +292,7 @@ fn totals(per_s: f64, processes: u32, memory_octets: u64) -> Totals {
         reason: format!("{} slots are shared by {processes} channel processes", association_slots_max.value),
     };
     let bounds = [of_rate(SESSION_TIME, "a connection for"), of_memory(memory_octets, CONNECTION_OCTETS)];
-    let fewest = (CONNECTIONS_MIN, "what one client may have by default");
+    let fewest = (CONNECTIONS_MIN, "four times what one client may have by default");
     let connections_max = least(&bounds, fewest, CONNECTIONS_MAX);
     Totals { association_slots_max, slots_per_process, connections_max }
 }

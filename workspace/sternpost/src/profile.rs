@@ -526,6 +526,7 @@ pub(crate) mod tests {
             (good.replace("\"value\":12", "\"value\":0"), "a value is out of bounds"),
             (good.replace("\"value\":50", "\"value\":8000"), "a value is out of bounds"),
             (good.replace("2500", "70000"), "a value is out of bounds"),
+            (good.replace("2500", "399"), "a value is out of bounds"),
             (good.replace("\"machine\"", "\"engine\""), "is no profile"),
             (" ".repeat(2 << 20), "it has 2097152 octets"),
         ];

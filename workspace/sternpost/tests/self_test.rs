@@ -80,7 +80,7 @@ fn assert_profile(profile: &Value, queue: &Path) {
     let slots = number(&values["association_slots_max"]["value"]);
     let share = number(&values["slots_per_process"]["value"]);
     assert!(share * number(&values["channel_processes_max"]["value"]) <= slots, "{values:#}");
-    assert!((100.0..=65_535.0).contains(&number(&values["connections_max"]["value"])), "{values:#}");
+    assert!((400.0..=65_535.0).contains(&number(&values["connections_max"]["value"])), "{values:#}");
     for value in VALUES {
         let reason = values[value]["reason"].as_str().expect("a reason");
         assert!(reason.len() > 20, "{value}: {reason}");
@@ -318,25 +318,25 @@ fn a_switch_works_by_its_profile_unless_the_operator_or_nobody_says_otherwise() 
     found["values"]["batch_octets"]["value"] = 262_144.into();
     found["values"]["channel_processes_max"]["value"] = 7.into();
     found["values"]["slots_per_process"]["value"] = 33.into();
-    found["values"]["connections_max"]["value"] = 100.into();
+    found["values"]["connections_max"]["value"] = 400.into();
     fs::write(&profile, found.to_string()).expect("the folder of a test can be written");
 
     let switch = Switch::start_from(home);
     let from_self_test =
-        ["dsync self test", "262144 self test", "7 self test", "33 self test", "100 self test"];
+        ["dsync self test", "262144 self test", "7 self test", "33 self test", "400 self test"];
     assert_eq!(values(&switch), from_self_test);
     // The last one of so many is told that it is one too many.
     let mut connections: Vec<TcpStream> =
-        (0..101).map(|_| TcpStream::connect(switch.address()).expect("the switch listens")).collect();
+        (0..401).map(|_| TcpStream::connect(switch.address()).expect("the switch listens")).collect();
     let said = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(PATIENCE)).expect("a connection can be waited on");
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).expect("a line");
         line
     };
-    let last = said(&mut connections[100]);
+    let last = said(&mut connections[400]);
     assert!(last.starts_with("421 4.3.2 too many connections"), "{last}");
-    assert!(said(&mut connections[99]).starts_with("220 "));
+    assert!(said(&mut connections[399]).starts_with("220 "));
     drop(connections);
     // While it runs the profile stays, and what is measured says so.
     let beside =

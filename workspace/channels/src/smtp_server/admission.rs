@@ -56,7 +56,7 @@ impl Admission {
     ) -> Result<Place, &'static str> {
         let network = client_network(client);
         let from_client = self.by_client.get(&network).copied().unwrap_or(0);
-        let per_client_max = listener.connections_per_client_max;
+        let per_client_max = listener.connections_per_client_max_in_force();
         let places = self.by_listener.entry(listener.name.clone()).or_default();
         let refusal = if places.open.iter().sum::<u32>() >= listener.connections_max_of(class) {
             NO_PLACE

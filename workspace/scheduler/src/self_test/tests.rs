@@ -182,7 +182,7 @@ fn what_is_open_at_a_time_follows_from_the_throughput_within_its_bounds() {
         "{slots}"
     );
     assert!(
-        connections.starts_with("100 are what one client may have by default (0 messages/s"),
+        connections.starts_with("400 are four times what one client may have by default (0 messages/s"),
         "{connections}"
     );
     assert_eq!(

@@ -142,6 +142,7 @@ fn values(store: &Value, qmgr: &Value) -> Value {
         "channel_processes_max": qmgr["channel_processes_max"],
         "slots_per_process": qmgr["slots_per_process"],
         "connections_max": qmgr["connections_max"],
+        "connections_per_client_max": qmgr["connections_per_client_max"],
     })
 }
 
