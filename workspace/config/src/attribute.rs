@@ -297,7 +297,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     text(21, Listener, "sternpostPrecedenceMax", Choice(PRECEDENCES), OptionalOne, "The highest precedence that the client networks may ask for. Other clients may ask for no more than ordinary mail has.").with("override", Closed::At("routine")),
     text(22, Listener, "sternpostPrecedenceNetworks", NetworkPrecedence, OptionalMany, "Clients that may ask for a precedence up to this one, such as 192.0.2.0/24 flash; the highest grant counts. It opens no route.").with("", Closed::Grant),
     text(23, Listener, "sternpostPriorityFields", Order(PRIORITY_FIELDS), OptionalOne, "The header fields by which clients with a grant above ordinary mail may ask for a precedence where MAIL has no MT-PRIORITY, the first one first, or none. Name them only where these clients themselves keep strangers from writing such fields.").with("none", Closed::At("none")),
-    number(24, Listener, "sternpostConnectionsReserveUrgent", "connections", "10", (0, 65_535), "Of the connections, those for clients that may ask for flash or override alone; both reserves take the smaller half of them at most."),
+    number(24, Listener, "sternpostConnectionsReserveUrgent", "connections", "10", (0, 65_535), "Of the connections, those for clients that may ask for flash or override alone; both reserves take the smaller half of them at most, and one that no client of the listener may use is not kept."),
     number(25, Listener, "sternpostConnectionsReserveNormal", "connections", "10", (0, 65_535), "Of the connections, further ones for clients that may ask for priority or more alone."),
 
     text(30, Channel, "sternpostKind", Choice(&["smtp", "lmtp", "housekeeper"]), RequiredOne, "What the channel does."),

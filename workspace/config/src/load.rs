@@ -170,7 +170,10 @@ impl Loading {
         };
 
         let node = self.named(Class::Node, &of(Class::Node), &own_dn, node).into_values().next();
-        let listeners = self.named(Class::Listener, &of(Class::Listener), &own_dn, listener);
+        // Without a node there is no configuration, whatever its listeners are.
+        let ordinary = node.as_ref().map(|node| node.priority_policy).unwrap_or_default().ordinary();
+        let listeners =
+            self.named(Class::Listener, &of(Class::Listener), &own_dn, |reader| listener(reader, ordinary));
         let mut channels = self.named(Class::Channel, &of(Class::Channel), &own_dn, channel);
         if !channels.contains_key(HOUSEKEEPER) {
             let default = Entry {
@@ -309,11 +312,11 @@ fn node(reader: &mut Reader<'_>) -> Option<Node> {
     })
 }
 
-fn listener(reader: &mut Reader<'_>) -> Option<Listener> {
+fn listener(reader: &mut Reader<'_>, ordinary: Precedence) -> Option<Listener> {
     let name = reader.name();
     let addresses: Vec<SocketAddr> =
         reader.many("addresses", "Give an address and a port, such as 0.0.0.0:25 or [::]:25.");
-    Some(Listener {
+    let listener = Listener {
         name,
         addresses,
         client_networks: reader.many(
@@ -341,7 +344,31 @@ fn listener(reader: &mut Reader<'_>) -> Option<Listener> {
             .map_or_else(Vec::new, |FieldOrder(fields)| fields),
         connections_reserve_urgent: reader.number32("connections_reserve_urgent"),
         connections_reserve_normal: reader.number32("connections_reserve_normal"),
-    })
+    };
+    // A default that helps nobody is no mistake of an installer's.
+    let (urgent, normal) = listener.connections_reserves_in_force(ordinary);
+    let rows = [
+        ("sternpostConnectionsReserveUrgent", urgent, listener.connections_reserve_urgent, Precedence::Flash),
+        (
+            "sternpostConnectionsReserveNormal",
+            normal,
+            listener.connections_reserve_normal,
+            Precedence::Priority,
+        ),
+    ];
+    for (attribute, kept, configured, from) in rows {
+        if kept < configured && !reader.entry.values(attribute).is_empty() {
+            reader.note(
+                Some(attribute),
+                format!(
+                    "no client of this listener may ask for {from} or more, so no connection is kept for one"
+                ),
+                "Say in sternpostPrecedenceNetworks who may, or leave the attribute out.",
+                Effect::Ignored,
+            );
+        }
+    }
+    Some(listener)
 }
 
 fn channel(reader: &mut Reader<'_>) -> Option<Channel> {

@@ -116,7 +116,7 @@ pub struct Listener {
     /// The header fields by which trusted clients may ask, the first one first. Default `mt-priority`.
     pub priority_fields: Vec<PriorityField>,
     /// Of the connections, those that only clients may take that may ask for urgent mail: 0 to 65,535, default 10. Both
-    /// reserves take the smaller half of the connections at most.
+    /// reserves take the smaller half of the connections at most; see also [`Self::connections_reserves_in_force`].
     pub connections_reserve_urgent: u32,
     /// Of the connections, those that only clients may take that may ask for more than non-urgent mail, beyond the above:
     /// 0 to 65,535, default 10.
@@ -142,6 +142,26 @@ impl Listener {
         let as_listed = self.lists(client).then_some(self.precedence_max);
         let granted = self.precedence_networks.iter().filter(|grant| grant.network.contains(client));
         granted.map(|grant| grant.precedence).chain(as_listed).max().unwrap_or(ordinary)
+    }
+
+    /// The highest precedence that any client may ask for.
+    #[must_use]
+    pub fn precedence_max_of_all(&self, ordinary: Precedence) -> Precedence {
+        let as_listed = (!self.client_networks.is_empty()).then_some(self.precedence_max);
+        let granted = self.precedence_networks.iter().map(|grant| grant.precedence);
+        granted.chain(as_listed).fold(ordinary, Precedence::max)
+    }
+
+    /// The reserves of connections for urgent and for normal mail that somebody can use; one that nobody can would only make
+    /// the rest smaller, and is 0.
+    #[must_use]
+    pub fn connections_reserves_in_force(&self, ordinary: Precedence) -> (u32, u32) {
+        let highest = self.precedence_max_of_all(ordinary).civil();
+        let kept = |reserve, class| if highest >= class { reserve } else { 0 };
+        (
+            kept(self.connections_reserve_urgent, CivilPriority::Urgent),
+            kept(self.connections_reserve_normal, CivilPriority::Normal),
+        )
     }
 
     /// How many connections may be open, where nothing better is known the default.

@@ -36,7 +36,8 @@ impl<'a> Reader<'a> {
         self.note(attribute, reason, what_to_do, Effect::Dropped);
     }
 
-    fn note(&mut self, attribute: Option<&str>, reason: String, what_to_do: &str, effect: Effect) {
+    /// Notes a problem that does not make the entry wrong, or that `wrong` has.
+    pub(crate) fn note(&mut self, attribute: Option<&str>, reason: String, what_to_do: &str, effect: Effect) {
         self.problems.push(Problem {
             uuid: self.entry.uuid.clone(),
             dn: self.entry.dn.clone(),

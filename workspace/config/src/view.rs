@@ -100,7 +100,7 @@ impl From<RouteTable> for Vec<(RouteRule, String)> {
 pub struct SmtpServerView {
     /// The node.
     pub node: Node,
-    /// All listeners, each with the number of its connections and of those of one client.
+    /// All listeners, with the numbers of connections that are in force.
     pub listeners: Vec<Listener>,
     /// All routes.
     pub routes: RouteTable,
@@ -110,14 +110,18 @@ pub struct SmtpServerView {
 
 impl SmtpServerView {
     /// The part of a configuration that the role gets. Of each listener `connections` says how many it may have open,
-    /// and how many one client may.
+    /// and how many one client may; a reserve that nobody can use is not kept.
     #[must_use]
     pub fn new(configuration: &Configuration, connections: impl Fn(&Listener) -> (u32, u32)) -> Self {
         let with_numbers = |listener: &Listener| {
             let (max, per_client_max) = connections(listener);
+            let (urgent, normal) =
+                listener.connections_reserves_in_force(configuration.node.priority_policy.ordinary());
             Listener {
                 connections_max: Some(max),
                 connections_per_client_max: Some(per_client_max),
+                connections_reserve_urgent: urgent,
+                connections_reserve_normal: normal,
                 ..listener.clone()
             }
         };

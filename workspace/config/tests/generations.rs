@@ -342,6 +342,42 @@ fn reserves_of_connections_leave_the_larger_half_to_everybody() {
 }
 
 #[test]
+fn a_reserve_of_connections_that_nobody_can_use_is_not_kept_and_one_that_was_asked_for_is_a_problem() {
+    const BOTH: &str = "connections_reserve_urgent = 30\nconnections_reserve_normal = 5\n";
+    // Policy, client networks, further lines; what is kept, and how many problems there are.
+    let rows = [
+        ("STANAG4406", false, "", (0, 0), 0),
+        ("STANAG4406", true, "", (10, 10), 0),
+        ("STANAG4406", true, "precedence_max = \"immediate\"\n", (0, 10), 0),
+        ("STANAG4406", false, "precedence_max = \"flash\"\n", (0, 0), 0),
+        ("STANAG4406", false, "precedence_networks = [\"192.0.2.1 flash\"]\n", (10, 10), 0),
+        ("STANAG4406", false, "precedence_networks = [\"192.0.2.1 priority\"]\n", (0, 10), 0),
+        ("STANAG4406", false, BOTH, (0, 0), 2),
+        ("STANAG4406", true, BOTH, (30, 5), 0),
+        ("STANAG4406", false, "connections_reserve_urgent = 0\n", (0, 0), 0),
+        // Ordinary mail is normal there.
+        ("NSEP", false, "", (0, 10), 0),
+        ("MIXER", false, BOTH, (0, 5), 1),
+    ];
+    for (policy, has_networks, lines, kept, problems) in rows {
+        let listener = "client_networks = [\"127.0.0.0/8\", \"192.0.2.0/24\"]\n";
+        let networks = if has_networks { listener } else { "" };
+        let tables_of = TABLES
+            .replace("[node]\n", &format!("[node]\npriority_policy = \"{policy}\"\n"))
+            .replace(listener, &format!("{networks}{lines}"));
+        let loaded = load(&tables(&tables_of), "");
+        assert_eq!(loaded.problems.len(), problems, "{policy} {lines}: {:?}", loaded.problems);
+        assert!(loaded.problems.iter().all(|problem| problem.effect == Effect::Ignored));
+        let view = SmtpServerView::new(&loaded.configuration.unwrap(), |_| (1_000, 100));
+        let listener = &view.listeners[0];
+        let reserves = (listener.connections_reserve_urgent, listener.connections_reserve_normal);
+        assert_eq!(reserves, kept, "{policy} {has_networks} {lines}");
+        let for_everybody = listener.connections_max_of(CivilPriority::NonUrgent);
+        assert_eq!(for_everybody, 1_000 - kept.0 - kept.1);
+    }
+}
+
+#[test]
 fn what_restricts_and_cannot_be_read_restricts() {
     let open = TABLES
         .replace("peer = \"store\"", "peer = \"store\"\nclient_networks_only = false")

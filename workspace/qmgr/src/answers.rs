@@ -1,13 +1,13 @@
 //! What QMGR tells operators, as JSON.
 
-use crate::generations::NULL_HOPS;
+use crate::generations::{Generations, NULL_HOPS};
 use crate::lived::Clocks;
 use crate::manager::{Manager, Tree};
 use serde_json::{Map, Value, json};
 use sternpost_config::{Channel, Listener};
 use sternpost_link::qmgr::{ListenerConnections, Question};
 use sternpost_link::store::Origin;
-use sternpost_message::MessageId;
+use sternpost_message::{MessageId, Precedence};
 use sternpost_platform::clock::Timepiece;
 use sternpost_platform::wire::Wire;
 use sternpost_scheduler::{ChannelStatus, NextProcess, PeerStatus, Start, Status};
@@ -79,7 +79,7 @@ fn status<L: Wire, T: Timepiece>(manager: &Manager<L, T>) -> Value {
             "for_s": manager.clocks.now().0.saturating_sub(since.0) / 1_000,
         })),
         "directory_since": manager.clocks.name(manager.directory_since),
-        "connections": manager.connections.iter().map(connections).collect::<Vec<_>>(),
+        "connections": manager.connections.iter().map(|one| connections(one, generations)).collect::<Vec<_>>(),
         "mlists_in_progress": manager.processes.holders_count(),
         "channel_processes_max": generations.maxchans().map(chosen),
         "slots_per_process": generations.configuration().map(|configuration| {
@@ -107,7 +107,7 @@ fn chosen((value, from): (u32, Origin)) -> Value {
 }
 
 /// A listener's connections by what their clients may ask for.
-fn connections(listener: &ListenerConnections) -> Value {
+fn connections(listener: &ListenerConnections, generations: &Generations) -> Value {
     json!({
         "listener": listener.listener,
         "urgent": listener.urgent,
@@ -117,6 +117,28 @@ fn connections(listener: &ListenerConnections) -> Value {
         "max_for_normal": listener.max_for_normal,
         "max_for_non_urgent": listener.max_for_non_urgent,
         "refused": listener.refused,
+        "not_kept": generations.configuration().and_then(|configuration| {
+            let is_it = |one: &&Listener| one.name == listener.listener;
+            let ordinary = configuration.node.priority_policy.ordinary();
+            not_kept(configuration.listeners.iter().find(is_it)?, ordinary)
+        }),
+    })
+}
+
+/// Which reserves of connections are not kept, and why; none when all are.
+fn not_kept(listener: &Listener, ordinary: Precedence) -> Option<String> {
+    let (urgent, normal) = listener.connections_reserves_in_force(ordinary);
+    let reserves = [
+        ("connections_reserve_urgent", urgent < listener.connections_reserve_urgent),
+        ("connections_reserve_normal", normal < listener.connections_reserve_normal),
+    ];
+    let names: Vec<_> = reserves.into_iter().filter(|(_, is_not)| *is_not).map(|(name, _)| name).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} would help nobody: no client of this listener may ask for more than {}",
+            names.join(" and "),
+            listener.precedence_max_of_all(ordinary)
+        )
     })
 }
 

@@ -278,4 +278,16 @@ fn connections_are_kept_for_who_may_ask_for_more_and_how_many_changes_while_the_
     assert_eq!(connect(1).1, refusal);
     open[0].0.expect("NOOP", "250");
     assert_eq!(switch.pid("smtp-server"), server);
+    // Where nobody may ask for flash any more, nothing is kept for it, and status says so.
+    switch.replace_tables(&site(4, 0).replace("\"127.0.0.2 flash\", ", ""));
+    let not_kept = wait_for("listener without a reserve", || {
+        let status = switch.status_if_any()?;
+        let listener = &status["qmgr"]["connections"][0];
+        let is_so = listener["max_for_non_urgent"] == 8;
+        is_so.then(|| listener["not_kept"].as_str().unwrap_or_default().to_owned())
+    });
+    let wanted = "connections_reserve_urgent would help nobody: no client of this listener may ask for more than immediate";
+    assert_eq!(not_kept, wanted);
+    let problems = switch.status()["qmgr"]["configuration"]["problems"].to_string();
+    assert!(problems.contains("sternpostConnectionsReserveUrgent"), "{problems}");
 }
