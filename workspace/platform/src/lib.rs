@@ -11,5 +11,6 @@ pub mod link;
 pub mod memory;
 pub mod process;
 pub mod sandbox;
+pub mod space;
 pub mod tcp;
 pub mod wire;

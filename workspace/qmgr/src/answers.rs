@@ -80,6 +80,7 @@ fn status<L: Wire, T: Timepiece>(manager: &Manager<L, T>) -> Value {
         })),
         "directory_since": manager.clocks.name(manager.directory_since),
         "connections": manager.connections.iter().map(|one| connections(one, generations)).collect::<Vec<_>>(),
+        "recording": manager.recording.status(),
         "mlists_in_progress": manager.processes.holders_count(),
         "channel_processes_max": generations.maxchans().map(chosen),
         "slots_per_process": generations.configuration().map(|configuration| {

@@ -50,8 +50,8 @@ pub struct Options {
     pub node: String,
     /// Who may connect as what.
     pub users: Users,
-    /// Where the scheduler's events are recorded, if somebody wants them.
-    pub record: Option<Record>,
+    /// Where the scheduler's events are recorded, if somebody wants them; or why they are not.
+    pub record: Option<Result<Record, RecordError>>,
     /// What the self test found.
     pub found: Found,
 }
@@ -117,11 +117,6 @@ async fn drive(options: Options) -> Result<(), QmgrError> {
     let clocks = Clocks::new(&options.state_directory, SystemClocks);
     let mut manager = Manager::new(generations, clocks, std::process::id());
     if let Some(record) = options.record {
-        tracing::info!(
-            event = "record.begun",
-            file = %record.path().display(),
-            "QMGR records the events and decisions of its scheduler"
-        );
         manager.record_into(record);
     }
     let door = Rc::new(Door::new(options.users));

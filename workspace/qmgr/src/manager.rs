@@ -11,7 +11,7 @@ use crate::lived::Clocks;
 use crate::messages::Messages;
 use crate::processes::{Holder, Process, Processes};
 use crate::reasons::{Need, Reasons};
-use crate::record::{Record, Recording};
+use crate::record::{Record, RecordError, Recording};
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub struct Manager<L: Wire, T: Timepiece> {
     /// Who this QMGR is, for its greetings.
     own: Hello,
     pub(crate) scheduler: Scheduler,
-    recording: Recording,
+    pub(crate) recording: Recording,
     reasons: Reasons,
     pub(crate) tree: Tree,
     pub(crate) generations: Generations,
@@ -133,7 +133,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
     }
 
     /// Records from here on what the scheduler is given and answers. To be called before it is given anything.
-    pub fn record_into(&mut self, record: Record) {
+    pub fn record_into(&mut self, record: Result<Record, RecordError>) {
         self.recording = Recording::of(record);
         self.recording.begin(self.clocks.wall());
     }

@@ -1,14 +1,16 @@
 //! The recording: what the scheduler is given and answers, as a journal in a file. scheduler/JOURNAL.md.
 //!
-//! It is a guest. It holds at most a piece and one event in memory, waits for nothing but `write`, and ends by
-//! itself when that fails or is slow: QMGR decides as it would without it.
+//! It is a guest. It holds at most a piece and one event in memory, waits for nothing but `write`, leaves a part of the
+//! file system free, and ends by itself when a write fails or is slow: QMGR decides as it would without it.
 
+use serde_json::{Value, json};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use sternpost_message::UnixMillis;
+use sternpost_platform::space::{self, Space};
 use sternpost_scheduler::journal::{Decoder, EncodeError, Encoder, JournalError};
 use sternpost_scheduler::{Action, Event};
 
@@ -18,6 +20,21 @@ const PIECE_OCTETS: usize = 64 << 10;
 const PIECE_AGE_MAX: Duration = Duration::from_millis(10);
 /// A write that takes longer is the last one: decisions must not wait for a disk.
 const WRITE_MAX: Duration = Duration::from_millis(250);
+/// What stays free of the file system: half of it, or this where half is more. On a device the last known good
+/// configuration stands there too, 32 MiB at most, and is written anew beside the old one.
+const FREE_OCTETS: u64 = 256 << 20;
+
+/// Too little would stay free of the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "its file system has {} MiB free, and a recording leaves {} MiB: make room, or record elsewhere", free_octets >> 20, kept_octets >> 20
+)]
+pub struct NoRoom {
+    /// What is free.
+    pub free_octets: u64,
+    /// What must stay free.
+    pub kept_octets: u64,
+}
 
 /// Why nothing is recorded.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +69,14 @@ pub enum RecordError {
         /// What is wrong with it.
         source: JournalError,
     },
+    /// The file system is too full.
+    #[error("{}: {source}", path.display())]
+    NoRoom {
+        /// Which.
+        path: PathBuf,
+        /// How full.
+        source: NoRoom,
+    },
     /// It has no room for as much as is written at once.
     #[error("{} has reached record_octets_max: move it away to record anew, or raise the bound", path.display())]
     Full {
@@ -60,12 +85,27 @@ pub enum RecordError {
     },
 }
 
+/// How a recording ended.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("the file cannot be written")]
+    Io(#[from] io::Error),
+    #[error("a write has taken {} ms, and decisions would wait", .0.as_millis())]
+    Slow(Duration),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+}
+
+/// Asks for the room of a file's file system.
+type SpaceOf = fn(&File) -> io::Result<Space>;
+
 /// A journal that is being written.
 #[derive(Debug)]
 pub struct Record {
     file: File,
     path: PathBuf,
     encoder: Encoder,
+    space_of: SpaceOf,
     /// When the first of what is not in the file yet was recorded.
     since: Option<Instant>,
 }
@@ -76,6 +116,10 @@ impl Record {
     /// # Errors
     /// `RecordError`; then the file is as it was.
     pub fn open(path: &Path, octets_max: u64) -> Result<Self, RecordError> {
+        Self::open_in(path, octets_max, space::of)
+    }
+
+    fn open_in(path: &Path, octets_max: u64, space_of: SpaceOf) -> Result<Self, RecordError> {
         let failed = |step| move |source| RecordError::File { path: path.to_owned(), step, source };
         // Who may read it is the owner's to say: it names the peers of the site.
         let options =
@@ -89,6 +133,9 @@ impl Record {
             Err(TryLockError::WouldBlock) => return Err(RecordError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(failed("locked")(source)),
         }
+        let space = space_of(&file).map_err(failed("asked for the room beside it"))?;
+        has_room(space, PIECE_OCTETS)
+            .map_err(|source| RecordError::NoRoom { path: path.to_owned(), source })?;
         let decoder = read_to_end(&mut file).map_err(failed("read"))?;
         let decoder = decoder.map_err(|source| RecordError::Held { path: path.to_owned(), source })?;
         let place = decoder.place();
@@ -103,33 +150,35 @@ impl Record {
             file.set_len(place.octets).map_err(failed("cut at its last whole entry"))?;
         }
         file.seek(SeekFrom::Start(place.octets)).map_err(failed("written to"))?;
-        Ok(Self { file, path: path.to_owned(), encoder, since: None })
+        Ok(Self { file, path: path.to_owned(), encoder, space_of, since: None })
     }
 
-    /// Its file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn write(&mut self) -> io::Result<()> {
+    fn write(&mut self) -> Result<(), WriteError> {
         self.since = None;
         let begin = Instant::now();
+        has_room((self.space_of)(&self.file)?, self.encoder.octets().len())?;
         self.file.write_all(self.encoder.octets())?;
         self.encoder.clear();
         let took = begin.elapsed();
-        if took > WRITE_MAX {
-            let words = format!("a write has taken {} ms, and decisions would wait", took.as_millis());
-            return Err(io::Error::new(io::ErrorKind::TimedOut, words));
-        }
-        Ok(())
+        if took > WRITE_MAX { Err(WriteError::Slow(took)) } else { Ok(()) }
     }
+}
+
+/// Whether so many octets more leave free what must stay free.
+fn has_room(space: Space, octets: usize) -> Result<(), NoRoom> {
+    let kept_octets = (space.octets / 2).min(FREE_OCTETS);
+    let wanted = kept_octets.saturating_add(octets as u64);
+    // A file system without a bound of its own says 0 of both.
+    if space.octets > 0 && space.free_octets < wanted {
+        return Err(NoRoom { free_octets: space.free_octets, kept_octets });
+    }
+    Ok(())
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         // Nobody is left to be told of an error.
-        let _ = self.file.write_all(self.encoder.octets());
+        let _ = self.write();
     }
 }
 
@@ -157,11 +206,60 @@ fn read_to_end(file: &mut File) -> io::Result<Result<Decoder, JournalError>> {
 
 /// A recording that may be off, or over.
 #[derive(Debug, Default)]
-pub(crate) struct Recording(Option<Record>);
+pub(crate) enum Recording {
+    /// Nobody wants one.
+    #[default]
+    Off,
+    /// Under way.
+    On(Record),
+    /// Nothing is recorded any more, or nothing ever was.
+    Ended {
+        /// One sentence.
+        why: String,
+        /// It is as long as it may be, which is how a recording is meant to end.
+        is_full: bool,
+    },
+}
 
 impl Recording {
-    pub(crate) fn of(record: Record) -> Self {
-        Self(Some(record))
+    /// Begins with a file that was ordered, or says why not.
+    pub(crate) fn of(record: Result<Record, RecordError>) -> Self {
+        match record {
+            Ok(record) => {
+                tracing::info!(
+                    event = "record.begun",
+                    file = %record.path.display(),
+                    "QMGR records the events and decisions of its scheduler"
+                );
+                Self::On(record)
+            }
+            Err(error) => {
+                tracing::error!(
+                    event = "record.not-begun",
+                    error = &error as &dyn std::error::Error,
+                    "QMGR records nothing, and works all the same"
+                );
+                Self::Ended { why: chain(&error), is_full: matches!(error, RecordError::Full { .. }) }
+            }
+        }
+    }
+
+    /// For who looks: null when nobody wants one.
+    pub(crate) fn status(&self) -> Value {
+        match self {
+            Self::Off => Value::Null,
+            Self::On(record) => json!({ "state": "recording", "file": record.path.display().to_string() }),
+            Self::Ended { why, is_full } => {
+                json!({ "state": if *is_full { "full" } else { "failed" }, "why": why })
+            }
+        }
+    }
+
+    fn record(&mut self) -> Option<&mut Record> {
+        match self {
+            Self::On(record) => Some(record),
+            Self::Off | Self::Ended { .. } => None,
+        }
     }
 
     /// A fresh scheduler begins.
@@ -177,14 +275,15 @@ impl Recording {
     /// It has answered this.
     pub(crate) fn actions(&mut self, actions: &[Action]) {
         self.step(|encoder| encoder.actions(actions));
-        if self.0.as_ref().is_some_and(|record| record.encoder.octets().len() >= PIECE_OCTETS) {
+        if self.record().is_some_and(|record| record.encoder.octets().len() >= PIECE_OCTETS) {
             self.write();
         }
     }
 
     /// How long what was recorded may still stay in memory; none when nothing does.
     pub(crate) fn due_in(&self) -> Option<Duration> {
-        let since = self.0.as_ref()?.since?;
+        let Self::On(record) = self else { return None };
+        let since = record.since?;
         Some(PIECE_AGE_MAX.saturating_sub(since.elapsed()))
     }
 
@@ -196,7 +295,7 @@ impl Recording {
     }
 
     fn step(&mut self, enter: impl FnOnce(&mut Encoder) -> Result<(), EncodeError>) {
-        let Some(record) = &mut self.0 else { return };
+        let Some(record) = self.record() else { return };
         let entered = enter(&mut record.encoder);
         if record.since.is_none() && !record.encoder.octets().is_empty() {
             record.since = Some(Instant::now());
@@ -204,18 +303,20 @@ impl Recording {
         let Err(error) = entered else { return };
         self.write();
         // A write that has failed has ended it already.
-        if let Some(record) = self.0.take() {
+        if let Some(record) = self.record() {
             tracing::warn!(
                 event = "record.ended",
                 file = %record.path.display(),
                 why = %error,
                 "QMGR records no more; it goes on without"
             );
+            let why = format!("{}: {error}", record.path.display());
+            *self = Self::Ended { why, is_full: error == EncodeError::Full };
         }
     }
 
     fn write(&mut self) {
-        let Some(record) = &mut self.0 else { return };
+        let Some(record) = self.record() else { return };
         let Err(error) = record.write() else { return };
         tracing::error!(
             event = "record.failed",
@@ -223,11 +324,17 @@ impl Recording {
             error = &error as &dyn std::error::Error,
             "QMGR records no more, because its file cannot be written; it goes on without"
         );
-        if let Some(mut record) = self.0.take() {
-            // What the file has not taken is not tried again.
-            record.encoder.clear();
-        }
+        // What the file has not taken is not tried again.
+        record.encoder.clear();
+        let why = format!("{}: {}", record.path.display(), chain(&error));
+        *self = Self::Ended { why, is_full: false };
     }
+}
+
+/// An error with its causes, in one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
@@ -243,7 +350,7 @@ mod tests {
     }
 
     fn begun(path: &Path, octets_max: u64) -> Recording {
-        let mut recording = Recording::of(Record::open(path, octets_max).unwrap());
+        let mut recording = Recording::of(Record::open(path, octets_max));
         recording.begin(UnixMillis(1));
         recording
     }
@@ -286,7 +393,7 @@ mod tests {
             recording.event(UnixMillis(at), &Event::Wake);
             recording.actions(&[]);
         }
-        assert!(recording.0.is_none());
+        assert_eq!(recording.status()["state"], "full");
         assert_eq!(read(&path).last(), Some(&Entry::Full));
         assert!(std::fs::metadata(&path).unwrap().len() <= octets_max);
         assert!(matches!(Record::open(&path, octets_max), Err(RecordError::Full { .. })));
@@ -315,10 +422,53 @@ mod tests {
     fn a_disk_that_takes_no_more_ends_the_recording_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let mut recording = begun(&folder.path().join("events"), 10_000);
-        recording.0.as_mut().unwrap().file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        recording.record().unwrap().file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         recording.write();
-        assert!(recording.0.is_none());
+        assert_eq!(recording.status()["state"], "failed");
         recording.event(UnixMillis(1), &Event::Go);
         assert_eq!(recording.due_in(), None);
+    }
+
+    #[test]
+    fn a_recording_leaves_half_of_a_small_file_system_and_256_mib_of_a_large_one() {
+        const MIB: u64 = 1 << 20;
+        // Octets of the file system, what is free, and whether one mebioctet more may be written.
+        let rows = [
+            (100 * MIB, 51 * MIB, true),
+            (100 * MIB, 51 * MIB - 1, false),
+            (1 << 40, 257 * MIB, true),
+            (1 << 40, 257 * MIB - 1, false),
+            // Without a bound of its own.
+            (0, 0, true),
+        ];
+        for (octets, free_octets, is_room) in rows {
+            let space = Space { octets, free_octets };
+            assert_eq!(has_room(space, 1 << 20).is_ok(), is_room, "{space:?}");
+        }
+    }
+
+    #[test]
+    fn a_recording_that_would_fill_the_state_partition_ends_and_says_why() {
+        const NEARLY_FULL: SpaceOf = |_| Ok(Space { octets: 120 << 20, free_octets: 60 << 20 });
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events");
+        let mut recording = begun(&path, 10_000);
+        recording.write();
+        let recorded = std::fs::read(&path).unwrap();
+        recording.event(UnixMillis(1), &Event::Go);
+        recording.record().unwrap().space_of = NEARLY_FULL;
+        recording.write();
+        let status = recording.status();
+        assert_eq!(status["state"], "failed");
+        let why = status["why"].as_str().unwrap();
+        assert!(why.contains("has 60 MiB free, and a recording leaves 60 MiB: make room"), "{why}");
+        recording.event(UnixMillis(2), &Event::Go);
+        drop(recording);
+        assert_eq!(std::fs::read(&path).unwrap(), recorded, "no octet more");
+        let status = Recording::of(Record::open_in(&path, 10_000_000, NEARLY_FULL)).status();
+        assert!(
+            status["state"] == "failed" && status["why"].as_str().unwrap().contains("60 MiB"),
+            "{status}"
+        );
     }
 }

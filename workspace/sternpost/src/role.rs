@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use sternpost_channels::smtp_server::ListenerSocket;
 use sternpost_link::{self as link, ChannelKind};
 use sternpost_platform::disk::DiskBackend;
@@ -385,7 +385,7 @@ fn qmgr(arguments: Qmgr) -> Result<(), RoleError> {
     begin(&arguments.tie, "qmgr")?;
     // Opened before the door is closed: it may lie anywhere where this user may write.
     let record = arguments.record.zip(arguments.record_octets_max);
-    let record = record.and_then(|(path, octets_max)| record_at(&path, octets_max));
+    let record = record.map(|(path, octets_max)| sternpost_qmgr::Record::open(&path, octets_max.into()));
     close_door("qmgr", &[("<state>/qmgr", vec![arguments.state.clone()])])?;
     sternpost_qmgr::run(sternpost_qmgr::Options {
         listening,
@@ -401,19 +401,6 @@ fn qmgr(arguments: Qmgr) -> Result<(), RoleError> {
         },
     })
     .map_err(ended("qmgr"))
-}
-
-/// The journal to record into. That there is none keeps no QMGR from its work.
-fn record_at(path: &Path, octets_max: u32) -> Option<sternpost_qmgr::Record> {
-    sternpost_qmgr::Record::open(path, octets_max.into())
-        .inspect_err(|error| {
-            tracing::error!(
-                event = "record.not-begun",
-                error = error as &dyn std::error::Error,
-                "QMGR records nothing, and works all the same"
-            );
-        })
-        .ok()
 }
 
 fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {

@@ -84,6 +84,7 @@ fn is_well(status: &Value) -> bool {
     configuration["problems"].as_array().is_some_and(Vec::is_empty)
         && configuration["held"].is_null()
         && configuration["unusable"].as_array().is_none_or(Vec::is_empty)
+        && status["qmgr"]["recording"]["state"] != "failed"
         && status["store"]["full"] == false
         && status["store"]["partials_full"] == false
         && status["store"]["isolated"] == 0
@@ -238,12 +239,17 @@ mod tests {
     #[test]
     fn the_exit_status_says_whether_somebody_must_look() {
         let well = json!({
-            "qmgr": {"configuration": {"generation": 1, "problems": [], "unusable": [], "held": null}},
+            "qmgr": {"configuration": {"generation": 1, "problems": [], "unusable": [], "held": null}, "recording": null},
             "store": {"full": false, "partials_full": false, "isolated": 0, "damaged_places": 0},
             "listeners_failed": [],
             "roles_failing": [],
         });
         assert!(is_well(&well));
+        let mut recording = well.clone();
+        for state in ["recording", "full"] {
+            recording["qmgr"]["recording"] = json!({ "state": state });
+            assert!(is_well(&recording), "{state}");
+        }
         let rows = [
             ("/qmgr", json!({"error": "no answer"})),
             ("/store", json!({"error": "no answer"})),
@@ -253,6 +259,7 @@ mod tests {
             ("/store/damaged_places", json!(1)),
             ("/listeners_failed", json!([{"name": "in"}])),
             ("/roles_failing", json!([{"role": "store"}])),
+            ("/qmgr/recording", json!({"state": "failed", "why": "no room"})),
             ("/qmgr/configuration/problems", Value::Null),
             ("/qmgr/configuration/problems", json!([{"dn": "cn=out"}])),
             ("/qmgr/configuration/held", json!({"reason": "the node is gone", "would_remove": []})),
