@@ -17,7 +17,7 @@ mod record;
 pub use generations::Generations;
 pub use lived::Clocks;
 pub use manager::{Manager, Tree};
-pub use record::{Record, RecordError};
+pub use record::{NoRoom, Record, RecordError, recorded_files};
 
 use crate::manager::send;
 use std::cell::RefCell;

@@ -1,17 +1,21 @@
-//! The recording: what the scheduler is given and answers, as a journal in a file. scheduler/JOURNAL.md.
+//! The recording: what the scheduler is given and answers, as journals in files. scheduler/JOURNAL.md.
+//!
+//! Each life of QMGR begins a file of its own, `NAME.1`, `NAME.2` and so on: its start reads nothing of what was recorded
+//! before, and touches nothing that stands there already.
 //!
 //! It is a guest. It holds at most a piece and one event in memory, waits for nothing but `write`, leaves a part of the
 //! file system free, and ends by itself when a write fails or is slow: QMGR decides as it would without it.
 
 use serde_json::{Value, json};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use sternpost_message::UnixMillis;
 use sternpost_platform::space::{self, Space};
-use sternpost_scheduler::journal::{Decoder, EncodeError, Encoder, JournalError};
+use sternpost_scheduler::journal::{EncodeError, Encoder};
 use sternpost_scheduler::{Action, Event};
 
 /// What is written at once, unless [`PIECE_AGE_MAX`] ends before.
@@ -20,6 +24,8 @@ const PIECE_OCTETS: usize = 64 << 10;
 const PIECE_AGE_MAX: Duration = Duration::from_millis(10);
 /// A write that takes longer is the last one: decisions must not wait for a disk.
 const WRITE_MAX: Duration = Duration::from_millis(250);
+/// Files of one recording. A QMGR that ends again and again must not fill a folder.
+const FILES_MAX: usize = 100;
 /// What stays free of the file system: half of it, or this where half is more. On a device the last known good
 /// configuration stands there too, 32 MiB at most, and is written anew beside the old one.
 const FREE_OCTETS: u64 = 256 << 20;
@@ -39,7 +45,7 @@ pub struct NoRoom {
 /// Why nothing is recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The file could not be opened, made, read or cut.
+    /// The file could not be made, or what stands beside it not be looked at.
     #[error("{} cannot be {step}", path.display())]
     File {
         /// Which.
@@ -49,38 +55,24 @@ pub enum RecordError {
         /// Why.
         source: io::Error,
     },
-    /// Something else stands in its place.
-    #[error("{} is no regular file: name one that is, or that is not there yet", path.display())]
-    NotAFile {
-        /// Which.
+    /// There are as many files as there may be.
+    #[error("the recording {} has {FILES_MAX} files: move them away to record anew", path.display())]
+    ManyFiles {
+        /// As the bootstrap names it.
         path: PathBuf,
-    },
-    /// Another process records into it.
-    #[error("another process records into {}", path.display())]
-    InUse {
-        /// Which.
-        path: PathBuf,
-    },
-    /// What it holds is no journal, or not one to go on with. It is left as it is.
-    #[error("{} is left as it is: move it away to record anew", path.display())]
-    Held {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: JournalError,
     },
     /// The file system is too full.
     #[error("{}: {source}", path.display())]
     NoRoom {
-        /// Which.
+        /// As the bootstrap names it.
         path: PathBuf,
         /// How full.
         source: NoRoom,
     },
-    /// It has no room for as much as is written at once.
-    #[error("{} has reached record_octets_max: move it away to record anew, or raise the bound", path.display())]
+    /// What there is has no room for as much as is written at once.
+    #[error("the recording {} has reached record_octets_max: move its files away to record anew, or raise the bound", path.display())]
     Full {
-        /// Which.
+        /// As the bootstrap names it.
         path: PathBuf,
     },
 }
@@ -99,6 +91,31 @@ enum WriteError {
 /// Asks for the room of a file's file system.
 type SpaceOf = fn(&File) -> io::Result<Space>;
 
+/// The files of a recording by their numbers, oldest first. `path` is the name that the bootstrap gives.
+///
+/// # Errors
+/// When their folder cannot be read.
+pub fn recorded_files(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(".");
+    let number = |name: OsString| {
+        let number = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes())?;
+        let number = std::str::from_utf8(number).ok()?;
+        number.parse().ok().filter(|parsed: &u64| parsed.to_string() == number)
+    };
+    let mut files = Vec::new();
+    for entry in folder_of(path).read_dir()? {
+        let entry = entry?;
+        files.extend(number(entry.file_name()).map(|number| (number, entry.path())));
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// A journal that is being written.
 #[derive(Debug)]
 pub struct Record {
@@ -111,46 +128,43 @@ pub struct Record {
 }
 
 impl Record {
-    /// Opens or makes the file, and goes on behind what it holds.
+    /// Makes the next file of the recording that the bootstrap calls `path`. All of them together have at most
+    /// `octets_max`.
     ///
     /// # Errors
-    /// `RecordError`; then the file is as it was.
+    /// `RecordError`; then nothing was made.
     pub fn open(path: &Path, octets_max: u64) -> Result<Self, RecordError> {
         Self::open_in(path, octets_max, space::of)
     }
 
     fn open_in(path: &Path, octets_max: u64, space_of: SpaceOf) -> Result<Self, RecordError> {
         let failed = |step| move |source| RecordError::File { path: path.to_owned(), step, source };
-        // Who may read it is the owner's to say: it names the peers of the site.
-        let options =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
-        let mut file = options.open(path).map_err(failed("opened"))?;
-        if !file.metadata().map_err(failed("looked at"))?.is_file() {
-            return Err(RecordError::NotAFile { path: path.to_owned() });
+        let before = recorded_files(path).map_err(failed("looked for"))?;
+        if before.len() >= FILES_MAX {
+            return Err(RecordError::ManyFiles { path: path.to_owned() });
         }
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(RecordError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(failed("locked")(source)),
+        let lengths = before.iter().map(|(_, file)| file.symlink_metadata().map(|found| found.len()));
+        let octets: u64 = lengths.sum::<io::Result<_>>().map_err(failed("looked for"))?;
+        let octets_max = octets_max.saturating_sub(octets);
+        if octets_max < PIECE_OCTETS as u64 {
+            return Err(RecordError::Full { path: path.to_owned() });
         }
-        let space = space_of(&file).map_err(failed("asked for the room beside it"))?;
+        let space = File::open(folder_of(path)).and_then(|folder| space_of(&folder));
+        let space = space.map_err(failed("asked for its room"))?;
         has_room(space, PIECE_OCTETS)
             .map_err(|source| RecordError::NoRoom { path: path.to_owned(), source })?;
-        let decoder = read_to_end(&mut file).map_err(failed("read"))?;
-        let decoder = decoder.map_err(|source| RecordError::Held { path: path.to_owned(), source })?;
-        let place = decoder.place();
-        let encoder = if place.octets == 0 {
-            Encoder::new(octets_max)
-        } else if place.octets.saturating_add(PIECE_OCTETS as u64) > octets_max {
-            return Err(RecordError::Full { path: path.to_owned() });
-        } else {
-            Encoder::after(place, octets_max)
-        };
-        if decoder.torn_octets() > 0 {
-            file.set_len(place.octets).map_err(failed("cut at its last whole entry"))?;
-        }
-        file.seek(SeekFrom::Start(place.octets)).map_err(failed("written to"))?;
-        Ok(Self { file, path: path.to_owned(), encoder, space_of, since: None })
+        let number = before.last().map_or(1, |(number, _)| number.saturating_add(1));
+        let mut own = path.as_os_str().to_owned();
+        own.push(format!(".{number}"));
+        let own = PathBuf::from(own);
+        // Who may read it is the owner's to say: it names the peers of the site.
+        let options = OpenOptions::new().write(true).create_new(true).mode(0o600).clone();
+        let file = options.open(&own).map_err(|source| RecordError::File {
+            path: own.clone(),
+            step: "made",
+            source,
+        })?;
+        Ok(Self { file, path: own, encoder: Encoder::new(octets_max), space_of, since: None })
     }
 
     fn write(&mut self) -> Result<(), WriteError> {
@@ -179,28 +193,6 @@ impl Drop for Record {
     fn drop(&mut self) {
         // Nobody is left to be told of an error.
         let _ = self.write();
-    }
-}
-
-/// Reads a journal from where the file stands.
-fn read_to_end(file: &mut File) -> io::Result<Result<Decoder, JournalError>> {
-    let mut decoder = Decoder::default();
-    let mut piece = vec![0; PIECE_OCTETS];
-    loop {
-        let count = match file.read(&mut piece) {
-            Ok(0) => return Ok(Ok(decoder)),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        decoder.feed(&piece[..count]);
-        loop {
-            match decoder.next_entry() {
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(error) => return Ok(Err(error)),
-            }
-        }
     }
 }
 
@@ -341,12 +333,16 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on fails here, with the place")]
 mod tests {
     use super::*;
-    use sternpost_scheduler::journal::Entry;
+    use sternpost_scheduler::journal::{Decoder, Entry};
 
     fn read(path: &Path) -> Vec<Entry> {
         let mut decoder = Decoder::default();
         decoder.feed(&std::fs::read(path).unwrap());
         std::iter::from_fn(|| decoder.next_entry().transpose()).collect::<Result<_, _>>().unwrap()
+    }
+
+    fn numbered(path: &Path, number: u64) -> PathBuf {
+        PathBuf::from(format!("{}.{number}", path.display()))
     }
 
     fn begun(path: &Path, octets_max: u64) -> Recording {
@@ -365,63 +361,78 @@ mod tests {
         while recording.due_in().is_some() {
             recording.keep();
         }
-        assert_eq!(read(&path).len(), 1);
+        let file = numbered(&path, 1);
+        assert_eq!(read(&file).len(), 1);
         recording.event(UnixMillis(2), &Event::Go);
         drop(recording);
-        assert_eq!(read(&path).len(), 2);
+        assert_eq!(read(&file).len(), 2);
     }
 
     #[test]
-    fn the_next_life_goes_on_behind_a_torn_end() {
+    fn each_life_has_a_file_of_its_own_and_what_is_there_is_not_touched() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
+        // Whatever it is: nothing reads it at a start.
+        std::fs::write(numbered(&path, 9), "minutes of a meeting").unwrap();
+        std::fs::create_dir(numbered(&path, 10)).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), numbered(&path, 11)).unwrap();
+        for name in ["events.journal", "events.007", "events.", "events.-1", "other.99", "events"] {
+            std::fs::write(folder.path().join(name), "x").unwrap();
+        }
         drop(begun(&path, 100_000));
-        let mut torn = std::fs::read(&path).unwrap();
-        torn.extend_from_within(16..20);
-        std::fs::write(&path, torn).unwrap();
+        let begun_beside = begun(&path, 100_000);
         drop(begun(&path, 100_000));
-        assert_eq!(read(&path).len(), 2);
+        drop(begun_beside);
+        let numbers: Vec<_> = recorded_files(&path).unwrap().into_iter().map(|(number, _)| number).collect();
+        assert_eq!(numbers, [9, 10, 11, 12, 13, 14]);
+        for number in 12..15 {
+            assert!(matches!(read(&numbered(&path, number))[..], [Entry::Begin { .. }]));
+        }
+        assert_eq!(std::fs::read(numbered(&path, 9)).unwrap(), b"minutes of a meeting");
+        assert!(!folder.path().join("elsewhere").exists());
     }
 
     #[test]
-    fn a_recording_ends_at_its_bound_and_is_not_taken_up_again() {
+    fn a_recording_ends_at_the_bound_of_all_its_files_and_is_not_taken_up_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
-        let octets_max = 70_000;
+        let octets_max = 140_000;
+        drop(begun(&path, octets_max));
         let mut recording = begun(&path, octets_max);
-        for at in 0..10_000 {
+        for at in 0..20_000 {
             recording.event(UnixMillis(at), &Event::Wake);
             recording.actions(&[]);
         }
         assert_eq!(recording.status()["state"], "full");
-        assert_eq!(read(&path).last(), Some(&Entry::Full));
-        assert!(std::fs::metadata(&path).unwrap().len() <= octets_max);
-        assert!(matches!(Record::open(&path, octets_max), Err(RecordError::Full { .. })));
+        assert_eq!(read(&numbered(&path, 2)).last(), Some(&Entry::Full));
+        let lengths =
+            recorded_files(&path).unwrap().into_iter().map(|(_, file)| file.metadata().unwrap().len());
+        let octets: u64 = lengths.sum();
+        assert!(octets <= octets_max && octets > 100_000, "{octets}");
+        let refused = Recording::of(Record::open(&path, octets_max)).status();
+        assert_eq!(refused["state"], "full", "{refused}");
         drop(begun(&path, 2 * octets_max));
-        assert!(
-            matches!(read(&path)[..], [.., Entry::Full, Entry::Begin { .. }]),
-            "a larger bound has room again"
-        );
+        assert!(numbered(&path, 3).exists(), "a larger bound has room again");
     }
 
     #[test]
-    fn what_is_no_journal_or_is_in_use_is_left_as_it_is() {
+    fn a_recording_has_so_many_files_and_where_none_can_be_made_it_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
-        std::fs::write(&path, "minutes of a meeting").unwrap();
-        assert!(matches!(Record::open(&path, 10_000), Err(RecordError::Held { .. })));
-        assert_eq!(std::fs::read(&path).unwrap(), b"minutes of a meeting");
-        let other = folder.path().join("other");
-        let _held = Record::open(&other, 100_000).unwrap();
-        assert!(matches!(Record::open(&other, 100_000), Err(RecordError::InUse { .. })));
-        assert!(matches!(Record::open(Path::new("/dev/null"), 10_000), Err(RecordError::NotAFile { .. })));
-        assert!(matches!(Record::open(folder.path(), 10_000), Err(RecordError::File { .. })));
+        for number in 1..=FILES_MAX as u64 {
+            std::fs::write(numbered(&path, number), "").unwrap();
+        }
+        assert!(matches!(Record::open(&path, 100_000), Err(RecordError::ManyFiles { .. })));
+        std::fs::remove_file(numbered(&path, 1)).unwrap();
+        assert!(Record::open(&path, 100_000).is_ok());
+        let elsewhere = folder.path().join("absent").join("events");
+        assert!(matches!(Record::open(&elsewhere, 100_000), Err(RecordError::File { .. })));
     }
 
     #[test]
     fn a_disk_that_takes_no_more_ends_the_recording_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let mut recording = begun(&folder.path().join("events"), 10_000);
+        let mut recording = begun(&folder.path().join("events"), 100_000);
         recording.record().unwrap().file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         recording.write();
         assert_eq!(recording.status()["state"], "failed");
@@ -452,9 +463,10 @@ mod tests {
         const NEARLY_FULL: SpaceOf = |_| Ok(Space { octets: 120 << 20, free_octets: 60 << 20 });
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
-        let mut recording = begun(&path, 10_000);
+        let mut recording = begun(&path, 100_000);
         recording.write();
-        let recorded = std::fs::read(&path).unwrap();
+        let file = numbered(&path, 1);
+        let recorded = std::fs::read(&file).unwrap();
         recording.event(UnixMillis(1), &Event::Go);
         recording.record().unwrap().space_of = NEARLY_FULL;
         recording.write();
@@ -464,8 +476,9 @@ mod tests {
         assert!(why.contains("has 60 MiB free, and a recording leaves 60 MiB: make room"), "{why}");
         recording.event(UnixMillis(2), &Event::Go);
         drop(recording);
-        assert_eq!(std::fs::read(&path).unwrap(), recorded, "no octet more");
+        assert_eq!(std::fs::read(&file).unwrap(), recorded, "no octet more");
         let status = Recording::of(Record::open_in(&path, 10_000_000, NEARLY_FULL)).status();
+        assert!(!numbered(&path, 2).exists(), "none was made");
         assert!(
             status["state"] == "failed" && status["why"].as_str().unwrap().contains("60 MiB"),
             "{status}"

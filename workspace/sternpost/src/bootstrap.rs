@@ -12,8 +12,8 @@
 //! | `[queue]` `backend` | how the disk is written | `"auto"` | `"auto"`, `"io_uring"`, `"dsync"` |
 //! | `[queue]` `batch_octets_max` | octets of the largest batch | what the self test found, else 1,048,576 | 131,072 … 1,048,576, whole pages of 4,096 |
 //! | `[queue]` `partial_timeout_s` | when content whose message is not complete, and of which nothing more comes, is thrown away | 3,600 | 1 … 604,800 |
-//! | `[qmgr]` `record` | file into which QMGR records the events and decisions of its scheduler (scheduler/JOURNAL.md) | none | |
-//! | `[qmgr]` `record_octets_max` | octets of that file, at which the recording ends | 268,435,456 | 1,048,576 … 1,073,741,824 |
+//! | `[qmgr]` `record` | name of the files, `.1` and so on behind it, into which QMGR records the events and decisions of its scheduler (scheduler/JOURNAL.md) | none | |
+//! | `[qmgr]` `record_octets_max` | octets of these files together, at which the recording ends | 268,435,456 | 1,048,576 … 1,073,741,824 |
 //! | `[self_test]` `profile` | file in which the self test says what it found, and from which `run` takes it | none | |
 //! | `[self_test]` `history` | folder of the last ten profiles | none | |
 //! | `[tables]` `path` | the configuration as a TOML file | one of the two | |
@@ -41,7 +41,7 @@ const SEGMENTS_MAX: u32 = 65_536;
 const PARTIAL_TIMEOUT_S_MIN: u32 = 1;
 const PARTIAL_TIMEOUT_S_MAX: u32 = 7 * 24 * 3_600;
 const RECORD_OCTETS_MIN: u32 = 1 << 20;
-/// QMGR reads what is recorded when it starts, a second for so much.
+/// Five million messages: more is for nobody to carry to a desk.
 const RECORD_OCTETS_MAX: u32 = 1 << 30;
 /// 210 octets for a message of one recipient (measured): 1.2 million of them.
 const RECORD_OCTETS_DEFAULT: u32 = 256 << 20;
@@ -125,9 +125,9 @@ impl Queue {
 /// QMGR's recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// The file.
+    /// The name of its files, without their numbers.
     pub(crate) path: PathBuf,
-    /// Its largest size.
+    /// Their largest size together.
     pub(crate) octets_max: u32,
 }
 

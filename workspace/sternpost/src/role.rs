@@ -124,10 +124,10 @@ pub(crate) struct Qmgr {
     /// Channel processes in all that the self test found
     #[arg(long)]
     found_channel_processes: Option<u32>,
-    /// The file into which the scheduler's events are recorded
+    /// The name, without a number, of the files into which the scheduler's events are recorded
     #[arg(long, requires = "record_octets_max")]
     record: Option<PathBuf>,
-    /// Its largest size
+    /// Their largest size together
     #[arg(long)]
     record_octets_max: Option<u32>,
     /// Associations of one of them

@@ -18,7 +18,7 @@ use switch::{PATIENCE, SMALL_ROOM, Switch, new_home, program, run, text, wait_fo
 use tempfile::TempDir;
 
 const HELLO: &[u8] = b"Subject: hello\r\n\r\nhello\r\n";
-/// In the folder of a test: where QMGR may write on a device too.
+/// In the folder of a test: where QMGR may write on a device too. Its files have a number behind it.
 const RECORD: &str = "s/qmgr/events";
 
 /// A switch that records, with these lines behind `record`.
@@ -127,7 +127,9 @@ fn a_recorded_run_is_replayed_to_the_same_decisions() {
     assert!(count("starts", "smtp", "routine", "for_precedence") >= 2, "{found:#}");
     assert!(log.contains("event=\"record.begun\""), "{log}");
     // It tells of no person and of no content.
-    let octets = fs::read(&path).unwrap();
+    assert_eq!(found["files"], 2, "one for each life of QMGR: {found:#}");
+    let [first, second] = [1, 2].map(|number| home.path().join(format!("{RECORD}.{number}")));
+    let octets = [&first, &second].map(|file| fs::read(file).unwrap()).concat();
     for secret in ["sender.test", "smtp.test", "dead.test", "Subject", "hello"] {
         assert!(!octets.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret}");
     }
@@ -136,8 +138,10 @@ fn a_recorded_run_is_replayed_to_the_same_decisions() {
     let words = text(&words.stdout);
     assert!(words.starts_with(&format!("{}: the same decisions\n", path.display())), "{words}");
 
-    one_that_was_changed_is_found(&path);
-    the_next_life_records_behind(home, found["events"].as_u64().unwrap());
+    let events = [&first, &second].map(|file| replay(file).1.unwrap()["events"].as_u64().unwrap());
+    assert_eq!(events[0] + events[1], found["events"].as_u64().unwrap(), "each can be replayed alone");
+    one_that_was_changed_is_found(&first);
+    the_next_life_records_beside(home, found["events"].as_u64().unwrap());
 }
 
 fn one_that_was_changed_is_found(path: &Path) {
@@ -192,18 +196,28 @@ fn one_that_was_changed_is_found(path: &Path) {
     assert_eq!(replay(&path.with_extension("absent")).0, Some(1));
 }
 
-/// Also behind an end that a kill has torn.
-fn the_next_life_records_behind(home: TempDir, events: u64) {
+/// Also beside one that a kill has torn, and one that is damaged: what stands there is in nobody's way.
+fn the_next_life_records_beside(home: TempDir, events: u64) {
     let path = home.path().join(RECORD);
-    let octets = fs::read(&path).unwrap();
-    fs::write(&path, &octets[..octets.len() - 3]).unwrap();
+    let second = path.with_extension("2");
+    let octets = fs::read(&second).unwrap();
+    fs::write(&second, &octets[..octets.len() - 3]).unwrap();
     let switch = again(home, "");
     wait_for("record of it", || (replay(&path).1.ok()?["events"].as_u64() > Some(events)).then_some(()));
     let home = switch.stop();
-    let (code, found) = replay(&home.path().join(RECORD));
+    let path = home.path().join(RECORD);
+    let (code, found) = replay(&path);
     let found = found.unwrap();
     assert_eq!(code, Some(0), "{found:#}");
-    assert!(found["events"].as_u64() > Some(events) && found["torn_octets"] == 0, "{found:#}");
+    assert!(found["files"] == 3 && found["torn_octets"].as_u64() > Some(0), "{found:#}");
+    fs::write(&second, "minutes of a meeting").unwrap();
+    let switch = again(home, "");
+    let fourth = path.with_extension("4");
+    wait_for("record of it", || (replay(&fourth).0 == Some(0)).then_some(()));
+    let _home = switch.stop();
+    let (code, found) = replay(&path);
+    let found = found.unwrap();
+    assert!(code == Some(1) && found["stopped_in"] == second.display().to_string(), "{found:#}");
 }
 
 #[test]
@@ -221,7 +235,8 @@ fn a_recording_ends_at_its_bound_and_mail_goes_on() {
     });
     many(&switch, "b%d@smtp.test", 100);
     assert!(smtp.wait_for(sent + 100, PATIENCE));
-    assert!(fs::metadata(&path).unwrap().len() <= OCTETS_MAX);
+    assert!(fs::metadata(path.with_extension("1")).unwrap().len() <= OCTETS_MAX);
+    assert_eq!(switch.status()["qmgr"]["recording"]["state"], "full");
     let (code, found) = replay(&path);
     let found = found.unwrap();
     assert!(code == Some(0) && found["is_full"] == true, "{found:#}");
@@ -231,6 +246,7 @@ fn a_recording_ends_at_its_bound_and_mail_goes_on() {
     many(&switch, "c%d@smtp.test", 100);
     assert!(smtp.wait_for(sent + 200, PATIENCE));
     wait_for("word of it", || switch.log().contains("event=\"record.not-begun\"").then_some(()));
+    assert!(!path.with_extension("2").exists());
 }
 
 #[test]

@@ -88,10 +88,10 @@ pub(crate) enum Command {
     Discard(restore::Discarding),
     /// Give a recording of the queue manager to a fresh scheduler, and say whether it decides the same
     #[command(
-        after_help = "Examples:\n  sternpost queue replay /var/lib/sternpost/qmgr/events\n  sternpost queue replay events --json\n\nA recording is made by a switch with [qmgr] record in its bootstrap. Here no switch is needed.\nExit status: 0 the same decisions, 1 others, or the recording is damaged or none."
+        after_help = "Examples:\n  sternpost queue replay /var/lib/sternpost/qmgr/events\n  sternpost queue replay events.2 --json\n\nA recording is made by a switch with [qmgr] record in its bootstrap: a file for each start of its queue manager, events.1, events.2 and so on. Here no switch is needed.\nExit status: 0 the same decisions, 1 others, or the recording is damaged or none."
     )]
     Replay {
-        /// The recording
+        /// One file of the recording, or its name without a number: then all of them, one behind the other
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// Print JSON

@@ -1,4 +1,5 @@
-//! `sternpost queue replay`: a recording of QMGR into a fresh scheduler. No switch is asked, and nothing is written.
+//! `sternpost queue replay`: a recording of QMGR, which may be several files, into fresh schedulers. No switch is asked, and
+//! nothing is written.
 
 use super::meter::Meter;
 use super::when;
@@ -6,8 +7,9 @@ use crate::command::{CommandError, CommandResult, exit_code};
 use crate::output;
 use crate::place;
 use serde_json::{Value, json};
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use sternpost_scheduler::journal::{Decoder, Difference, JournalError, Mismatch, Replay, Summary};
 
@@ -22,7 +24,10 @@ struct Found {
     summary: Summary,
     mismatch: Option<Mismatch>,
     damage: Option<JournalError>,
-    /// Octets up to the last entry that was replayed, and behind the last whole one.
+    /// How many were looked at, and the last of them.
+    files_count: usize,
+    last_file: PathBuf,
+    /// Octets up to the last entry that was replayed, and behind the last whole one, of all files.
     octets: u64,
     torn_octets: u64,
     took: Duration,
@@ -30,15 +35,27 @@ struct Found {
 
 /// Replays a recording and says what came out.
 pub(super) fn replay(path: &Path, json: bool) -> CommandResult {
-    let failed = |source| CommandError::Read { path: path.to_owned(), source };
-    let file = place::open_regular(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
+    let mut paths: Vec<PathBuf> = sternpost_qmgr::recorded_files(path)
+        .map_err(|source| CommandError::Read { path: path.to_owned(), source })?
+        .into_iter()
+        .map(|(_, file)| file)
+        .collect();
+    if paths.is_empty() {
+        paths.push(path.to_owned());
+    }
+    let (mut files, mut length) = (Vec::new(), 0);
+    for path in paths {
+        let failed = |source| CommandError::Read { path: path.clone(), source };
+        let file = place::open_regular(&path).map_err(failed)?;
+        length += file.metadata().map_err(failed)?.len();
+        files.push((path, file));
+    }
     let mut meter = Meter::new("MiB replayed");
-    let found = look(file, |octets| meter.show(octets / MEBIOCTET, length / MEBIOCTET)).map_err(failed)?;
+    let found = look(files, |octets| meter.show(octets / MEBIOCTET, length / MEBIOCTET))?;
     meter.clear();
     // Of what has no header there is nothing to tell.
     if let (0, Some(source)) = (found.octets, &found.damage) {
-        return Err(CommandError::Recording { path: path.to_owned(), source: source.clone() });
+        return Err(CommandError::Recording { path: found.last_file, source: source.clone() });
     }
     let is_good = found.mismatch.is_none() && found.damage.is_none() && found.summary.events > 0;
     let value = value(&found);
@@ -47,14 +64,54 @@ pub(super) fn replay(path: &Path, json: bool) -> CommandResult {
 }
 
 /// Reads to the end, or to what differs or is damaged.
-fn look(mut journal: impl Read, mut show: impl FnMut(u64)) -> io::Result<Found> {
+fn look(files: Vec<(PathBuf, File)>, mut show: impl FnMut(u64)) -> Result<Found, CommandError> {
     let begin = Instant::now();
-    let (mut decoder, mut replay) = (Decoder::default(), Replay::default());
-    let (mut mismatch, mut damage) = (None, None);
+    let mut found = Found {
+        summary: Summary::default(),
+        mismatch: None,
+        damage: None,
+        files_count: 0,
+        last_file: PathBuf::new(),
+        octets: 0,
+        torn_octets: 0,
+        took: Duration::ZERO,
+    };
+    let mut replay = Replay::default();
+    for (path, file) in files {
+        found.files_count += 1;
+        found.last_file.clone_from(&path);
+        look_at(file, &mut replay, &mut found, &mut show)
+            .map_err(|source| CommandError::Read { path, source })?;
+        if found.mismatch.is_some() || found.damage.is_some() {
+            break;
+        }
+    }
+    if found.files_count == 1 && found.octets == 0 && found.torn_octets > 0 {
+        // Not even a header.
+        found.damage = found.damage.or(Some(JournalError::Header));
+        found.torn_octets = 0;
+    }
+    found.summary = replay.end();
+    found.took = begin.elapsed();
+    Ok(found)
+}
+
+/// The same of one file.
+fn look_at(
+    mut journal: impl Read,
+    replay: &mut Replay,
+    found: &mut Found,
+    show: &mut impl FnMut(u64),
+) -> io::Result<()> {
+    let mut decoder = Decoder::default();
     let mut piece = vec![0; PIECE_OCTETS];
+    let before = found.octets;
     'pieces: loop {
         let count = match journal.read(&mut piece) {
-            Ok(0) => break,
+            Ok(0) => {
+                found.torn_octets += decoder.torn_octets();
+                break;
+            }
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
@@ -63,29 +120,22 @@ fn look(mut journal: impl Read, mut show: impl FnMut(u64)) -> io::Result<Found> 
         loop {
             match decoder.next_entry() {
                 Ok(Some(entry)) => {
-                    if let Err(found) = replay.take(entry) {
-                        mismatch = Some(found);
+                    if let Err(mismatch) = replay.take(entry) {
+                        found.mismatch = Some(mismatch);
                         break 'pieces;
                     }
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    damage = Some(error);
+                    found.damage = Some(error);
                     break 'pieces;
                 }
             }
         }
-        show(decoder.place().octets);
+        show(before + decoder.place().octets);
     }
-    let octets = decoder.place().octets;
-    if octets == 0 && damage.is_none() && decoder.torn_octets() > 0 {
-        // Not even a header.
-        damage = Some(JournalError::Header);
-    }
-    // What was not looked at is not torn.
-    let is_at_the_end = mismatch.is_none() && damage.is_none();
-    let torn_octets = if is_at_the_end { decoder.torn_octets() } else { 0 };
-    Ok(Found { summary: replay.end(), mismatch, damage, octets, torn_octets, took: begin.elapsed() })
+    found.octets = before + decoder.place().octets;
+    Ok(())
 }
 
 fn value(found: &Found) -> Value {
@@ -108,7 +158,10 @@ fn value(found: &Found) -> Value {
     });
     let stops = summary.stops.iter();
     let stops = stops.map(|(reason, count)| json!({ "reason": reason.to_string(), "count": count }));
+    let is_whole = found.mismatch.is_none() && found.damage.is_none();
     json!({
+        "files": found.files_count,
+        "stopped_in": (!is_whole).then(|| found.last_file.display().to_string()),
         "octets": found.octets,
         "torn_octets": found.torn_octets,
         "builds": summary.builds,
@@ -166,7 +219,7 @@ fn text(path: &Path, found: &Found, value: Value) -> String {
     let mut out = format!("{}: {verdict}\n{}", path.display(), output::indented(&Value::Object(fields)));
     if found.torn_octets > 0 {
         out.push_str(
-            "\ntorn_octets: the end of the file is no whole entry. So it is where QMGR was killed, or the file was copied while it grew.\n",
+            "\ntorn_octets: the end of a file is no whole entry. So it is where QMGR was killed, or the file was copied while it grew.\n",
         );
     }
     let builds = &found.summary.builds;
