@@ -94,6 +94,44 @@ fn a_hop_without_mt_priority_gets_the_priority_as_a_field_and_no_other() {
 }
 
 #[test]
+fn a_strangers_fields_say_nothing_to_a_hop_without_mt_priority() {
+    let plain = plain_sink();
+    // 127.0.0.1 is a stranger, 127.0.0.2 may ask for flash.
+    let site = one_peer(plain.address())
+        .without_client_networks()
+        .listener("precedence_networks = [\"127.0.0.2 flash\"]")
+        .listener(FIELDS);
+    let switch = Switch::start(&site.tables());
+    let header =
+        "MMHS-Primary-Precedence: 5\r\nMMHS-Copy-Precedence: 1\r\nPriority: urgent\r\nX-Priority: 1\r\n";
+    let content = format!("{header}Subject: x\r\n\r\nPriority: urgent\r\n");
+    // Who sends it; what the hop is told and by which fields; what our trace header says.
+    let rows = [
+        (1, "-2", ["MMHS-Copy-Precedence: 1", "X-Priority: 1"].as_slice(), "for <b@smtp.test>;"),
+        (
+            2,
+            "4",
+            ["MMHS-Copy-Precedence: 1", "Priority: urgent", "X-Priority: 1"].as_slice(),
+            "(flash by mmhs-primary-precedence 6, lowered)",
+        ),
+    ];
+    for (count, (client, priority, fields, trace)) in (1..).zip(rows) {
+        let (mut client, greeting) = Client::connect_from(Ipv4Addr::new(127, 0, 0, client), switch.address());
+        assert!(greeting.starts_with("220 "), "{greeting}");
+        client.expect("EHLO a.test", "250");
+        client.message("<a@sender.test>", &["b@smtp.test"], content.as_bytes());
+        assert!(plain.wait_for(count, PATIENCE));
+        let content = contents(&plain).pop().expect("it has come");
+        assert_eq!(fields_of(&content), [priority], "{content}");
+        let (header, body) = content.split_once("\r\n\r\n").expect("a message has a body");
+        let is_kept =
+            |line: &&str| line.starts_with("MMHS-") || line.contains("riority:") && !line.starts_with("MT-");
+        assert_eq!(header.lines().filter(is_kept).collect::<Vec<_>>(), fields, "{content}");
+        assert!(content.contains(trace) && body == "Priority: urgent\r\n", "{content}");
+    }
+}
+
+#[test]
 fn a_large_message_by_bdat_keeps_its_priority_and_every_octet_of_its_body() {
     let plain = plain_sink();
     let site = one_peer(plain.address()).channel("bdat_octets_min = 0").listener(FIELDS);

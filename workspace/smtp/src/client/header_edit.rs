@@ -1,22 +1,31 @@
-//! The field `MT-Priority` of a message on its way to a peer that does not offer MT-PRIORITY (RFC 6758, section 3.3).
+//! The fields that say a priority, of a message on its way to a peer that does not offer MT-PRIORITY (RFC 6758, section 3.3).
 //!
-//! Every such field that the message has is taken out: its author may have been nobody whose word counts here. What
-//! counts, the priority that the message was accepted with, goes in its place:
+//! Who wrote them may be nobody whose word counts here, and the peer may believe them all the same. What counts is the
+//! priority that the message was accepted with:
 //!
-//! | somebody has asked for a priority | the message has the field | what the peer gets |
-//! |---|---|---|
-//! | yes | or not | our field on top |
-//! | no | yes | our field in the place of the first one |
-//! | no | no | the message as it is |
+//! | a field of the message | what becomes of it |
+//! |---|---|
+//! | `MT-Priority` | is taken out, always |
+//! | `MMHS-Primary-Precedence`, `MMHS-Copy-Precedence`, `Priority` | is taken out where it says a higher level, or cannot be read |
+//! | `X-Priority` | stays, for it is what readers look at; it is too much where it says a higher level, and more than "normal" |
+//! | any other | stays |
 //!
-//! The edit is done as the content streams by: what is stored stays as it is, and no more is held than the beginning of a
-//! name. A signature is broken by it only if it names the field (`h=` of DKIM); this switch has none to sign with again
+//! Our own field `MT-Priority` stands on top where somebody has asked for a priority, else in the place of the first
+//! that is taken out or before the first that is too much. A conforming server goes by it and by no other (RFC 6758, section 3.1).
+//!
+//! The edit is done as the content streams by: what is stored stays as it is, and no more is held than one field of these. A
+//! signature is broken by it only if it names the field (`h=` of DKIM); this switch has none to sign with again
 //! (RFC 6758, section 7.1).
 
 use super::{Extensions, Transaction};
-use sternpost_message::{GAP_OCTETS_MAX, HeaderPart, HeaderReader};
+use sternpost_message::{
+    FIELD_VALUE_OCTETS_MAX, GAP_OCTETS_MAX, HeaderPart, HeaderReader, MtPriority, Precedence, PriorityField,
+    PriorityPolicy,
+};
 
-const NAME: &[u8] = b"MT-Priority";
+/// What is held at most: a name with blanks, its colon, and a value.
+const HELD_OCTETS_MAX: usize =
+    PriorityField::NAME_OCTETS_MAX + GAP_OCTETS_MAX as usize + 1 + FIELD_VALUE_OCTETS_MAX;
 
 /// The edit of one content. Cutting its input anywhere gives the same output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +34,9 @@ pub(super) struct HeaderEdit {
     /// Our field with its line end, until it is said; empty when there is none.
     field: Vec<u8>,
     is_on_top: bool,
-    /// Octets of a line that may be such a field: at most the name and [`GAP_OCTETS_MAX`].
+    /// What the message was accepted with.
+    priority: MtPriority,
+    /// Octets of a field that may have to be taken out: at most [`HELD_OCTETS_MAX`].
     held: Vec<u8>,
     place: Place,
 }
@@ -35,10 +46,29 @@ pub(super) struct HeaderEdit {
 enum Place {
     /// They go out.
     Passing,
-    /// They are the beginning of a name that may be the field's.
+    /// They are the beginning of a name that may be a field's that says a priority.
     Name,
+    /// They are blanks behind the name of this one.
+    Gap(PriorityField),
+    /// They are its value, which begins here in what is held.
+    Value(PriorityField, usize),
     /// They are of a field that is taken out.
     Dropping,
+}
+
+/// The level of a priority. A value means the same level in each policy; this one has all of them.
+fn level(priority: MtPriority) -> Precedence {
+    PriorityPolicy::Stanag4406.precedence(priority)
+}
+
+/// Whether a field says more than a message of this priority may, or what nobody here can read.
+fn is_too_much(field: PriorityField, value: &[u8], priority: MtPriority) -> bool {
+    let most = match field {
+        // "Normal" is what it says of ordinary mail everywhere.
+        PriorityField::XPriority => level(priority).max(Precedence::Priority),
+        _ => level(priority),
+    };
+    field.read(value).is_none_or(|said| level(said) > most)
 }
 
 impl HeaderEdit {
@@ -58,6 +88,7 @@ impl HeaderEdit {
             reader: HeaderReader::new(),
             field,
             is_on_top: transaction.mt_priority_is_given,
+            priority: transaction.mt_priority.unwrap_or_default(),
             held: Vec::new(),
             place: Place::Passing,
         })
@@ -82,8 +113,10 @@ impl HeaderEdit {
         let mut rest = piece;
         while !self.reader.has_ended() {
             let (line, behind) = rest.split_at(self.reader.value_line(rest));
-            if self.place != Place::Dropping {
-                out.extend_from_slice(line);
+            match self.place {
+                Place::Dropping => {}
+                Place::Value(field, start) => self.value(field, start, line, out),
+                Place::Passing | Place::Name | Place::Gap(_) => out.extend_from_slice(line),
             }
             rest = behind;
             let Some((&octet, behind)) = rest.split_first() else { return };
@@ -96,77 +129,153 @@ impl HeaderEdit {
     fn step(&mut self, octet: u8, out: &mut Vec<u8>) {
         match (self.reader.step(octet), self.place) {
             (HeaderPart::NameStart, _) => {
+                self.settle(out);
                 self.place = Place::Name;
                 self.name(octet, out);
             }
             (HeaderPart::Name, Place::Name) => self.name(octet, out),
-            (HeaderPart::Gap, Place::Name) if self.held.len() >= NAME.len() => self.held.push(octet),
-            (HeaderPart::Colon, Place::Name) if self.held.len() >= NAME.len() => {
-                self.held.clear();
-                self.place = Place::Dropping;
-                out.append(&mut self.field);
+            (HeaderPart::Gap, Place::Gap(_)) => self.held.push(octet),
+            (part @ (HeaderPart::Gap | HeaderPart::Colon), Place::Name) => {
+                let field = PriorityField::of_name(&self.held);
+                self.held.push(octet);
+                match field {
+                    None => self.pass(out),
+                    Some(field) if part == HeaderPart::Gap => self.place = Place::Gap(field),
+                    Some(field) => self.named(field, out),
+                }
+            }
+            (HeaderPart::Colon, Place::Gap(field)) => {
+                self.held.push(octet);
+                self.named(field, out);
             }
             (HeaderPart::Value, Place::Dropping) => {}
+            (HeaderPart::Value, Place::Value(field, start)) => self.value(field, start, &[octet], out),
             // Another field, the empty line, or a line that is no field and belongs to the body.
             _ => {
-                self.place = Place::Passing;
-                out.append(&mut self.held);
+                self.settle(out);
+                self.pass(out);
                 out.push(octet);
             }
         }
     }
 
-    /// Takes an octet of a name that was ours so far.
+    /// Lets out what is held.
+    fn pass(&mut self, out: &mut Vec<u8>) {
+        self.place = Place::Passing;
+        out.append(&mut self.held);
+    }
+
+    /// Takes out what is held and what belongs to it, and says ours in its place.
+    fn drop_field(&mut self, out: &mut Vec<u8>) {
+        self.place = Place::Dropping;
+        self.held.clear();
+        out.append(&mut self.field);
+    }
+
+    /// Takes an octet of a name that was that of a field of ours so far.
     fn name(&mut self, octet: u8, out: &mut Vec<u8>) {
-        if NAME.get(self.held.len()).is_some_and(|wanted| wanted.eq_ignore_ascii_case(&octet)) {
-            self.held.push(octet);
+        self.held.push(octet);
+        let begins_so = |field: &PriorityField| {
+            let name = field.name().as_bytes().get(..self.held.len());
+            name.is_some_and(|name| name.eq_ignore_ascii_case(&self.held))
+        };
+        if !PriorityField::ALL.iter().any(begins_so) {
+            self.pass(out);
+        }
+    }
+
+    /// A field that says a priority has its name and its colon.
+    fn named(&mut self, field: PriorityField, out: &mut Vec<u8>) {
+        if field == PriorityField::MtPriority {
+            self.drop_field(out);
         } else {
-            self.place = Place::Passing;
-            out.append(&mut self.held);
-            out.push(octet);
+            self.place = Place::Value(field, self.held.len());
+        }
+    }
+
+    /// Takes octets of its value.
+    fn value(&mut self, field: PriorityField, start: usize, octets: &[u8], out: &mut Vec<u8>) {
+        if self.held.len() - start + octets.len() <= FIELD_VALUE_OCTETS_MAX {
+            self.held.extend_from_slice(octets);
+            return;
+        }
+        // Too long to be read.
+        self.too_much(field, out);
+        if self.place == Place::Passing {
+            out.extend_from_slice(octets);
+        }
+    }
+
+    /// The field before, if it was one that says a priority, has its whole value.
+    fn settle(&mut self, out: &mut Vec<u8>) {
+        let Place::Value(field, start) = self.place else { return };
+        if is_too_much(field, &self.held[start..], self.priority) {
+            self.too_much(field, out);
+        } else {
+            self.pass(out);
+        }
+    }
+
+    fn too_much(&mut self, field: PriorityField, out: &mut Vec<u8>) {
+        if field == PriorityField::XPriority {
+            out.append(&mut self.field);
+            self.pass(out);
+        } else {
+            self.drop_field(out);
         }
     }
 
     /// Appends what was held back: there is no more content.
     pub(super) fn end(&mut self, out: &mut Vec<u8>) {
+        self.settle(out);
         out.append(&mut self.held);
     }
 }
 
-/// Checks what holds for any content: cutting it in two, at a place that the first octet chooses, changes nothing; no field
-/// is left but ours, once; the body is untouched; an edit changes nothing the second time. For fuzzing.
+/// Checks what holds for any content: cutting it in two, at a place that the first octet chooses, changes nothing; of the
+/// fields that may be too much none is left, and ours stands there once; the body is untouched; an edit changes nothing the
+/// second time. For fuzzing.
 ///
 /// # Panics
 /// When it does not hold.
 pub(crate) fn fuzz(octets: &[u8]) {
     let [choice, content @ ..] = octets else { return };
+    let priority = MtPriority::new(3).unwrap_or_default();
     let edit = |content: &[u8], cut: usize| {
         let mut edit = HeaderEdit {
             reader: HeaderReader::new(),
             field: b"MT-Priority: 3\r\n".to_vec(),
             is_on_top: choice & 1 == 0,
+            priority,
             held: Vec::new(),
             place: Place::Passing,
         };
         let mut out = Vec::new();
         let (before, behind) = content.split_at(cut);
         edit.push(before, &mut out);
-        assert!(edit.held.len() <= NAME.len() + usize::from(GAP_OCTETS_MAX));
+        assert!(edit.held.len() <= HELD_OCTETS_MAX);
         edit.push(behind, &mut out);
         edit.end(&mut out);
         out
     };
     let whole = edit(content, 0);
     assert_eq!(edit(content, usize::from(*choice) % (content.len() + 1)), whole);
-    let (had, has) = (fields(content), fields(&whole));
     assert!(whole.ends_with(body(content)), "the body is untouched");
-    let wanted = if choice & 1 == 0 || had > 0 { 1 } else { 0 };
+    assert!(whole.len() <= content.len() + 16, "the content grows by our field at most");
+    let (had, has) = (fields(content), fields(&whole));
+    let is_ours = |(field, _): &&(PriorityField, Vec<u8>)| *field == PriorityField::MtPriority;
+    let is_loud = |(field, value): &&(PriorityField, Vec<u8>)| {
+        value.len() > FIELD_VALUE_OCTETS_MAX || is_too_much(*field, value, priority)
+    };
+    let is_edited = had.iter().any(|one| is_ours(&one) || is_loud(&one));
     // A field put on top of a body without a header section makes one of what begins like fields there.
-    if choice & 1 == 1 || had > 0 {
-        assert_eq!(has, wanted, "{had} fields before");
+    if choice & 1 == 1 || !had.is_empty() {
+        let wanted = usize::from(choice & 1 == 0 || is_edited);
+        assert_eq!(has.iter().filter(is_ours).count(), wanted, "{had:?}");
+        let mut loud = has.iter().filter(is_loud);
+        assert!(loud.all(|(field, _)| *field == PriorityField::XPriority), "{has:?}");
         assert_eq!(edit(&whole, 0), whole, "an edit has nothing to do the second time");
     }
-    assert!(whole.len() <= content.len() + 16, "the content grows by our field at most");
 }
 
 /// What stands behind the header section, a line that is no field included.
@@ -186,22 +295,32 @@ fn body(content: &[u8]) -> &[u8] {
     &[]
 }
 
-/// How many of the fields a content has, read without the code above: line by line.
-fn fields(content: &[u8]) -> usize {
+/// The fields of a content that say a priority, read without the code above: line by line.
+fn fields(content: &[u8]) -> Vec<(PriorityField, Vec<u8>)> {
     let mut reader = HeaderReader::new();
-    let (mut name, mut count) = (Vec::new(), 0);
+    let (mut name, mut found) = (Vec::new(), Vec::<(PriorityField, Vec<u8>)>::new());
+    let mut is_in_one = false;
     for &octet in content {
         if reader.has_ended() {
             break;
         }
         match reader.step(octet) {
-            HeaderPart::NameStart => name = vec![octet],
+            HeaderPart::NameStart => (name, is_in_one) = (vec![octet], false),
             HeaderPart::Name => name.push(octet),
-            HeaderPart::Colon if name.eq_ignore_ascii_case(NAME) => count += 1,
+            HeaderPart::Colon => {
+                let field = PriorityField::of_name(&name);
+                is_in_one = field.is_some();
+                found.extend(field.map(|field| (field, Vec::new())));
+            }
+            HeaderPart::Value if is_in_one => {
+                if let Some((_, value)) = found.last_mut() {
+                    value.push(octet);
+                }
+            }
             _ => {}
         }
     }
-    count
+    found
 }
 
 #[cfg(test)]
@@ -277,6 +396,61 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_says_more_than_was_granted_is_taken_out_and_one_that_does_not_stays() {
+        let ours = "MT-Priority: -2\r\n";
+        // Ordinary mail: what a stranger wrote, and what goes on of it.
+        let rows = [
+            ("MMHS-Primary-Precedence: 5\r\n", ours.to_owned()),
+            ("mmhs-copy-precedence :\r\n flash (now)\r\n", ours.to_owned()),
+            ("MMHS-Primary-Precedence: 2\r\nMMHS-Copy-Precedence: 5\r\n", ours.to_owned()),
+            ("MMHS-Primary-Precedence: 1\r\n", "MMHS-Primary-Precedence: 1\r\n".to_owned()),
+            ("MMHS-Copy-Precedence: deferred\r\n", "MMHS-Copy-Precedence: deferred\r\n".to_owned()),
+            // Another reader might make something of what nobody here can read.
+            ("MMHS-Primary-Precedence: 7\r\n", ours.to_owned()),
+            ("MMHS-Primary-Precedence:\r\n", ours.to_owned()),
+            ("Priority: urgent\r\n", ours.to_owned()),
+            ("PRIORITY: non-urgent\r\n", "PRIORITY: non-urgent\r\n".to_owned()),
+            ("Priority: urgent\r\nMT-Priority: 9\r\nPriority: urgent\r\n", ours.to_owned()),
+            ("X-Priority: 1 (Highest)\r\n", format!("{ours}X-Priority: 1 (Highest)\r\n")),
+            ("X-Priority: high\r\nMT-Priority: 9\r\n", format!("{ours}X-Priority: high\r\n")),
+            ("X-Priority: 3\r\n", "X-Priority: 3\r\n".to_owned()),
+            ("Importance: high\r\n", "Importance: high\r\n".to_owned()),
+            // What follows a line that is no field is body already.
+            ("MMHS-Primary: 5\r\nPrior\r\n", "MMHS-Primary: 5\r\nPrior\r\n".to_owned()),
+        ];
+        for (fields, wanted) in rows {
+            let content =
+                |fields: &str| format!("A: b\r\n{fields}B: c\r\n\r\nMMHS-Primary-Precedence: 5\r\n");
+            assert_eq!(edited(&content(fields), -2, false), content(&wanted), "{fields:?}");
+        }
+        let at_the_end = "A: b\r\nPriority: urgent";
+        assert_eq!(edited(at_the_end, -2, false), format!("A: b\r\n{ours}"));
+    }
+
+    #[test]
+    fn a_field_that_says_what_was_granted_goes_on_beside_ours() {
+        // 3 is handled as flash, and all say flash or less.
+        let fields = "MMHS-Primary-Precedence: 4\r\nMMHS-Copy-Precedence: 1\r\nPriority: urgent\r\nX-Priority: 1\r\n\r\n";
+        assert_eq!(edited(fields, 3, true), format!("MT-Priority: 3\r\n{fields}"));
+        let more = "MMHS-Primary-Precedence: 5\r\n\r\n";
+        assert_eq!(edited(more, 3, true), "MT-Priority: 3\r\n\r\n");
+    }
+
+    #[test]
+    fn a_value_that_is_too_long_to_be_read_is_too_much() {
+        let long = |name: &str, octets: usize| format!("{name}:{}-2\r\n\r\n", " ".repeat(octets - 4));
+        let max = FIELD_VALUE_OCTETS_MAX;
+        for name in ["Priority", "MMHS-Copy-Precedence"] {
+            assert_eq!(edited(&long(name, max + 1), 9, false), "MT-Priority: 9\r\n\r\n", "{name}");
+        }
+        let one = |octets: usize| format!("Priority:{}urgent\r\n\r\n", " ".repeat(octets - 8));
+        assert_eq!(edited(&one(max), 4, false), one(max));
+        assert_eq!(edited(&one(max + 1), 4, false), "MT-Priority: 4\r\n\r\n");
+        let for_readers = long("X-Priority", max + 1);
+        assert_eq!(edited(&for_readers, 9, false), format!("MT-Priority: 9\r\n{for_readers}"));
+    }
+
+    #[test]
     fn no_blanks_before_the_colon_save_a_field_and_where_they_make_it_none_nothing_of_it_is_lost() {
         let line = |blanks: u16| format!("MT-Priority{}: 9\r\n\r\n", " ".repeat(blanks.into()));
         assert_eq!(edited(&line(GAP_OCTETS_MAX), -2, false), "MT-Priority: -2\r\n\r\n");
@@ -307,7 +481,7 @@ mod tests {
         #[test]
         fn any_fields_are_edited_the_same_however_they_are_cut(
             choice: u8,
-            pieces in proptest::collection::vec("(MT-Priority|mt-prio|A| |\t|:|9|\r\n|\r\n|\n|\r){0,6}", 0..12),
+            pieces in proptest::collection::vec("(MT-Priority|mt-prio|MMHS-Primary-Precedence|Priority|X-Priority|A| |\t|:|9|5|4|urgent|\r\n|\r\n|\n|\r){0,6}", 0..12),
         ) {
             let mut octets = vec![choice];
             octets.extend_from_slice(pieces.concat().as_bytes());

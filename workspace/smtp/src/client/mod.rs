@@ -8,7 +8,7 @@
 //! Commands go out in groups where the peer pipelines (RFC 2920), and with `chain` the next transaction's commands
 //! stand directly behind the final dot of the one before.
 //!
-//! The content goes out as it is handed in, but for the field `MT-Priority` (see `header_edit`).
+//! The content goes out as it is handed in, but for the fields that say a priority (see `header_edit`).
 //!
 //! Not here: TLS, authentication, whom to connect to, when to try again (`scheduler`).
 
@@ -113,7 +113,7 @@ pub struct Transaction {
     /// The message's priority: `MT-PRIORITY` where the peer offers it (RFC 6710, 4.2).
     pub mt_priority: Option<MtPriority>,
     /// Whether somebody has asked for it: then a peer that does not offer MT-PRIORITY gets it as a field of the content
-    /// (RFC 6758, 3.3). Else only in the place of such a field.
+    /// (RFC 6758, 3.3). Else only in the place of such a field, and of one that says more.
     pub mt_priority_is_given: bool,
 }
 
