@@ -148,7 +148,7 @@ pub enum Closed {
     /// Each value grants something: one that cannot be read grants nothing, the others stay. A kept version grants
     /// no more than the new one does.
     Grant,
-    /// The attribute restricts: it then has this value, also in a kept version.
+    /// The attribute restricts: it then has this value. A kept version has the lesser of its own and that.
     At(&'static str),
 }
 
@@ -270,6 +270,10 @@ use Values::{OptionalMany, OptionalOne, RequiredMany, RequiredOne};
 const OCTETS_MAX: u64 = 17_179_869_184;
 
 /// The six levels, lowest first.
+/// What clients may ask for at most, each word more than those before it: `ordinary` is routine or priority, as the node's
+/// policy says.
+const PRECEDENCES_MAX: &[&str] =
+    &["deferred", "routine", "ordinary", "priority", "immediate", "flash", "override"];
 const PRECEDENCES: &[&str] = &["deferred", "routine", "priority", "immediate", "flash", "override"];
 /// Header fields that may say a priority.
 const PRIORITY_FIELDS: &[&str] =
@@ -294,7 +298,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(18, Listener, "sternpostCommandTimeoutS", "seconds", "300", (1, 3_600), "The longest wait for a command."),
     number(19, Listener, "sternpostDataTimeoutS", "seconds", "180", (1, 3_600), "The longest wait for more content."),
     number(20, Listener, "sternpostReceivedHeadersMax", "fields", "50", (10, 1_000), "Received fields beyond which a message is taken to loop."),
-    text(21, Listener, "sternpostPrecedenceMax", Choice(PRECEDENCES), OptionalOne, "The highest precedence that the client networks may ask for. Other clients may ask for no more than ordinary mail has.").with("override", Closed::At("routine")),
+    text(21, Listener, "sternpostPrecedenceMax", Choice(PRECEDENCES_MAX), OptionalOne, "The highest precedence that the client networks may ask for. Other clients may ask for no more than ordinary mail has: routine under STANAG4406, else priority. The word ordinary stands for that, and a value that cannot be read counts as it.").with("override", Closed::At("ordinary")),
     text(22, Listener, "sternpostPrecedenceNetworks", NetworkPrecedence, OptionalMany, "Clients that may ask for a precedence up to this one, such as 192.0.2.0/24 flash; the highest grant counts. It opens no route.").with("", Closed::Grant),
     text(23, Listener, "sternpostPriorityFields", Order(PRIORITY_FIELDS), OptionalOne, "The header fields by which clients with a grant above ordinary mail may ask for a precedence where MAIL has no MT-PRIORITY, the first one first, or none. Name them only where these clients themselves keep strangers from writing such fields.").with("none", Closed::At("none")),
     number(24, Listener, "sternpostConnectionsReserveUrgent", "connections", "10", (0, 65_535), "Of the connections, those for clients that may ask for flash or override alone; both reserves take the smaller half of them at most, and one that no client of the listener may use is not kept."),
@@ -368,6 +372,13 @@ mod tests {
     fn the_words_for_levels_and_fields_are_those_of_the_messages() {
         use sternpost_message::{Precedence, PriorityField, PriorityPolicy};
         assert_eq!(PRECEDENCES, Precedence::ALL.map(Precedence::name));
+        let levels: Vec<_> = PRECEDENCES_MAX.iter().filter(|word| **word != "ordinary").copied().collect();
+        assert_eq!(levels, PRECEDENCES);
+        for policy in PriorityPolicy::ALL {
+            // A kept version has the lesser of two words: that must be the lesser of what they stand for.
+            let stands_for = |word: &&str| word.parse().unwrap_or(policy.ordinary());
+            assert!(PRECEDENCES_MAX.iter().map(stands_for).is_sorted(), "{}", policy.name());
+        }
         assert_eq!(PRIORITY_FIELDS, PriorityField::ALL.map(PriorityField::name));
         let policies = Attribute::find(Node, "priority_policy").unwrap();
         let names = PriorityPolicy::ALL.map(PriorityPolicy::name);

@@ -184,7 +184,8 @@ fn kept_version(good: &Entry, new: &Entry) -> Entry {
                 }
             }
             Closed::At(closed) => {
-                let value = if is_open(attribute, new) { narrower(attribute, good, new) } else { closed };
+                let in_force = |entry| readable_value(attribute, entry).unwrap_or(closed);
+                let value = narrower(attribute, closed, in_force(good), in_force(new));
                 if only_value(attribute, good) != Some(value) {
                     kept.attributes.insert(key, vec![value.to_owned()]);
                 }
@@ -194,17 +195,16 @@ fn kept_version(good: &Entry, new: &Entry) -> Entry {
     kept
 }
 
-/// Whether the entry says, readably or by the default, that the attribute restricts less than when it is closed.
-fn is_open(attribute: &Attribute, entry: &Entry) -> bool {
-    let Closed::At(closed) = attribute.closed else { return true };
-    let Some(value) = only_value(attribute, entry) else { return false };
-    let is_readable = match attribute.syntax {
-        Syntax::Choice(words) => words.contains(&value),
-        Syntax::Order(words) => value.split_ascii_whitespace().all(|word| words.contains(&word)),
-        Syntax::Boolean => matches!(value, "TRUE" | "FALSE"),
+/// What the entry says, or the default; none when that cannot be read.
+fn readable_value<'a>(attribute: &'a Attribute, entry: &'a Entry) -> Option<&'a str> {
+    only_value(attribute, entry).filter(|value| match attribute.syntax {
+        Syntax::Choice(words) => words.contains(value),
+        Syntax::Order(words) => {
+            *value == "none" || value.split_ascii_whitespace().all(|word| words.contains(&word))
+        }
+        Syntax::Boolean => matches!(*value, "TRUE" | "FALSE"),
         _ => false,
-    };
-    is_readable && value != closed
+    })
 }
 
 /// The value, or the default where there is none.
@@ -216,21 +216,14 @@ fn only_value<'a>(attribute: &'a Attribute, entry: &'a Entry) -> Option<&'a str>
     }
 }
 
-/// The value that allows no more than both entries do. Words to choose from stand in the table so that each allows more
+/// The value that allows no more than either of two. Words to choose from stand in the table so that each allows more
 /// than those before it.
-fn narrower<'a>(attribute: &'a Attribute, good: &'a Entry, new: &'a Entry) -> &'a str {
-    let Closed::At(closed) = attribute.closed else { return attribute.default };
-    let (Some(good), Some(new)) = (only_value(attribute, good), only_value(attribute, new)) else {
-        return closed;
-    };
+fn narrower<'a>(attribute: &'a Attribute, closed: &'a str, good: &'a str, new: &'a str) -> &'a str {
     match attribute.syntax {
+        _ if good == new => good,
         Syntax::Choice(words) => {
             words.iter().copied().find(|word| *word == good || *word == new).unwrap_or(closed)
         }
-        _ if good == new => good,
-        Syntax::Boolean if good == closed => good,
-        // TRUE or FALSE: the new one is open.
-        Syntax::Boolean => new,
         _ => closed,
     }
 }

@@ -19,6 +19,8 @@ use std::str::FromStr;
 use sternpost_message::{Mailbox, Precedence, PriorityField};
 
 const PRECEDENCE: &str = "Say deferred, routine, priority, immediate, flash or override, in small letters.";
+const PRECEDENCE_MAX: &str =
+    "Say deferred, routine, ordinary, priority, immediate, flash or override, in small letters.";
 const PRIORITY_FIELDS: &str = "Give some of mt-priority, mmhs-primary-precedence, mmhs-copy-precedence, priority and x-priority \
      with blanks between, each once, or none. Importance is no such field (RFC 6758, 3.1).";
 
@@ -40,7 +42,7 @@ impl fmt::Display for Effect {
         f.write_str(match self {
             Self::Dropped => "the entry is not in force",
             Self::KeptLastGood => "the last good version stays in force",
-            Self::FailsClosed => "the value allows nothing",
+            Self::FailsClosed => "what it would allow is not allowed",
             Self::Ignored => "the attribute is ignored",
         })
     }
@@ -334,7 +336,10 @@ fn listener(reader: &mut Reader<'_>, ordinary: Precedence) -> Option<Listener> {
         command_timeout_s: reader.number32("command_timeout_s"),
         data_timeout_s: reader.number32("data_timeout_s"),
         received_headers_max: reader.number32("received_headers_max"),
-        precedence_max: reader.one("precedence_max", PRECEDENCE).unwrap_or(Precedence::Routine),
+        precedence_max: reader
+            .one("precedence_max", PRECEDENCE_MAX)
+            .and_then(|PrecedenceMax(level)| level)
+            .unwrap_or(ordinary),
         precedence_networks: reader.many(
             "precedence_networks",
             "Give a network, a blank and a precedence, such as 192.0.2.0/24 flash.",
@@ -568,6 +573,20 @@ impl FromStr for Hostname {
             return Err(());
         }
         Ok(Self { name: text.to_owned(), postmaster })
+    }
+}
+
+/// A level, or none for that of ordinary mail.
+struct PrecedenceMax(Option<Precedence>);
+
+impl FromStr for PrecedenceMax {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text == "ordinary" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|level| Self(Some(level))).map_err(|_| ())
     }
 }
 

@@ -159,7 +159,9 @@ impl<'a> Reader<'a> {
     fn unreadable(&mut self, attribute: &'static Attribute, reason: String, wanted: &str) {
         match attribute.closed {
             Closed::Not => self.wrong(Some(attribute.name), reason, wanted),
-            Closed::Grant | Closed::At(_) => {
+            Closed::Grant => self.note(Some(attribute.name), reason, wanted, Effect::FailsClosed),
+            Closed::At(value) => {
+                let reason = format!("{reason}, so {value} holds");
                 self.note(Some(attribute.name), reason, wanted, Effect::FailsClosed);
             }
         }

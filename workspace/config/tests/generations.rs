@@ -6,7 +6,7 @@ use sternpost_config::{
     ATTRIBUTES, Attribute, BareLineEndings, Class, Effect, Entry, HOUSEKEEPER, HousekeeperView, InForce,
     Removals, SmtpServerView, Step, Syntax, entries_from_tables, entries_to_tables, load, next,
 };
-use sternpost_message::{CivilPriority, Precedence, PriorityField};
+use sternpost_message::{CivilPriority, Precedence, PriorityField, PriorityPolicy};
 
 const TABLES: &str = r#"
 [node]
@@ -278,6 +278,10 @@ fn a_kept_listener_lets_nobody_ask_for_more_than_its_new_version_does() {
         ("precedence_max = \"flash\"\n", "", Precedence::Flash, 0),
         ("precedence_max = \"deferred\"\n", "precedence_max = \"flash\"\n", Precedence::Deferred, 0),
         ("", "precedence_max = \"high\"\n", Precedence::Routine, 0),
+        ("precedence_max = \"deferred\"\n", "precedence_max = \"high\"\n", Precedence::Deferred, 0),
+        ("precedence_max = \"deferred\"\n", "precedence_max = \"routine\"\n", Precedence::Deferred, 0),
+        ("precedence_max = \"high\"\n", "", Precedence::Routine, 0),
+        ("precedence_max = \"high\"\n", "precedence_max = \"deferred\"\n", Precedence::Deferred, 0),
         (two, two, Precedence::Override, 2),
         (two, "", Precedence::Override, 0),
         (two, "priority_fields = \"importance\"\n", Precedence::Override, 0),
@@ -294,6 +298,41 @@ fn a_kept_listener_lets_nobody_ask_for_more_than_its_new_version_does() {
     }
     let fresh = load(&tables(&with("priority_fields = \"priority mt-priority\"")), "").configuration.unwrap();
     assert_eq!(fresh.listeners[0].priority_fields, [PriorityField::Priority, PriorityField::MtPriority]);
+}
+
+#[test]
+fn a_highest_precedence_that_cannot_be_read_is_that_of_ordinary_mail_under_each_policy() {
+    let unreadable = [
+        "precedence_max = \"high\"",
+        "precedence_max = \"Flash\"",
+        "precedence_max = \"flash override\"",
+        "precedence_max = \"\"",
+    ];
+    for policy in PriorityPolicy::ALL {
+        let with = |line: &str| {
+            TABLES
+                .replace("[node]\n", &format!("[node]\npriority_policy = \"{}\"\n", policy.name()))
+                .replace("name = \"inbound\"", &format!("name = \"inbound\"\n{line}"))
+        };
+        let first = in_force(None, &with(""));
+        for line in unreadable {
+            let loaded = load(&tables(&with(line)), "");
+            let [problem] = &loaded.problems[..] else { panic!("{line}: {:?}", loaded.problems) };
+            assert_eq!(problem.attribute.as_deref(), Some("sternpostPrecedenceMax"));
+            assert!(problem.reason.ends_with(", so ordinary holds"), "{problem}");
+            let fresh = &loaded.configuration.unwrap().listeners[0];
+            // The version before stays for another mistake, and allows no more either.
+            let broken = with(&format!("{line}\nconnections_max = 0"));
+            let kept = &in_force(Some(&first), &broken).configuration.listeners[0];
+            for listener in [fresh, kept] {
+                let own = listener.precedence_max_of("192.0.2.7".parse().unwrap(), policy.ordinary());
+                assert_eq!(own, policy.ordinary(), "{} {line}", policy.name());
+            }
+        }
+        let said = load(&tables(&with("precedence_max = \"ordinary\"")), "");
+        assert_eq!(said.problems, []);
+        assert_eq!(said.configuration.unwrap().listeners[0].precedence_max, policy.ordinary());
+    }
 }
 
 #[test]
