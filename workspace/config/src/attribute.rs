@@ -292,7 +292,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(12, Listener, "sternpostMessageOctetsMax", "octets", "115343360", (65_536, OCTETS_MAX), "The largest message that is accepted."),
     number(13, Listener, "sternpostRecipientsMax", "recipients", "1000", (100, 100_000), "The most recipients of one message."),
     number(14, Listener, "sternpostConnectionsMax", "connections", "", (1, 65_535), "The most connections at a time. Without it an equal share, among all listeners, of what the self test found, else 1000."),
-    number(15, Listener, "sternpostConnectionsPerClientMax", "connections", "", (0, 65_535), "The most connections at a time from one address (IPv6: one /64), on all listeners together; 0 is no limit. Without it 100, or a quarter of the listener's share of what the self test found where that is less."),
+    number(15, Listener, "sternpostConnectionsPerClientMax", "connections", "", (0, 65_535), "The most connections at a time from one address (IPv6: one /64), on all listeners together; 0 is no limit. Without it 100, or a quarter of the listener's share of what the self test found where that is less. Set it where you set sternpostConnectionsMax to less than 400, or one client may take most of them."),
     number(16, Listener, "sternpostErrorsMax", "commands", "20", (1, 1_000), "Commands in error before the connection is closed."),
     text(17, Listener, "sternpostBareLineEndings", Choice(&["refuse", "normalise"]), OptionalOne, "What becomes of a message with a CR or LF that stands alone.").with("refuse", Closed::At("refuse")),
     number(18, Listener, "sternpostCommandTimeoutS", "seconds", "300", (1, 3_600), "The longest wait for a command."),

@@ -269,7 +269,7 @@ fn a_kept_listener_grants_no_more_than_its_new_version() {
 }
 
 #[test]
-fn a_kept_listener_lets_nobody_ask_for_more_than_its_new_version_does() {
+fn a_kept_listener_lets_nobody_ask_for_more_than_either_version_does() {
     let with = |lines: &str| TABLES.replace("name = \"inbound\"", &format!("name = \"inbound\"\n{lines}"));
     let two = "priority_fields = \"mt-priority priority\"\n";
     // Good version, new one, and what the kept one then has.

@@ -62,7 +62,7 @@ pub enum RecordError {
         path: PathBuf,
     },
     /// The file system is too full.
-    #[error("{}: {source}", path.display())]
+    #[error("{} cannot be recorded into", path.display())]
     NoRoom {
         /// As the bootstrap names it.
         path: PathBuf,
@@ -314,7 +314,7 @@ impl Recording {
             event = "record.failed",
             file = %record.path.display(),
             error = &error as &dyn std::error::Error,
-            "QMGR records no more, because its file cannot be written; it goes on without"
+            "QMGR records no more before its bound is reached; it goes on without"
         );
         // What the file has not taken is not tried again.
         record.encoder.clear();
@@ -479,9 +479,10 @@ mod tests {
         assert_eq!(std::fs::read(&file).unwrap(), recorded, "no octet more");
         let status = Recording::of(Record::open_in(&path, 10_000_000, NEARLY_FULL)).status();
         assert!(!numbered(&path, 2).exists(), "none was made");
-        assert!(
-            status["state"] == "failed" && status["why"].as_str().unwrap().contains("60 MiB"),
-            "{status}"
+        let why = format!(
+            "{} cannot be recorded into: its file system has 60 MiB free, and a recording leaves 60 MiB: make room, or record elsewhere",
+            path.display()
         );
+        assert_eq!(status, json!({ "state": "failed", "why": why }));
     }
 }

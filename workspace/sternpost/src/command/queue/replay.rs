@@ -39,6 +39,7 @@ pub(super) fn replay(path: &Path, json: bool) -> CommandResult {
         .map_err(|source| CommandError::Read { path: path.to_owned(), source })?
         .into_iter()
         .map(|(_, file)| file)
+        .filter(|file| file.is_file())
         .collect();
     if paths.is_empty() {
         paths.push(path.to_owned());
