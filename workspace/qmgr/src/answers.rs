@@ -170,6 +170,7 @@ fn channel(channel: &ChannelStatus, clocks: &Clocks<impl Timepiece>) -> Value {
         "processes": channel.processes,
         "processes_starting": channel.processes_starting,
         "processes_draining": channel.processes_draining,
+        "processes_leaving": channel.processes_leaving,
         "drain_until": channel.drain_until.map(|at| clocks.name(at)),
         "failures": channel.failures,
         "slots_for_non_urgent": channel.slots_for_non_urgent,

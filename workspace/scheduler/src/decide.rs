@@ -107,7 +107,7 @@ impl Scheduler {
         let mut is_room_coming = false;
         for (channel, precedence) in self.needy_channels() {
             let places = self.places(precedence);
-            if self.processes_count < places {
+            if self.counted() < places {
                 self.start(channel, precedence, actions);
                 return true;
             }
@@ -132,7 +132,18 @@ impl Scheduler {
             precedence,
             waiting,
         });
-        self.add_process(process, Process::new(channel_index, State::Starting));
+        let is_own = true;
+        self.add_process(process, Process { is_own, ..Process::new(channel_index, State::Starting) });
+    }
+
+    /// Processes that count against `qmgr_maxchans`: of those that leave, as many as that do not. So an upgrade hinders no
+    /// start, and any number of them one after the other leaves no more than twice as many processes.
+    pub(crate) fn counted(&self) -> u32 {
+        self.processes_count - self.leaving_count().min(self.limits.qmgr_maxchans)
+    }
+
+    fn leaving_count(&self) -> u32 {
+        self.channels.iter().map(|channel| channel.leaving_count).sum()
     }
 
     /// How many processes may exist for one more of this level to be started.
@@ -180,7 +191,7 @@ impl Scheduler {
                     Reverse(urgent),
                     Reverse(is_promised),
                     Reverse(precedence),
-                    channel.processes_count,
+                    channel.counted(),
                     last_start,
                 );
                 Some((right, index, precedence))
@@ -209,7 +220,7 @@ impl Scheduler {
         if places == 0 {
             return false;
         }
-        let short = self.processes_count + 1 - places;
+        let short = self.counted() + 1 - places;
         let (exiting, finishing) = self.places_that_come(needy);
         // Urgent mail does not wait for what finishes first while somebody is idle.
         let is_urgent = level.civil() == CivilPriority::Urgent;
@@ -239,23 +250,28 @@ impl Scheduler {
     }
 
     /// The places that are about to be free: of processes that were asked to stop and have nothing to do, and of those that
-    /// have been finishing for a short time. One that takes longer is not waited for: its peer may never end.
+    /// have been finishing for a short time. One that takes longer is not waited for: its peer may never end. One that leaves
+    /// frees a place only where so many leave that some of them count.
     fn places_that_come(&mut self, needy: ChannelIndex) -> (u32, u32) {
         if self.channels.iter().all(|channel| channel.draining_count == 0) {
             return (0, 0);
         }
-        let (mut exiting, mut finishing, mut look_at) = (0, 0, NEVER);
+        let (mut exiting, mut finishing, mut look_at) = ([0; 2], [0; 2], NEVER);
         for process in self.processes.values().filter(|process| process.state == State::Draining) {
             let over_at = process.drain_since.saturating_add(TURN_MS_MIN);
+            let kind = usize::from(process.is_leaving);
             if process.used == 0 {
-                exiting += 1;
+                exiting[kind] += 1;
             } else if over_at > self.now {
-                finishing += 1;
+                finishing[kind] += 1;
                 look_at = look_at.min(over_at);
             }
         }
         self.look_again(needy, look_at);
-        (exiting, finishing)
+        let counting: u32 = self.leaving_count().saturating_sub(self.limits.qmgr_maxchans);
+        let leaving_exiting = counting.min(exiting[1]);
+        let leaving_finishing = (counting - leaving_exiting).min(finishing[1]);
+        (exiting[0] + leaving_exiting, finishing[0] + leaving_finishing)
     }
 
     /// Looks at the channel again at that instant at the latest.
@@ -462,8 +478,9 @@ impl Scheduler {
         self.with_process(id, |process| {
             process.attached_at = process.attached_at.min(now);
             process.capacity = capacity.min(CAPACITY_MAX);
-            // One that takes nothing is finishing: it was asked to stop before the tree was built.
+            // One that takes nothing is finishing: somebody else has asked it to stop, before the tree was built or now.
             if capacity == 0 {
+                process.is_leaving |= process.state != State::Draining && !process.is_own;
                 process.state = State::Draining;
                 process.drain_since = process.drain_since.min(now);
                 process.drain_until = process.drain_until.min(drain_until);

@@ -18,7 +18,8 @@
 //!   [`Minimise`] holds, mail below its level waits.
 //! - **Processes.** Non-urgent mail starts one only below `qmgr_maxchans` − `qmgr_reserve_urgent` −
 //!   `qmgr_reserve_normal`, normal mail below `qmgr_maxchans` − `qmgr_reserve_urgent`, urgent mail below
-//!   `qmgr_maxchans`. A process is started when an Mlist that could run finds no slot that it may use and the
+//!   `qmgr_maxchans`. Processes that *leave*, because another than this tree has asked them to stop (an upgrade), hinder no
+//!   start: of a channel's `processes_max` as many of them do not count, and of `qmgr_maxchans` as many. A process is started when an Mlist that could run finds no slot that it may use and the
 //!   processes that are being started are not expected to take it; for the highest precedence first, among equals on
 //!   the channel with the fewest, then on the one that started its last one longest ago.
 //! - **Times.** After a start the channel starts none for `qmgr_chan_time2`, and for `qmgr_chan_time3` while fewer

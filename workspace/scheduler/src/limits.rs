@@ -9,7 +9,7 @@ use sternpost_message::{CivilPriority, Precedence, UnixMillis};
 /// The operator's limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Channel processes in total, those that start or drain included.
+    /// Channel processes in total, those that start or drain included; and at most as many more that leave.
     pub qmgr_maxchans: u32,
     /// Processes of `qmgr_maxchans` that only urgent mail may start.
     pub qmgr_reserve_urgent: u32,
@@ -62,7 +62,7 @@ impl Default for Limits {
 pub struct ChannelLimits {
     /// The channel's name.
     pub name: String,
-    /// Processes of this channel at a time.
+    /// Processes of this channel at a time, and at most as many more that leave.
     pub processes_max: u32,
     /// Mlists that one process is expected to work on at a time; its handshake says how many it does.
     pub slots_per_process: u32,

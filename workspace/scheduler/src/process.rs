@@ -55,6 +55,8 @@ pub(crate) struct Channel {
     pub(crate) starting_count: u32,
     /// Those of them that were asked to stop.
     pub(crate) draining_count: u32,
+    /// Those of these that leave, see [`Process::is_leaving`].
+    pub(crate) leaving_count: u32,
     /// Processes that failed in a row.
     pub(crate) failures: u32,
     /// No process is started before this: processes failed.
@@ -89,6 +91,7 @@ impl Channel {
             processes_count: 0,
             starting_count: 0,
             draining_count: 0,
+            leaving_count: 0,
             failures: 0,
             held_off_until: 0,
             turn_at: 0,
@@ -160,10 +163,16 @@ impl Channel {
         self.processes_count - self.draining_count
     }
 
+    /// Processes that count against the channel's limit: of those that leave, as many as the limit do not.
+    pub(crate) fn counted(&self) -> u32 {
+        let processes_max = self.limits.as_ref().map_or(0, |limits| limits.processes_max);
+        self.processes_count - self.leaving_count.min(processes_max)
+    }
+
     /// Whether one more process may exist on this channel for mail of this level. Urgent mail does not wait for those that
     /// finish.
     pub(crate) fn may_have_one_more(&self, priority: CivilPriority) -> bool {
-        let count = if priority == CivilPriority::Urgent { self.staying() } else { self.processes_count };
+        let count = if priority == CivilPriority::Urgent { self.staying() } else { self.counted() };
         self.limits.as_ref().is_some_and(|limits| count < limits.processes_max)
     }
 }
@@ -213,6 +222,11 @@ pub(crate) enum State {
 pub(crate) struct Process {
     pub(crate) channel: ChannelIndex,
     pub(crate) state: State,
+    /// It was started by this tree.
+    pub(crate) is_own: bool,
+    /// Another than this tree has asked it to stop: the QMGR before, or the supervisor when another executable took over.
+    /// Many are then told at the same time, each of them with the work of a whole process, so they are not waited for.
+    pub(crate) is_leaving: bool,
     pub(crate) capacity: u32,
     /// Slots in use.
     pub(crate) used: u32,
@@ -239,6 +253,7 @@ pub(crate) struct Share {
     pub(crate) is_starting: bool,
     pub(crate) is_attached: bool,
     pub(crate) is_draining: bool,
+    pub(crate) is_leaving: bool,
     pub(crate) slots_total: u32,
     pub(crate) slots_used: u32,
     pub(crate) slots_free: u32,
@@ -249,6 +264,8 @@ impl Process {
         Self {
             channel,
             state,
+            is_own: false,
+            is_leaving: false,
             capacity: 0,
             used: 0,
             held: FxHashSet::default(),
@@ -269,6 +286,7 @@ impl Process {
             is_starting: matches!(self.state, State::Starting),
             is_attached: attached,
             is_draining: matches!(self.state, State::Draining),
+            is_leaving: matches!(self.state, State::Draining) && self.is_leaving,
             slots_total: if attached { self.capacity } else { 0 },
             slots_used: if attached { self.used } else { 0 },
             slots_free: if attached { self.capacity.saturating_sub(self.used) } else { 0 },
@@ -282,6 +300,7 @@ impl Channel {
         self.processes_count = self.processes_count + u32::from(new.exists) - u32::from(old.exists);
         self.starting_count = self.starting_count + u32::from(new.is_starting) - u32::from(old.is_starting);
         self.draining_count = self.draining_count + u32::from(new.is_draining) - u32::from(old.is_draining);
+        self.leaving_count = self.leaving_count + u32::from(new.is_leaving) - u32::from(old.is_leaving);
         self.slots_total = self.slots_total + new.slots_total - old.slots_total;
         self.slots_used = self.slots_used + new.slots_used - old.slots_used;
         if old.is_attached {

@@ -180,6 +180,9 @@ pub struct ChannelStatus {
     pub processes_starting: u32,
     /// Of those, the ones that were asked to stop.
     pub processes_draining: u32,
+    /// Of those, the ones that another has asked, see [`crate::Scheduler`]'s rules: as many as the channel may have
+    /// processes do not count.
+    pub processes_leaving: u32,
     /// When the first of those is killed, unless it makes progress.
     pub drain_until: Option<UnixMillis>,
     /// Processes that failed in a row.
@@ -405,7 +408,7 @@ impl Scheduler {
         }
         let mut until = None;
         let reason = if !channel.may_have_one_more(precedence.civil()) {
-            until = self.drain_until(Some(channel));
+            until = self.place_until(Some(channel));
             Reason::ChannelProcesses
         } else if start_at > self.now {
             until = Some(UnixMillis(start_at));
@@ -415,11 +418,11 @@ impl Scheduler {
                 StartRule::ChanTime2 => Reason::ChanTime2,
                 StartRule::ChanTime3 => Reason::ChanTime3,
             }
-        } else if self.processes_count >= self.places(precedence) {
+        } else if self.counted() >= self.places(precedence) {
             let draining: u32 = self.channels.iter().map(|channel| channel.draining_count).sum();
             let is_room_coming = self.processes_count - draining < self.places(precedence);
             if is_room_coming {
-                until = self.drain_until(None);
+                until = self.place_until(None);
                 Reason::MakingRoom
             } else if channel.turn_at > self.now {
                 until = Some(UnixMillis(channel.turn_at));
@@ -433,14 +436,35 @@ impl Scheduler {
         Some(Waiting { reason, until })
     }
 
-    /// When the first of the processes that finish, on this channel or on all, has gone at the latest if it makes no more
-    /// progress.
-    fn drain_until(&self, channel: Option<&Channel>) -> Option<UnixMillis> {
-        let is_here = |process: &&Process| {
-            channel.is_none_or(|channel| std::ptr::eq(channel, &self.channels[process.channel.0 as usize]))
-        };
+    /// When the first of the channel's processes that finish has gone at the latest if it makes no more progress.
+    fn drain_until(&self, channel: &Channel) -> Option<UnixMillis> {
+        self.first_drain(|process| self.is_of(process, channel))
+    }
+
+    /// The same of those whose end frees a place, on this channel or on all: what leaves does that only where some of it
+    /// counts.
+    fn place_until(&self, channel: Option<&Channel>) -> Option<UnixMillis> {
+        let counted = channel.map_or_else(|| self.counted(), Channel::counted);
+        let staying =
+            channel.map_or_else(|| self.channels.iter().map(Channel::staying).sum(), Channel::staying);
+        let own_count = channel.map_or_else(
+            || self.channels.iter().map(|channel| channel.draining_count - channel.leaving_count).sum(),
+            |channel| channel.draining_count - channel.leaving_count,
+        );
+        let leaving_counts = counted > staying + own_count;
+        self.first_drain(|process| {
+            channel.is_none_or(|channel| self.is_of(process, channel))
+                && (leaving_counts || !process.is_leaving)
+        })
+    }
+
+    fn is_of(&self, process: &Process, channel: &Channel) -> bool {
+        std::ptr::eq(channel, &self.channels[process.channel.0 as usize])
+    }
+
+    fn first_drain(&self, is_one: impl Fn(&Process) -> bool) -> Option<UnixMillis> {
         let all = self.processes.values().filter(|process| process.state == State::Draining);
-        all.filter(is_here).map(|process| UnixMillis(process.drain_until)).min()
+        all.filter(|process| is_one(process)).map(|process| UnixMillis(process.drain_until)).min()
     }
 
     /// What is decided about one more process of the channel.
@@ -495,7 +519,8 @@ impl Scheduler {
             processes: channel.processes_count,
             processes_starting: channel.starting_count,
             processes_draining: channel.draining_count,
-            drain_until: self.drain_until(Some(channel)),
+            processes_leaving: channel.leaving_count,
+            drain_until: self.drain_until(channel),
             failures: channel.failures,
             last_start: channel.last_start,
             next_process: self.next_process(channel),

@@ -1,10 +1,11 @@
 //! SENTENCES.md speaks of tests that exist.
 
 const TABLE: &str = include_str!("../SENTENCES.md");
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     include_str!("rules/balance.rs"),
     include_str!("rules/drain.rs"),
     include_str!("rules/flow.rs"),
+    include_str!("rules/leaving.rs"),
     include_str!("rules/minimise.rs"),
     include_str!("rules/times.rs"),
     include_str!("rules/order.rs"),

@@ -169,6 +169,34 @@ fn goes_on_over_an_upgrade(switch: &Switch, slow: &Sink) {
     assert_eq!((slow.counts().received, slow.counts().duplicated), (4, 0));
 }
 
+#[test]
+fn a_peer_that_holds_the_only_process_of_a_channel_over_an_upgrade_delays_no_other_mail() {
+    // It takes the message and then says nothing.
+    let tarpit = sink_with(|options| options.delay = Duration::from_secs(3_600));
+    let (good, store) = (sink(), lmtp_sink());
+    let site = site(&good, &store).peer("tarpit", "smtp", tarpit.address(), &["held.test"]);
+    let tables = site.channel("processes_max = 1").tables();
+    let switch = Switch::start_at(home(&tables), SMALL_ROOM, "auto", TABLES);
+    let submit = |recipient: &str| {
+        let content = b"Subject: x\r\n\r\nx\r\n";
+        let reply = Client::greet(switch.address()).message("<a@sender.test>", &[recipient], content);
+        assert!(reply.starts_with("250 "), "{reply}");
+    };
+    submit("one@held.test");
+    let smtp = |status: &serde_json::Value| {
+        let channels = status["qmgr"]["scheduler"]["channels"].as_array().cloned().unwrap_or_default();
+        channels.into_iter().find(|channel| channel["name"] == "smtp").unwrap_or_default()
+    };
+    switch.wait_for_status("transfer", |status| (smtp(status)["in_progress"] == 1).then_some(()));
+    install_another(&switch);
+    let upgraded = upgrade(&switch);
+    assert_eq!(upgraded.status.code(), Some(0), "{}{}", text(&upgraded.stdout), text(&upgraded.stderr));
+    submit("two@smtp.test");
+    assert!(good.wait_for(1, switch::PATIENCE));
+    let channel = smtp(&switch.status());
+    assert_eq!((&channel["processes"], &channel["processes_leaving"]), (&2.into(), &1.into()), "{channel}");
+}
+
 fn slow() -> Sink {
     sink_with(|options| options.delay = Duration::from_secs(4))
 }

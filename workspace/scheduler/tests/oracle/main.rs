@@ -39,6 +39,8 @@ enum Step {
         channel: usize,
         capacity: u32,
     },
+    /// The process says by itself that it takes nothing any more.
+    Leave(usize),
     StartFailed(usize),
     Die(usize),
     Returned(usize),
@@ -166,6 +168,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Go),
         6 => (any::<usize>(), 1_u32..4).prop_map(|(which, capacity)| Step::Attach { which, capacity }),
         1 => (0_usize..2, 0_u32..4).prop_map(|(channel, capacity)| Step::AttachStranger { channel, capacity }),
+        1 => any::<usize>().prop_map(Step::Leave),
         1 => any::<usize>().prop_map(Step::StartFailed),
         2 => any::<usize>().prop_map(Step::Die),
         2 => any::<usize>().prop_map(Step::Returned),
@@ -262,6 +265,11 @@ impl Pair {
             Step::AttachStranger { channel, capacity } => {
                 let process = ProcessId(self.model.workers.keys().last().map_or(0, |last| last.0) + 3);
                 Event::ProcessAttached { process, channel: CHANNELS[channel].into(), capacity }
+            }
+            Step::Leave(which) => {
+                let process = self.process(which, &[Life::Attached, Life::Draining])?;
+                let channel = self.model.workers[&process].channel.clone();
+                Event::ProcessAttached { process, channel, capacity: 0 }
             }
             Step::StartFailed(which) => {
                 Event::StartFailed { process: self.process(which, &[Life::Starting])? }

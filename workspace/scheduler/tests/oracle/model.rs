@@ -57,6 +57,10 @@ pub(crate) struct Worker {
     pub(crate) channel: String,
     pub(crate) life: Life,
     capacity: u32,
+    /// Started by the scheduler itself.
+    is_own: bool,
+    /// Another has asked it to stop.
+    is_leaving: bool,
     attached_at: u64,
     /// From when on it may be killed, once it was asked to stop.
     drain_until: u64,
@@ -266,6 +270,19 @@ impl Model {
         self.living().filter(|worker| worker.channel == channel).count()
     }
 
+    /// Processes that count against the limit of a channel.
+    fn counted_of(&self, channel: &ChannelLimits) -> usize {
+        let mine = || self.living().filter(|worker| worker.channel == channel.name);
+        let leaving = mine().filter(|worker| worker.is_leaving).count();
+        mine().count() - leaving.min(channel.processes_max as usize)
+    }
+
+    /// Processes that count against `qmgr_maxchans`.
+    fn counted(&self) -> usize {
+        let leaving = self.living().filter(|worker| worker.is_leaving).count();
+        self.living().count() - leaving.min(self.limits.qmgr_maxchans as usize)
+    }
+
     fn expected_by(&self, channel: &ChannelLimits) -> u32 {
         let mine = self.living().filter(|worker| worker.channel == channel.name);
         count_u32(mine.filter(|worker| worker.life == Life::Starting).count()) * channel.slots_per_process
@@ -290,7 +307,7 @@ impl Model {
     /// The same, at whatever instant.
     fn wants_process(&self, channel: &ChannelLimits, level: Precedence) -> bool {
         let is_urgent = level.civil() == CivilPriority::Urgent;
-        let counted = if is_urgent { self.staying(&channel.name) } else { self.processes_of(&channel.name) };
+        let counted = if is_urgent { self.staying(&channel.name) } else { self.counted_of(channel) };
         self.assignable(channel, level) > self.expected_by(channel)
             && counted < channel.processes_max as usize
     }
@@ -311,7 +328,7 @@ impl Model {
             let needy = || self.limits.channels.iter().filter(|channel| self.needs_process(channel, level));
             let right = |channel: &ChannelLimits| {
                 let last_start = self.past(&channel.name).last_start.map(|start| start.1);
-                (self.processes_of(&channel.name), last_start)
+                (self.counted_of(channel), last_start)
             };
             let best = needy().map(right).min()?;
             let names = needy().filter(|channel| right(channel) == best).map(|channel| channel.name.as_str());
@@ -425,7 +442,12 @@ impl Model {
         let known = self.workers.get(&process).filter(|known| known.life != Life::Starting);
         let attached_at = known.map_or(self.now, |known| known.attached_at);
         let drain_until = known.map_or(u64::MAX, |known| known.drain_until);
-        self.workers.insert(process, Worker { channel, life, capacity, attached_at, drain_until });
+        let before = self.workers.get(&process);
+        let is_own = before.is_some_and(|before| before.is_own);
+        let was_stopped = before.is_some_and(|before| before.life == Life::Draining && !before.is_leaving);
+        let is_leaving = life == Life::Draining && !is_own && !was_stopped;
+        let worker = Worker { channel, life, capacity, is_own, is_leaving, attached_at, drain_until };
+        self.workers.insert(process, worker);
         if life == Life::Draining && drain_until == u64::MAX {
             self.progressed(process);
         }
@@ -594,10 +616,10 @@ impl Model {
     /// A process may start on this channel: it needs one and there is a place, no urgent mail elsewhere has a better right
     /// to it, and, as long as no place was made for anybody, no other mail either.
     fn check_start(&self, channel: &str) {
-        let living = self.living().count();
+        let counted = self.counted();
         let limits = self.channel(channel).expect("a channel that is configured starts a process");
         let mut levels = Precedence::ALL.into_iter().rev();
-        let may = |level: &Precedence| self.needs_process(limits, *level) && living < self.places(*level);
+        let may = |level: &Precedence| self.needs_process(limits, *level) && counted < self.places(*level);
         let level = levels.find(may).expect("invariant_process_limits");
         let (neediest, channels) = self.neediest().expect("a channel needs a process");
         if neediest.civil() == CivilPriority::Urgent || !self.has_made_room {
@@ -657,6 +679,7 @@ impl Model {
                 self.check_start(channel);
                 assert!(self.workers.keys().all(|known| known < process));
                 self.begin_process(*process, channel.clone(), Life::Starting, 0);
+                self.workers.get_mut(process).expect("it has just begun").is_own = true;
             }
             Action::KillProcess { process } => {
                 let worker = &self.workers[process];
@@ -752,10 +775,11 @@ impl Model {
             self.check_next_start(scheduler, channel);
         }
         let Some((level, channels)) = self.neediest() else { return };
-        assert!(self.living().count() >= self.places(level), "invariant_needed_process_starts: {channels:?}");
+        assert!(self.counted() >= self.places(level), "invariant_needed_process_starts: {channels:?}");
         // One place more would do, none is coming, and no other channel may give it.
-        let is_one_short = self.living().count() == self.places(level);
-        let is_draining = self.living().any(|worker| worker.life == Life::Draining);
+        let is_one_short = self.counted() == self.places(level);
+        let staying = self.living().filter(|worker| worker.life != Life::Draining).count();
+        let is_draining = self.counted() > staying;
         if is_one_short && !is_draining && self.places(level) > 0 {
             let giver = self.workers.keys().find(|&&process| self.may_give(process, level, channels[0]));
             assert!(giver.is_none(), "invariant_processes_are_balanced: {giver:?} for {channels:?}");

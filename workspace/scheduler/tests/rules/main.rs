@@ -5,6 +5,7 @@ mod delays;
 mod drain;
 mod flow;
 mod governor;
+mod leaving;
 mod minimise;
 mod order;
 mod processes;
