@@ -492,6 +492,7 @@ fn qmgr(reader: &mut Reader<'_>) -> Option<Qmgr> {
         retry_step_s: reader.number32("retry_step_s"),
         retry_max_s: reader.number32("retry_max_s"),
         drain_timeout_s: reader.number32("drain_timeout_s"),
+        drain_time_max_s: reader.number32("drain_time_max_s"),
         expire_after_s: reader.number32("expire_after_s"),
         delay_report_after_s: reader.number32("delay_report_after_s"),
     };

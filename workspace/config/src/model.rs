@@ -341,6 +341,9 @@ pub struct Qmgr {
     /// A channel process that was asked to stop is killed when it has made no progress for this long, in seconds: 10 to
     /// 86,400, default 600, which is the longest time that RFC 5321, 4.5.3.2.6 leaves a peer for the reply to the content.
     pub drain_timeout_s: u32,
+    /// Such a process is killed after this time whatever progress it makes, in seconds: 10 to 604,800, default 3,600. What is
+    /// less than `drain_timeout_s` counts as that.
+    pub drain_time_max_s: u32,
     /// Age at which a message is given up, in seconds: 1 to 31,536,000, default 432,000 (5 days).
     pub expire_after_s: u32,
     /// Age at which the sender is told of a delay, in seconds: 0 (never) to 31,536,000, default 14,400 (4 hours).

@@ -172,6 +172,7 @@ fn channel(channel: &ChannelStatus, clocks: &Clocks<impl Timepiece>) -> Value {
         "processes_draining": channel.processes_draining,
         "processes_leaving": channel.processes_leaving,
         "drain_until": channel.drain_until.map(|at| clocks.name(at)),
+        "drain_until_max": channel.drain_until_max.map(|at| clocks.name(at)),
         "failures": channel.failures,
         "slots_for_non_urgent": channel.slots_for_non_urgent,
         "slots_for_normal": channel.slots_for_normal,

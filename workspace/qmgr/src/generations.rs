@@ -239,6 +239,7 @@ impl Generations {
             qmgr_chan_time2_ms: u64::from(qmgr.qmgr_chan_time2_ms),
             qmgr_chan_time3_ms: u64::from(qmgr.qmgr_chan_time3_ms),
             drain_timeout_ms: u64::from(qmgr.drain_timeout_s) * 1_000,
+            drain_time_max_ms: u64::from(qmgr.drain_time_max_s) * 1_000,
             age_share_percent: qmgr.qmgr_age_share_percent,
             retry_step_ms: u64::from(qmgr.retry_step_s) * 1_000,
             retry_max_ms: u64::from(qmgr.retry_max_s) * 1_000,

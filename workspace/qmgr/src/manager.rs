@@ -334,14 +334,14 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                     }
                 }
             }
-            Action::KillProcess { process } => {
+            Action::KillProcess { process, reason } => {
                 let channel = self.processes.get(process).map_or("", |known| known.channel.as_str());
                 tracing::warn!(
                     event = "channel.drain-timeout",
                     channel,
                     process = process.0,
-                    "a channel process was asked to stop and does not end: its peer makes no progress; it is killed, and what it \
-                     had under way is tried again"
+                    why = %reason,
+                    "a channel process was asked to stop and does not end; it is killed, and what it had under way is tried again"
                 );
                 self.kill(process);
             }

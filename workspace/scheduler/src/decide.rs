@@ -13,7 +13,7 @@ use crate::process::{
 };
 use crate::timer::{Due, NEVER};
 use crate::tree::Place;
-use crate::{Action, ProcessId, Scheduler, StopReason};
+use crate::{Action, KillReason, ProcessId, Scheduler, StopReason};
 
 /// What one assignment by age costs a channel of its credit, hundredths.
 const AGE_CREDIT_OF_ONE: u32 = 100;
@@ -415,15 +415,24 @@ impl Scheduler {
         actions.push(Action::StopProcess { process, reason });
     }
 
-    /// Until when a process may finish that makes progress now. At least 1 ms: it must not be killed in the same instant.
-    fn drain_ends_at(&self) -> u64 {
-        self.now.saturating_add(self.limits.drain_timeout_ms.max(1))
+    /// At least 1 ms: a process must not be killed in the instant in which it is asked to stop.
+    fn drain_timeout_ms(&self) -> u64 {
+        self.limits.drain_timeout_ms.max(1)
     }
 
-    /// The time of a process to finish begins anew, if it was asked to stop.
+    /// When the time of a process that was asked to stop is over, whatever progress it makes.
+    pub(crate) fn drain_until_max(&self, process: &Process) -> u64 {
+        process.drain_since.saturating_add(self.limits.drain_time_max_ms.max(self.drain_timeout_ms()))
+    }
+
+    /// The time of a process to finish begins anew, if it was asked to stop and its longest time is not over.
     pub(crate) fn progressed(&mut self, id: ProcessId) {
-        let until = self.drain_ends_at();
-        if self.processes.get(&id).is_some_and(|process| process.state == State::Draining) {
+        let Some(process) = self.processes.get(&id).filter(|process| process.state == State::Draining) else {
+            return;
+        };
+        let until_max = self.drain_until_max(process);
+        if self.now < until_max {
+            let until = self.now.saturating_add(self.drain_timeout_ms()).min(until_max);
             self.with_process(id, |process| process.drain_until = until);
         }
     }
@@ -439,16 +448,23 @@ impl Scheduler {
         }
     }
 
-    /// It is killed, unless what a peer has taken is on its way to the log: that would be sent again.
+    /// It is killed, unless what a peer has taken is on its way to the log: that would be sent again. Nor is that waited for
+    /// for ever: a process can say that it has finished what it never records.
     fn drain_is_over(&mut self, id: ProcessId, actions: &mut Vec<Action>) {
-        let held = &self.processes[&id].held;
-        let is_recording = held.iter().any(|mlist| self.mlists.get(*mlist).place == Place::AwaitingOutcome);
-        if is_recording {
-            let until = self.now.saturating_add(OUTCOME_MS);
-            return self.with_process(id, |process| process.drain_until = until);
-        }
-        actions.push(Action::KillProcess { process: id });
-        self.progressed(id);
+        let process = &self.processes[&id];
+        let until_max = self.drain_until_max(process);
+        let outcome_until = until_max.saturating_add(self.drain_timeout_ms());
+        let is_recording =
+            process.held.iter().any(|mlist| self.mlists.get(*mlist).place == Place::AwaitingOutcome);
+        let until = if is_recording && self.now < outcome_until {
+            self.now.saturating_add(OUTCOME_MS).min(outcome_until)
+        } else {
+            let is_late = self.now >= until_max;
+            let reason = if is_late { KillReason::TimeIsOver } else { KillReason::NoProgress };
+            actions.push(Action::KillProcess { process: id, reason });
+            self.now.saturating_add(self.drain_timeout_ms())
+        };
+        self.with_process(id, |process| process.drain_until = until);
     }
 
     fn process_is_idle(&mut self, id: ProcessId, actions: &mut Vec<Action>) {
@@ -474,7 +490,6 @@ impl Scheduler {
     pub(crate) fn process_attached(&mut self, id: ProcessId, channel: &str, capacity: u32) {
         self.process_started(id, channel);
         let now = self.now;
-        let drain_until = self.drain_ends_at();
         self.with_process(id, |process| {
             process.attached_at = process.attached_at.min(now);
             process.capacity = capacity.min(CAPACITY_MAX);
@@ -483,11 +498,13 @@ impl Scheduler {
                 process.is_leaving |= process.state != State::Draining && !process.is_own;
                 process.state = State::Draining;
                 process.drain_since = process.drain_since.min(now);
-                process.drain_until = process.drain_until.min(drain_until);
             } else if process.state != State::Draining {
                 process.state = State::Attached;
             }
         });
+        if self.processes.get(&id).is_some_and(|process| process.drain_until == NEVER) {
+            self.progressed(id);
+        }
         self.is_surplus_possible = true;
     }
 

@@ -187,11 +187,13 @@ pub enum Action {
         /// Why.
         reason: StopReason,
     },
-    /// Kill the process: it was asked to stop, and has neither finished nor made progress for `drain_timeout_ms`. It
-    /// counts until `ProcessGone`; said again after the same time.
+    /// Kill the process: it was asked to stop and has not ended. It counts until `ProcessGone`; said again after
+    /// `drain_timeout_ms`.
     KillProcess {
         /// Which.
         process: ProcessId,
+        /// Why.
+        reason: KillReason,
     },
     /// The Mlist is not in progress and past its time. It is gone from the tree; a failure report is owed.
     Expired {
@@ -223,6 +225,25 @@ pub enum StopReason {
     OverLimit,
     /// Its channel is no longer configured.
     NotConfigured,
+}
+
+/// Why a process that was asked to stop is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum KillReason {
+    /// It has neither finished an Mlist nor made other progress for `drain_timeout_ms`.
+    NoProgress,
+    /// It was asked `drain_time_max_ms` ago.
+    TimeIsOver,
+}
+
+impl fmt::Display for KillReason {
+    /// Half a sentence for the operator.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoProgress => "its peers took nothing for drain_timeout_s",
+            Self::TimeIsOver => "it was asked drain_time_max_s ago",
+        })
+    }
 }
 
 impl fmt::Display for StopReason {

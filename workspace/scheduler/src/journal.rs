@@ -18,7 +18,7 @@ pub use replay::{Difference, Mismatch, Replay, Started, Summary};
 /// The first octets of a journal.
 const MAGIC: [u8; 8] = *b"SPEVENTS";
 /// The version of the format that this build writes, and the only one that it reads.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Magic, version, two octets of zero, CRC.
 const HEADER_OCTETS: usize = 16;
 /// Length, its CRC, the CRC of the body.

@@ -73,7 +73,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use sternpost_message::{MlistId, Precedence, UnixMillis};
 
-pub use event::{Action, Event, MlistSpec, ProcessId, StopReason};
+pub use event::{Action, Event, KillReason, MlistSpec, ProcessId, StopReason};
 pub use flow::Intake;
 pub use limits::{ChannelLimits, Limits, Minimise, PeerLimits, Reserves};
 pub use lived::{JUMP_MS_MIN, JUMPS_COUNT_MAX, Jump, LivedTime};

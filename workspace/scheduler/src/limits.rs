@@ -24,6 +24,9 @@ pub struct Limits {
     pub qmgr_chan_time3_ms: u64,
     /// A process that was asked to stop is killed when it has made no progress for this long, milliseconds.
     pub drain_timeout_ms: u64,
+    /// It is killed after this time whatever progress it makes, milliseconds. What is shorter than `drain_timeout_ms` counts
+    /// as that.
+    pub drain_time_max_ms: u64,
     /// Of a hundred assignments of a channel, how many go to the message accepted first, whatever its precedence.
     /// 0 is strict precedence.
     pub age_share_percent: u32,
@@ -48,6 +51,7 @@ impl Default for Limits {
             qmgr_chan_time2_ms: 0,
             qmgr_chan_time3_ms: 0,
             drain_timeout_ms: 600_000,
+            drain_time_max_ms: 3_600_000,
             age_share_percent: 0,
             retry_step_ms: 60_000,
             retry_max_ms: 3_600_000,

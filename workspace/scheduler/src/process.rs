@@ -236,7 +236,8 @@ pub(crate) struct Process {
     pub(crate) attached_at: u64,
     /// When it was asked to stop; [`NEVER`] before.
     pub(crate) drain_since: u64,
-    /// When it is killed, unless it makes progress; [`NEVER`] as long as it was not asked to stop.
+    /// When it is killed, unless it makes progress before its longest time is over; [`NEVER`] as long as it was not asked to
+    /// stop.
     pub(crate) drain_until: u64,
     /// Since when it has nothing to do, while it is attached; [`NEVER`] when it has.
     pub(crate) idle_since: u64,

@@ -185,6 +185,8 @@ pub struct ChannelStatus {
     pub processes_leaving: u32,
     /// When the first of those is killed, unless it makes progress.
     pub drain_until: Option<UnixMillis>,
+    /// When the first of those is killed whatever progress it makes; its last outcome may be waited for a little longer.
+    pub drain_until_max: Option<UnixMillis>,
     /// Processes that failed in a row.
     pub failures: u32,
     /// The last start of a process, and what it was for.
@@ -438,7 +440,7 @@ impl Scheduler {
 
     /// When the first of the channel's processes that finish has gone at the latest if it makes no more progress.
     fn drain_until(&self, channel: &Channel) -> Option<UnixMillis> {
-        self.first_drain(|process| self.is_of(process, channel))
+        self.first_drain(|process| self.is_of(process, channel), |process| process.drain_until)
     }
 
     /// The same of those whose end frees a place, on this channel or on all: what leaves does that only where some of it
@@ -452,19 +454,26 @@ impl Scheduler {
             |channel| channel.draining_count - channel.leaving_count,
         );
         let leaving_counts = counted > staying + own_count;
-        self.first_drain(|process| {
-            channel.is_none_or(|channel| self.is_of(process, channel))
-                && (leaving_counts || !process.is_leaving)
-        })
+        self.first_drain(
+            |process| {
+                channel.is_none_or(|channel| self.is_of(process, channel))
+                    && (leaving_counts || !process.is_leaving)
+            },
+            |process| process.drain_until,
+        )
     }
 
     fn is_of(&self, process: &Process, channel: &Channel) -> bool {
         std::ptr::eq(channel, &self.channels[process.channel.0 as usize])
     }
 
-    fn first_drain(&self, is_one: impl Fn(&Process) -> bool) -> Option<UnixMillis> {
+    fn first_drain(
+        &self,
+        is_one: impl Fn(&Process) -> bool,
+        until: impl Fn(&Process) -> u64,
+    ) -> Option<UnixMillis> {
         let all = self.processes.values().filter(|process| process.state == State::Draining);
-        all.filter(|process| is_one(process)).map(|process| UnixMillis(process.drain_until)).min()
+        all.filter(|process| is_one(process)).map(|process| UnixMillis(until(process))).min()
     }
 
     /// What is decided about one more process of the channel.
@@ -521,6 +530,8 @@ impl Scheduler {
             processes_draining: channel.draining_count,
             processes_leaving: channel.leaving_count,
             drain_until: self.drain_until(channel),
+            drain_until_max: self
+                .first_drain(|process| self.is_of(process, channel), |process| self.drain_until_max(process)),
             failures: channel.failures,
             last_start: channel.last_start,
             next_process: self.next_process(channel),

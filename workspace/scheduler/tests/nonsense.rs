@@ -51,6 +51,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             qmgr_chan_time2_ms: step.0,
             qmgr_chan_time3_ms: max.0,
             drain_timeout_ms: step.0,
+            drain_time_max_ms: step.0.wrapping_mul(3),
             age_share_percent: urgent,
             minimise: vec![Minimise {
                 name: "order".into(),

@@ -132,6 +132,7 @@ fn limits() -> impl Strategy<Value = Limits> {
                 qmgr_chan_time2_ms: time2,
                 qmgr_chan_time3_ms: time3,
                 drain_timeout_ms: 2_500,
+                drain_time_max_ms: 4_000,
                 age_share_percent,
                 retry_step_ms: 1_000,
                 retry_max_ms: 3_500,

@@ -8,7 +8,8 @@ use sternpost_message::{
     CivilPriority, ErrorScope, MlistId, Precedence, RecipientIndex, RecipientRange, UnixMillis,
 };
 use sternpost_scheduler::{
-    Action, ChannelLimits, Event, Limits, MlistSpec, ProcessId, Reason, Scheduler, StopReason, Waiting,
+    Action, ChannelLimits, Event, KillReason, Limits, MlistSpec, ProcessId, Reason, Scheduler, StopReason,
+    Waiting,
 };
 
 /// Where an Mlist is.
@@ -62,6 +63,8 @@ pub(crate) struct Worker {
     /// Another has asked it to stop.
     is_leaving: bool,
     attached_at: u64,
+    /// When it was asked to stop.
+    drain_since: u64,
     /// From when on it may be killed, once it was asked to stop.
     drain_until: u64,
 }
@@ -446,7 +449,9 @@ impl Model {
         let is_own = before.is_some_and(|before| before.is_own);
         let was_stopped = before.is_some_and(|before| before.life == Life::Draining && !before.is_leaving);
         let is_leaving = life == Life::Draining && !is_own && !was_stopped;
-        let worker = Worker { channel, life, capacity, is_own, is_leaving, attached_at, drain_until };
+        let drain_since = known.map_or(u64::MAX, |known| known.drain_since);
+        let worker =
+            Worker { channel, life, capacity, is_own, is_leaving, attached_at, drain_since, drain_until };
         self.workers.insert(process, worker);
         if life == Life::Draining && drain_until == u64::MAX {
             self.progressed(process);
@@ -454,9 +459,13 @@ impl Model {
     }
 
     fn progressed(&mut self, process: ProcessId) {
-        let until = self.now + self.limits.drain_timeout_ms;
+        let (now, limits) = (self.now, &self.limits);
         if let Some(worker) = self.workers.get_mut(&process).filter(|worker| worker.life == Life::Draining) {
-            worker.drain_until = until;
+            worker.drain_since = worker.drain_since.min(now);
+            let until_max = worker.drain_since + limits.drain_time_max_ms;
+            if now < until_max {
+                worker.drain_until = (now + limits.drain_timeout_ms).min(until_max);
+            }
         }
     }
 
@@ -681,14 +690,18 @@ impl Model {
                 self.begin_process(*process, channel.clone(), Life::Starting, 0);
                 self.workers.get_mut(process).expect("it has just begun").is_own = true;
             }
-            Action::KillProcess { process } => {
+            Action::KillProcess { process, reason } => {
                 let worker = &self.workers[process];
                 assert_eq!(worker.life, Life::Draining);
                 assert!(worker.drain_until <= self.now, "invariant_progress_is_time: {action:?}");
                 let awaited = Place::Awaiting(*process);
                 let is_recording = self.leaves.values().any(|leaf| leaf.place == awaited);
-                assert!(!is_recording, "invariant_no_outcome_is_killed: {action:?}");
-                self.progressed(*process);
+                let over_at = worker.drain_since + self.limits.drain_time_max_ms;
+                let is_given_up = over_at + self.limits.drain_timeout_ms <= self.now;
+                assert!(!is_recording || is_given_up, "invariant_no_outcome_is_killed: {action:?}");
+                assert_eq!(*reason == KillReason::TimeIsOver, over_at <= self.now, "{action:?}");
+                let again_at = self.now + self.limits.drain_timeout_ms;
+                self.workers.get_mut(process).expect("it was there a line ago").drain_until = again_at;
             }
             Action::StopProcess { process, reason } => {
                 let is_idle = self.in_progress_at(*process) == 0;
@@ -774,6 +787,7 @@ impl Model {
         for channel in &self.limits.channels {
             self.check_next_start(scheduler, channel);
         }
+        self.check_drains(scheduler);
         let Some((level, channels)) = self.neediest() else { return };
         assert!(self.counted() >= self.places(level), "invariant_needed_process_starts: {channels:?}");
         // One place more would do, none is coming, and no other channel may give it.
@@ -783,6 +797,24 @@ impl Model {
         if is_one_short && !is_draining && self.places(level) > 0 {
             let giver = self.workers.keys().find(|&&process| self.may_give(process, level, channels[0]));
             assert!(giver.is_none(), "invariant_processes_are_balanced: {giver:?} for {channels:?}");
+        }
+    }
+
+    /// No process that was asked to stop is there for longer than the longest time, and that of an outcome, but one whose kill
+    /// was ordered and not heard.
+    fn check_drains(&self, scheduler: &Scheduler) {
+        for (id, worker) in self.workers.iter().filter(|(_, worker)| worker.life == Life::Draining) {
+            let over_at = worker.drain_since + self.limits.drain_time_max_ms + self.limits.drain_timeout_ms;
+            let look_at = over_at.max(worker.drain_until).max(self.now + 1);
+            let wake_at = scheduler.wake_at();
+            assert!(
+                wake_at.is_some_and(|at| at.0 <= look_at),
+                "invariant_a_drain_ends: {id:?} {over_at} {wake_at:?}"
+            );
+            assert!(
+                worker.drain_until > self.now || over_at > self.now,
+                "invariant_a_drain_ends: {id:?} {over_at}"
+            );
         }
     }
 

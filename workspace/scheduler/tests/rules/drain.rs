@@ -2,7 +2,7 @@
 
 use crate::switch::{Switch, channel, limits, mlist};
 use sternpost_message::{ErrorScope, Precedence::Routine, UnixMillis};
-use sternpost_scheduler::{Action, Event, NextProcess, ProcessId, Reason, StopReason};
+use sternpost_scheduler::{Action, Event, KillReason, NextProcess, ProcessId, Reason, StopReason};
 
 const TIMEOUT_MS: u64 = 60_000;
 const PROCESS: ProcessId = ProcessId(1);
@@ -24,7 +24,20 @@ fn finishing() -> Switch {
 }
 
 fn is_killed(switch: &Switch) -> bool {
-    switch.actions.contains(&Action::KillProcess { process: PROCESS })
+    is_killed_for(switch, KillReason::NoProgress)
+}
+
+fn is_killed_for(switch: &Switch, reason: KillReason) -> bool {
+    switch.actions.contains(&Action::KillProcess { process: PROCESS, reason })
+}
+
+/// As `finishing`, and no process may take longer than two and a half of its times.
+fn finishing_within_bounds() -> Switch {
+    let mut switch = finishing();
+    let mut config = limits(vec![channel("smtp", 1, 2, &["a"])]);
+    (config.drain_timeout_ms, config.drain_time_max_ms) = (TIMEOUT_MS, 5 * TIMEOUT_MS / 2);
+    switch.tell(Event::Configure(config));
+    switch
 }
 
 #[test]
@@ -78,6 +91,58 @@ fn a_process_is_not_killed_while_an_outcome_of_it_is_being_recorded() {
     switch.defer(1, ErrorScope::Message);
     switch.wait_ms(1_000);
     assert!(is_killed(&switch));
+}
+
+#[test]
+fn no_progress_gives_a_process_more_than_its_longest_time() {
+    let mut switch = finishing_within_bounds();
+    let until_max = switch.now + 5 * TIMEOUT_MS / 2;
+    for _ in 0..3 {
+        assert_eq!(switch.scheduler.status().channels[0].drain_until_max, Some(UnixMillis(until_max)));
+        switch.wait_ms(TIMEOUT_MS - 1);
+        assert!(switch.actions.is_empty());
+        if switch.now + TIMEOUT_MS < until_max {
+            switch.tell(Event::Progress { process: PROCESS });
+        }
+        if until_max - switch.now < TIMEOUT_MS {
+            break;
+        }
+    }
+    switch.tell(Event::Progress { process: PROCESS });
+    switch.wait_ms(until_max - 1 - switch.now);
+    assert!(switch.actions.is_empty());
+    switch.wait_ms(1);
+    assert!(is_killed_for(&switch, KillReason::TimeIsOver));
+    // What it says now changes nothing; a kill that was not heard is ordered again.
+    switch.tell(Event::Progress { process: PROCESS });
+    assert!(switch.actions.is_empty());
+    switch.wait_ms(TIMEOUT_MS);
+    assert!(is_killed_for(&switch, KillReason::TimeIsOver));
+}
+
+#[test]
+fn an_outcome_that_never_comes_keeps_no_process_for_ever() {
+    let mut switch = finishing_within_bounds();
+    let until_max = switch.now + 5 * TIMEOUT_MS / 2;
+    switch.finish(1, 1);
+    switch.finish(1, 2);
+    while switch.now < until_max + TIMEOUT_MS {
+        assert!(switch.actions.is_empty());
+        switch.wait_ms(1_000);
+    }
+    assert!(is_killed_for(&switch, KillReason::TimeIsOver));
+}
+
+#[test]
+fn a_longest_time_below_the_other_counts_as_that() {
+    let mut switch = finishing();
+    let mut config = limits(vec![channel("smtp", 1, 2, &["a"])]);
+    (config.drain_timeout_ms, config.drain_time_max_ms) = (TIMEOUT_MS, 1);
+    switch.tell(Event::Configure(config));
+    switch.wait_ms(TIMEOUT_MS - 1);
+    assert!(switch.actions.is_empty());
+    switch.wait_ms(1);
+    assert!(is_killed_for(&switch, KillReason::TimeIsOver));
 }
 
 #[test]

@@ -566,6 +566,7 @@ impl Scenario {
             retry_max_ms: limits.retry_max_ms,
             minimise: Vec::new(),
             drain_timeout_ms: Limits::default().drain_timeout_ms,
+            drain_time_max_ms: Limits::default().drain_time_max_ms,
             channels: self.channels.iter().map(|channel| self.channel_limits(channel)).collect(),
         }
     }

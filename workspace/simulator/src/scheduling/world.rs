@@ -309,7 +309,7 @@ impl World {
     fn obey(&mut self, action: Action) -> Kept {
         match action {
             Action::StartProcess { process, channel, .. } => self.start(process, &channel),
-            Action::KillProcess { process } => self.death(process)?,
+            Action::KillProcess { process, .. } => self.death(process)?,
             Action::Assign { process, mlist, recipients, .. } => self.work(process, mlist, &recipients)?,
             Action::StopProcess { process, .. } => {
                 if let Some(known) = self.processes.get_mut(&process) {

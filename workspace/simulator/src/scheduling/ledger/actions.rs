@@ -32,7 +32,7 @@ impl Ledger {
             }
             Action::StartProcess { process, channel, .. } => self.start(*process, channel),
             Action::StopProcess { process, reason } => self.stop(*process, *reason),
-            Action::KillProcess { process } => {
+            Action::KillProcess { process, .. } => {
                 let channel = self.channel_of.get(process).copied();
                 let life = channel.and_then(|at| self.channels[at].process(*process)).map(|known| known.life);
                 ensure(life == Some(Life::Stopping), || {
