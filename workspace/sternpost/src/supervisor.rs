@@ -191,6 +191,7 @@ async fn supervise(
     tokio::task::spawn_local(session::accept(listener, inputs.clone()));
     let mut supervisor = Supervisor {
         listen_retry_at: listening.has_failures().then(Instant::now),
+        listen_look_at: None,
         family,
         spawner,
         listening,
@@ -278,6 +279,8 @@ struct Supervisor {
     spawner: Spawner,
     listening: Listening,
     listen_retry_at: Option<Instant>,
+    /// When the listening sockets are looked at again, while processes share them that accept no more.
+    listen_look_at: Option<Instant>,
     run_directory: RunDirectory,
     /// The listening socket behind `supervisor.sock`, for a handover.
     socket: OwnedFd,
@@ -295,7 +298,7 @@ struct Supervisor {
 
 impl Supervisor {
     fn wake_at(&self) -> Option<Instant> {
-        self.family.wake_at().into_iter().chain(self.listen_retry_at).min()
+        self.family.wake_at().into_iter().chain(self.listen_retry_at).chain(self.listen_look_at).min()
     }
 
     fn apply(&mut self, input: Input) {
@@ -304,6 +307,9 @@ impl Supervisor {
             Input::Family(event) => {
                 if let Event::Ended { pid, .. } = &event {
                     self.children.remove(pid);
+                    if self.family.accepts(*pid) {
+                        self.mend_listening();
+                    }
                 }
                 self.family.apply(now, event);
             }
@@ -322,6 +328,11 @@ impl Supervisor {
         if !self.family.is_on_trial() {
             self.upgrades.before = None;
         }
+        if self.listen_look_at.is_some_and(|at| at <= now) {
+            self.mend_listening();
+        }
+        let look_at = self.listen_look_at.filter(|at| *at > now).unwrap_or(now + limits::LISTEN_LOOK);
+        self.listen_look_at = self.family.is_one_leaving().then_some(look_at);
         if self.listen_retry_at.is_some_and(|at| at <= now) {
             let change = self.listening.retry();
             self.listening_changed(now, change);
@@ -397,14 +408,19 @@ impl Supervisor {
         }
     }
 
-    /// The process that is about to start gets sockets that listen, whatever the one before has done to them.
+    /// The process that accepts has sockets that listen, whatever others that share them have done.
     fn mend_listening(&mut self) {
-        for address in self.listening.mend() {
+        let mended = self.listening.mend();
+        for (address, what) in &mended {
             tracing::warn!(
                 event = "listener.broken",
                 %address,
-                "a process had stopped this socket from listening; it listens again"
+                %what,
+                "a process that shares this listening socket has broken it; it is mended"
             );
+        }
+        if !mended.is_empty() {
+            self.family.apply(Instant::now(), Event::SocketsBroken);
         }
         if self.listening.has_failures() {
             self.listen_retry_at = Some(Instant::now() + limits::LISTEN_RETRY);

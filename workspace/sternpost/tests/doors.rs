@@ -2,10 +2,9 @@
 
 mod switch;
 
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, geteuid, pidfd_getfd, pidfd_open};
+use rustix::process::geteuid;
 use rustix::thread::{Gid, Uid, set_thread_res_gid, set_thread_res_uid};
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -162,26 +161,11 @@ fn who_connects_is_who_the_kernel_says() {
     is_unharmed(&switch, &smtp);
 }
 
-/// The sockets on which a process listens for TCP connections, in the process's own state: what is done to them is done to it.
-fn listening_sockets_of(pid: u32) -> Vec<OwnedFd> {
-    use rustix::net::{AddressFamily, sockopt};
-    let number = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
-    let process = pidfd_open(number, PidfdFlags::empty()).expect("the process lives");
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process is ours");
-    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let copies = numbers.filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok());
-    let listens = |socket: &OwnedFd| {
-        sockopt::socket_domain(socket) == Ok(AddressFamily::INET)
-            && sockopt::socket_acceptconn(socket) == Ok(true)
-    };
-    copies.filter(listens).collect()
-}
-
 #[test]
 fn port_25_is_served_again_after_a_process_has_broken_its_socket() {
     let (switch, smtp, _) = stage();
     let first = switch.pid("smtp-server");
-    let sockets = listening_sockets_of(switch.supervisor_pid());
+    let sockets = switch::listening_sockets_of(switch.supervisor_pid());
     assert!(!sockets.is_empty(), "the supervisor holds the listening sockets");
     for socket in sockets {
         // As a server could that strangers have taken over.
@@ -190,7 +174,7 @@ fn port_25_is_served_again_after_a_process_has_broken_its_socket() {
     let is_another = || (switch.pid("smtp-server") != first).then_some(());
     switch::wait_for("another smtp-server", is_another);
     is_unharmed(&switch, &smtp);
-    assert!(switch.log().contains("listener.broken"));
+    assert!(switch.log().contains("listener.broken") && switch.log().contains("it did not listen any more"));
 }
 
 #[test]

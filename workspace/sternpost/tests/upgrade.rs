@@ -5,6 +5,7 @@ mod switch;
 
 use rustix::process::{Signal, geteuid};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -195,6 +196,50 @@ fn a_peer_that_holds_the_only_process_of_a_channel_over_an_upgrade_delays_no_oth
     assert!(good.wait_for(1, switch::PATIENCE));
     let channel = smtp(&switch.status());
     assert_eq!((&channel["processes"], &channel["processes_leaving"]), (&2.into(), &1.into()), "{channel}");
+}
+
+#[test]
+fn a_server_that_leaves_and_breaks_the_sockets_is_killed_and_the_new_executable_stays() {
+    let smtp = sink();
+    let switch = Switch::start_at(home(&site(&smtp, &lmtp_sink()).tables()), SMALL_ROOM, "auto", TABLES);
+    // Its session keeps the server of the executable before.
+    let _client = Client::greet(switch.address());
+    let leaving = switch.pid("smtp-server");
+    install_another(&switch);
+    let upgraded = upgrade(&switch);
+    assert_eq!(upgraded.status.code(), Some(0), "{}{}", text(&upgraded.stdout), text(&upgraded.stderr));
+    assert!(switch::lives(leaving));
+    // What it could do if strangers had taken it over, with sockets that it shares with everybody.
+    let first = switch.pid("smtp-server");
+    let held = switch::listening_sockets_of(switch.supervisor_pid());
+    assert!(!held.is_empty());
+    let shut = || {
+        let shut = |socket: &&OwnedFd| rustix::net::shutdown(socket, rustix::net::Shutdown::Read).is_ok();
+        held.iter().filter(shut).count()
+    };
+    assert!(shut() > 0);
+    wait_for("end of the process before", || (!switch::lives(leaving)).then_some(()));
+    wait_for("another smtp-server", || (switch.pid("smtp-server") != first).then_some(()));
+    let second = switch.pid("smtp-server");
+    // What is done to the old sockets is done to nobody any more.
+    assert_eq!(shut(), 0);
+    let reply =
+        Client::greet(switch.address()).message("<a@sender.test>", &["b@smtp.test"], b"Subject: x\r\n\r\n");
+    assert!(reply.starts_with("250 ") && smtp.wait_for(1, switch::PATIENCE), "{reply}");
+    assert_eq!(switch.pid("smtp-server"), second);
+    assert!(is_of_the_new_file(&switch, switch.supervisor_pid()));
+    let log = switch.log();
+    assert!(
+        log.contains("listener.broken") && log.contains("listener.kill") && !log.contains("upgrade.back")
+    );
+    // Nor does one who waits with all its sessions stay: O_NONBLOCK is set again where it is missing.
+    for socket in switch::listening_sockets_of(switch.supervisor_pid()) {
+        std::net::TcpListener::from(socket).set_nonblocking(false).unwrap();
+    }
+    signal(second, Signal::KILL);
+    wait_for("another smtp-server", || (switch.pid("smtp-server") != second).then_some(()));
+    Client::greet(switch.address()).expect("NOOP", "250");
+    assert!(switch.log().contains("O_NONBLOCK was off"));
 }
 
 fn slow() -> Sink {

@@ -66,6 +66,8 @@ pub(crate) enum Event {
     KillChannel { process: u64 },
     /// Other listening sockets are open than before: `smtp-server` is to run on them, or not at all.
     ListeningChanged { is_empty: bool },
+    /// A listening socket was broken, for everybody who shares it, and is mended.
+    SocketsBroken,
     /// Everything is to end, `smtp-server` first and the store last; said twice, without waiting.
     Stop,
     /// The time that [`Family::wake_at`] gave has come.
@@ -345,6 +347,7 @@ impl Family {
                 }
             }
             Event::ListeningChanged { is_empty } => self.listening_changed(now, !is_empty),
+            Event::SocketsBroken => self.sockets_broken(now),
             Event::Stop => self.stop(now),
             Event::Wake => {}
         }
@@ -392,6 +395,17 @@ impl Family {
             starts_count: 1,
         });
         kept.chain(channels).chain(leaving).collect()
+    }
+
+    /// Whether other processes than the one that accepts share the listening sockets.
+    pub(crate) const fn is_one_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Whether this is the `smtp-server` that accepts.
+    pub(crate) fn accepts(&self, pid: u32) -> bool {
+        let mut servers = self.kept.iter().filter(|kept| kept.role == Role::SmtpServer);
+        servers.any(|kept| kept.process.as_ref().is_some_and(|process| process.pid == pid))
     }
 
     /// Whether the executable before can still be gone back to.
@@ -571,6 +585,28 @@ impl Family {
             None if !is_wanted => kept.start_at = None,
             // A hold-off that runs already is not cut short.
             None => kept.start_at = kept.start_at.or(Some(now)),
+        }
+    }
+
+    /// Any `smtp-server` of an executable before that is still there may have done it, and could do it again: they are
+    /// killed, with their sessions. The one that accepts has the sockets of before, and suffers for no fault of its own: it is
+    /// replaced, and if that ends it, this is no failure of the executable. Where no other has the sockets, it is.
+    fn sockets_broken(&mut self, now: Instant) {
+        if self.leaving.is_empty() || self.is_stopping {
+            return;
+        }
+        for process in self.leaving.iter_mut().filter(|process| process.ending != Ending::Killed) {
+            tracing::warn!(
+                event = "listener.kill",
+                child = process.pid,
+                "an smtp-server of the executable before shares a socket that was broken; it is killed"
+            );
+            process.ending = Ending::Killed;
+            self.actions.push_back(Action::Kill { pid: process.pid });
+        }
+        let server = self.kept.iter_mut().find(|kept| kept.role == Role::SmtpServer);
+        if let Some(process) = server.and_then(|kept| kept.process.as_mut()) {
+            process.ask_to_end(now + SMTP_SERVER_STOP_MAX, &mut self.actions);
         }
     }
 

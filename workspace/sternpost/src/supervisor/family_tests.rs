@@ -316,6 +316,35 @@ fn after_an_upgrade_every_process_of_the_executable_before_is_replaced_and_none_
 }
 
 #[test]
+fn a_server_that_leaves_can_break_the_sockets_once_and_no_executable_is_given_up_for_it() {
+    let mut play = Play::new();
+    play.apply(Event::ListeningChanged { is_empty: false });
+    let mut play = play.upgraded();
+    let leaving = play.pid("smtp-server (leaving)").unwrap();
+    play.signals.clear();
+    for _ in 0..2 * UPGRADE_FAILURES_MAX {
+        let server = play.pid("smtp-server").unwrap();
+        assert!(play.family.accepts(server) && !play.family.accepts(leaving));
+        play.apply(Event::SocketsBroken);
+        play.end(server);
+        // Another one at once.
+        assert_ne!(play.pid("smtp-server").unwrap(), server);
+    }
+    assert_eq!(play.signals.iter().filter(|signal| **signal == (leaving, "kill")).count(), 1);
+    assert!(play.went_back.is_none() && play.family.failing(play.now).is_empty());
+    play.end(leaving);
+    assert!(!play.family.is_one_leaving());
+    // With nobody else who could have done it, what breaks the sockets is the new executable.
+    for _ in 0..UPGRADE_FAILURES_MAX {
+        let server = play.pid("smtp-server").unwrap();
+        play.apply(Event::SocketsBroken);
+        play.end(server);
+        play.pass(Duration::from_secs(5));
+    }
+    assert!(play.went_back.is_some());
+}
+
+#[test]
 fn a_second_upgrade_gives_the_sessions_of_the_first_executable_no_more_time() {
     let mut play = Play::new();
     play.apply(Event::ListeningChanged { is_empty: false });

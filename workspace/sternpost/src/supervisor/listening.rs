@@ -11,6 +11,7 @@ use super::handover::{self, HandedListener, HandoverError};
 use super::limits::LISTEN_BACKLOG;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -53,6 +54,24 @@ pub(crate) struct Served<'a> {
     /// The clients of this listener are those that have reached this address; none stands for all.
     pub(crate) only: Option<IpAddr>,
     pub(crate) descriptor: BorrowedFd<'a>,
+}
+
+/// What a process that shared a socket had done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// It did not listen any more.
+    Deaf,
+    /// Whoever accepts on it would have waited with all its sessions.
+    Blocking,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deaf => "it did not listen any more",
+            Self::Blocking => "O_NONBLOCK was off",
+        })
+    }
 }
 
 /// What an attempt did.
@@ -170,22 +189,28 @@ impl Listening {
         self.set(self.open.keys().chain(self.failed.keys()).cloned().collect())
     }
 
-    /// Has each socket listen that does not any more: a process that shared it can have shut it down, for everybody. To be
-    /// called before a process gets the sockets. Gives the addresses concerned; what could not be mended has failed, and is
-    /// tried again with a new socket.
-    pub(crate) fn mend(&mut self) -> Vec<SocketAddr> {
+    /// Has each socket work that does not any more: what a process that shares it does to it, it does for everybody. An own
+    /// socket that does not listen is replaced, so that whoever holds the one before can do nothing more to it; one of the
+    /// service manager, which keeps its copy, listens again. To be called before a process gets the sockets, on a tokio
+    /// runtime. Gives the addresses concerned; what could not be mended has failed, and is tried again with a new socket.
+    pub(crate) fn mend(&mut self) -> Vec<(SocketAddr, Broken)> {
         let mut mended = Vec::new();
         let given =
             self.given.iter().map(|given| (Rc::clone(&given.socket), given.bound)).collect::<Vec<_>>();
         let is_given = |socket: &Rc<TcpListener>| given.iter().any(|(given, _)| Rc::ptr_eq(given, socket));
         let own = self.open.values().filter(|open| !is_given(&open.socket));
         let own = own.map(|open| (Rc::clone(&open.socket), open.bound)).collect::<Vec<_>>();
-        for (socket, bound) in given.into_iter().chain(own) {
-            if listens(&socket) {
+        for (socket, bound) in given.iter().cloned().chain(own) {
+            let result = if !listens(&socket) {
+                mended.push((bound, Broken::Deaf));
+                if is_given(&socket) { listen_again(&socket, bound) } else { self.replace(&socket, bound) }
+            } else if !is_nonblocking(&socket) {
+                mended.push((bound, Broken::Blocking));
+                socket.set_nonblocking(true)
+            } else {
                 continue;
-            }
-            mended.push(bound);
-            if let Err(error) = listen_again(&socket, bound) {
+            };
+            if let Err(error) = result {
                 let broken = self.open.extract_if(.., |_, open| Rc::ptr_eq(&open.socket, &socket));
                 let why =
                     |key: &Key| format!("{}: its socket was broken and cannot listen again: {error}", key.1);
@@ -193,6 +218,15 @@ impl Listening {
             }
         }
         mended
+    }
+
+    /// Puts a new socket into the place of one that nobody listens on.
+    fn replace(&mut self, socket: &Rc<TcpListener>, bound: SocketAddr) -> io::Result<()> {
+        let new = open(bound)?;
+        for open in self.open.values_mut().filter(|open| Rc::ptr_eq(&open.socket, socket)) {
+            open.socket = Rc::clone(&new.socket);
+        }
+        Ok(())
     }
 
     /// Whether something that is wanted is not open.
@@ -295,6 +329,11 @@ fn listens(socket: &TcpListener) -> bool {
     rustix::net::sockopt::socket_acceptconn(socket).unwrap_or(false)
 }
 
+/// Whether who accepts on it gets an answer at once. A client can go before it is accepted: `accept` would wait for the next.
+fn is_nonblocking(socket: &TcpListener) -> bool {
+    rustix::fs::fcntl_getfl(socket).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::NONBLOCK))
+}
+
 /// Takes a socket out of whatever it was made to do, and has it listen where it did.
 fn listen_again(socket: &TcpListener, bound: SocketAddr) -> io::Result<()> {
     rustix::net::connect_unspec(socket)?;
@@ -303,7 +342,8 @@ fn listen_again(socket: &TcpListener, bound: SocketAddr) -> io::Result<()> {
         Err(rustix::io::Errno::INVAL) => {}
         result => result?,
     }
-    Ok(rustix::net::listen(socket, i32::try_from(LISTEN_BACKLOG).unwrap_or(i32::MAX))?)
+    rustix::net::listen(socket, i32::try_from(LISTEN_BACKLOG).unwrap_or(i32::MAX))?;
+    socket.set_nonblocking(true)
 }
 
 /// # Errors
@@ -320,6 +360,7 @@ fn given(socket: OwnedFd) -> Result<Given, String> {
     if bound.is_ipv6() && !sockopt::ipv6_v6only(&socket).unwrap_or(false) {
         return Err(format!("{bound} takes IPv4 too; set BindIPv6Only=ipv6-only in the socket unit"));
     }
+    socket.set_nonblocking(true).map_err(|error| format!("{bound} cannot be used ({error})"))?;
     Ok(Given { socket: Rc::new(socket), bound })
 }
 
@@ -417,6 +458,40 @@ mod tests {
             assert!(places.iter().all(|place| std::net::TcpStream::connect(place).is_ok()));
             assert!(!listening.has_failures());
         }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_holds_a_socket_that_was_broken_can_do_nothing_to_the_one_in_its_place() {
+        // A port that was asked for, as 25 is: one that the kernel had chosen would not be kept by a socket that was shut down.
+        let bound = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+        let mut listening = Listening::default();
+        listening.set(vec![("own".into(), bound)]);
+        let held = listening.served().next().unwrap().descriptor.try_clone_to_owned().unwrap();
+        rustix::net::shutdown(&held, rustix::net::Shutdown::Read).unwrap();
+        assert_eq!(listening.mend(), [(bound, Broken::Deaf)]);
+        // Once more, by the one that was kept; nor can it listen in the place of the new one.
+        assert!(rustix::net::listen(&held, 1).is_err());
+        rustix::net::shutdown(&held, rustix::net::Shutdown::Read).ok();
+        std::net::TcpStream::connect(bound).unwrap();
+        assert_eq!(listening.mend(), []);
+        assert!(!listening.has_failures() && listening.report()[0].bound == bound);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_socket_on_which_who_accepts_would_wait_is_found_and_set_right() {
+        let given = TcpListener::bind(any_port()).unwrap();
+        let (mut listening, _) = Listening::with_given(vec![given.try_clone().unwrap().into()]);
+        listening.set(vec![("given".into(), given.local_addr().unwrap()), ("own".into(), any_port())]);
+        assert_eq!(listening.mend(), [], "the service manager's sockets are set right when they come");
+        for served in listening.served() {
+            TcpListener::from(served.descriptor.try_clone_to_owned().unwrap())
+                .set_nonblocking(false)
+                .unwrap();
+        }
+        let mended = listening.mend();
+        assert!(mended.len() == 2 && mended.iter().all(|(_, what)| *what == Broken::Blocking), "{mended:?}");
+        assert_eq!(listening.mend(), []);
+        assert!(given.accept().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
     }
 
     fn listening_with(address: &str) -> (Listening, u16) {

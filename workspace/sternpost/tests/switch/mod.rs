@@ -12,10 +12,11 @@ pub(crate) mod report;
 pub(crate) mod site;
 pub(crate) mod stage;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open};
 use serde_json::Value;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -357,4 +358,19 @@ pub(crate) fn wait_at_most<T>(limit: Duration, what: &str, mut look: impl FnMut(
         assert!(Instant::now() < deadline, "there was no {what} within {limit:?}");
         std::thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// The sockets on which a process listens for TCP connections, in the process's own state: what is done to them is done to it.
+pub(crate) fn listening_sockets_of(pid: u32) -> Vec<OwnedFd> {
+    use rustix::net::{AddressFamily, sockopt};
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    let process = pidfd_open(number, PidfdFlags::empty()).expect("the process lives");
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process is ours");
+    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let copies = numbers.filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok());
+    let listens = |socket: &OwnedFd| {
+        sockopt::socket_domain(socket) == Ok(AddressFamily::INET)
+            && sockopt::socket_acceptconn(socket) == Ok(true)
+    };
+    copies.filter(listens).collect()
 }
