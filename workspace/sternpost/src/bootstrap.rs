@@ -101,6 +101,7 @@ pub(crate) struct Queue {
     /// Segments, if somebody says.
     pub(crate) segments: Option<u32>,
     /// How it is written.
+    #[serde(default)]
     pub(crate) backend: Backend,
     /// Octets of the largest batch, if somebody says.
     pub(crate) batch_octets_max: Option<u32>,

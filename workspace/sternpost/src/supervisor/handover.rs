@@ -6,7 +6,7 @@
 
 use super::family::Adopted;
 use super::paths::QMGR_STATE;
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::{Bootstrap, Queue};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
@@ -122,7 +122,7 @@ impl Settings {
         let parts = [
             ("run_directory", self.run_directory == now.run_directory),
             ("state_directory", self.state_of_qmgr == now.state_of_qmgr),
-            ("[queue]", self.queue == now.queue),
+            ("[queue]", queue_of(&self.queue).is_some_and(|queue| Some(queue) == queue_of(&now.queue))),
             ("node", self.node == now.node),
             ("role_users", self.role_users == now.role_users),
         ];
@@ -131,6 +131,16 @@ impl Settings {
             None => Ok(()),
         }
     }
+}
+
+/// What another version has said of the log: a key of which nobody says anything may be absent as well as null. None when
+/// it says something that this version does not know.
+fn queue_of(said: &serde_json::Value) -> Option<Queue> {
+    let said = said.as_object()?.iter().filter(|(_, value)| !value.is_null());
+    let said: serde_json::Map<_, _> = said.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let queue: Queue = serde_json::from_value(said.clone().into()).ok()?;
+    let known = serde_json::to_value(&queue).ok()?;
+    said.keys().all(|key| known.get(key).is_some()).then_some(queue)
 }
 
 impl Handover {
@@ -249,6 +259,25 @@ mod tests {
         let other = bootstrap(folder.path(), "another");
         let error = Handover::take(first.seal().unwrap().into_raw_fd(), &other).unwrap_err();
         assert!(error.to_string().starts_with("[queue] of the bootstrap is another one"), "{error}");
+    }
+
+    #[test]
+    fn the_log_of_another_version_is_compared_by_what_is_said_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = bootstrap(folder.path(), "log");
+        let taken = |change: &dyn Fn(&mut serde_json::Map<String, serde_json::Value>)| {
+            let mut first = handover(&own);
+            change(first.settings.queue.as_object_mut().unwrap());
+            Handover::take(first.seal().unwrap().into_raw_fd(), &own)
+        };
+        taken(&|queue| drop(queue.remove("segments"))).unwrap();
+        taken(&|queue| drop(queue.remove("backend"))).unwrap();
+        taken(&|queue| drop(queue.insert("of_tomorrow".into(), serde_json::Value::Null))).unwrap();
+        for key in ["of_tomorrow", "segments"] {
+            let error = taken(&|queue| drop(queue.insert(key.into(), 7.into()))).unwrap_err();
+            assert!(error.to_string().starts_with("[queue] of the bootstrap"), "{key}: {error}");
+        }
+        assert!(taken(&|queue| drop(queue.remove("path"))).is_err());
     }
 
     #[test]

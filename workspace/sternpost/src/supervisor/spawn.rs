@@ -2,6 +2,7 @@
 
 use super::Input;
 use super::family::{Event, Start};
+use super::limits::WATCH_RETRY;
 use super::listening::{Listening, Served};
 use super::successor::OF_THE_MANAGER;
 use crate::bootstrap::{Bootstrap, Record, RoleUsers};
@@ -13,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use sternpost_link::Role;
 use sternpost_platform::child::{Child, Order};
@@ -110,7 +111,10 @@ impl Spawner {
         });
         let spawned = given.and_then(|()| command.spawn());
         for descriptor in descriptors {
-            process::keep_from_children(descriptor)?;
+            // A child that was made is there whatever becomes of this.
+            if let Err(error) = process::keep_from_children(descriptor) {
+                tracing::error!(%error, "a descriptor stays open for children");
+            }
         }
         let mut child = spawned?;
         Ok((child.id(), child.stdout.take()))
@@ -222,28 +226,52 @@ pub(super) async fn reap(
     mut orders: mpsc::UnboundedReceiver<Order>,
     inputs: mpsc::Sender<Input>,
 ) {
-    let status = match &child {
-        Ok(child) => loop {
-            tokio::select! {
-                status = child.ended() => break status,
-                Some(order) = orders.recv() => {
-                    if let Err(error) = child.tell(order) {
-                        tracing::error!(child = pid, %error, "a signal was not sent");
-                    }
-                }
-            }
-        },
-        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-    };
-    let mut status = match status {
-        Ok(status) => status.to_string(),
-        Err(error) => format!("its end was missed: {error}"),
+    let mut child = child;
+    let mut status = loop {
+        let error = match child {
+            Ok(child) => match watch(pid, &child, &mut orders).await {
+                Ok(status) => break status.to_string(),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if has_gone(&error) {
+            break format!("its end was missed: {error}");
+        }
+        // It lives, or waits to be reaped: what is told of it as an end would have another one started beside it.
+        tracing::error!(event = "child.unwatched", child = pid, %error, "a child cannot be watched; tried again every second");
+        tokio::time::sleep(WATCH_RETRY).await;
+        child = Child::of(pid);
     };
     let words = last_words(words).await;
     if !words.is_empty() {
         status = format!("{status}: {words}");
     }
     let _ = inputs.send(Input::Family(Event::Ended { pid, status })).await;
+}
+
+async fn watch(
+    pid: u32,
+    child: &Child,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+) -> io::Result<ExitStatus> {
+    loop {
+        tokio::select! {
+            status = child.ended() => return status,
+            Some(order) = orders.recv() => {
+                if let Err(error) = child.tell(order) {
+                    tracing::error!(child = pid, %error, "a signal was not sent");
+                }
+            }
+        }
+    }
+}
+
+/// Whether the error says that there is no such child. No other does: descriptors or memory can be short for a time.
+fn has_gone(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    is(Errno::CHILD) || is(Errno::SRCH) || error.kind() == io::ErrorKind::InvalidInput
 }
 
 async fn last_words(pipe: Option<pipe::Receiver>) -> String {
@@ -314,6 +342,27 @@ mod tests {
             ["--run-directory=/r", "--name=-odd name", "--kind=smtp", "--process=7", "--capacity=64"]
         );
         assert_eq!(count, 0);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_child_that_cannot_be_watched_for_a_time_is_not_taken_for_dead() {
+        let child = Command::new("sleep").arg("60").spawn().unwrap().id();
+        let (inputs, mut input) = mpsc::channel(1);
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let short = Err(io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error()));
+        let meanwhile = async {
+            tokio::time::sleep(WATCH_RETRY / 2).await;
+            assert!(input.try_recv().is_err(), "it lives");
+            // What it is told meanwhile it hears later.
+            orders.send(Order::Kill).unwrap();
+        };
+        tokio::join!(reap(child, short, None, receiver, inputs.clone()), meanwhile);
+        let Some(Input::Family(Event::Ended { pid, status })) = input.recv().await else { panic!("its end") };
+        assert_eq!((pid, status.as_str()), (child, "signal: 9 (SIGKILL)"));
+        // One that is not there is not waited for.
+        reap(child, Child::of(child), None, mpsc::unbounded_channel().1, inputs).await;
+        let Some(Input::Family(Event::Ended { status, .. })) = input.recv().await else { panic!("its end") };
+        assert!(status.starts_with("its end was missed"), "{status}");
     }
 
     #[test]
