@@ -49,6 +49,22 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(descriptor)
 }
 
+/// A descriptor of its own for what stands behind a number that the program before this one has left open. The number
+/// stays open, and children do not inherit it any more.
+///
+/// # Errors
+/// When the number is not an open descriptor, or none is left.
+pub fn copy_of(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no descriptor"));
+    }
+    // SAFETY: the number is not negative; it is borrowed for two system calls, which fail when it is not open, and nothing
+    // is closed.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
+    Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, 3)?)
+}
+
 /// The signals that a supervisor listens to.
 const LISTENED: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR2];
 

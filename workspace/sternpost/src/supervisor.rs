@@ -9,6 +9,7 @@
 //! An upgrade (SIGUSR2) puts another executable into the place of this one, in the same process: the sockets stay open,
 //! and the children stay children. See `handover`.
 
+mod fallback;
 mod family;
 mod handover;
 mod limits;
@@ -27,7 +28,9 @@ pub(crate) use paths::{QMGR_SOCKET, STORE_SOCKET, SUPERVISOR_SOCKET};
 pub(crate) use upgrade::check;
 
 use crate::bootstrap::{Bootstrap, BootstrapError};
+use crate::output;
 use crate::role;
+use fallback::Fallback;
 use family::{Action, ChannelOrder, Event, Family, Start};
 use handover::{Handover, HandoverError};
 use listening::{Change, Listening};
@@ -123,6 +126,34 @@ pub(crate) enum SupervisorError {
 /// # Errors
 /// What keeps the supervisor from starting, see [`SupervisorError`].
 pub(crate) fn run(bootstrap_path: &Path, take_over: Option<RawFd>) -> Result<(), SupervisorError> {
+    let mut fallback = match take_over.map(|number| Fallback::of(number, bootstrap_path)).transpose() {
+        Ok(fallback) => fallback.flatten(),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(
+                event = "upgrade.no-way-back",
+                error,
+                "should this executable not begin, nothing goes on"
+            );
+            None
+        }
+    };
+    let result = begin(bootstrap_path, take_over, &mut fallback);
+    if let (Err(error), Some(fallback)) = (&result, fallback.take()) {
+        let why = format!("the new executable cannot begin: {}", output::chain(error));
+        tracing::error!(event = "upgrade.back", why, "the executable before takes over again");
+        let error = fallback.go_back(why);
+        tracing::error!(%error, "the executable before cannot be run; the switch ends");
+    }
+    result
+}
+
+/// `fallback` is what to go back to until the supervisor is ready.
+fn begin(
+    bootstrap_path: &Path,
+    take_over: Option<RawFd>,
+    fallback: &mut Option<Fallback>,
+) -> Result<(), SupervisorError> {
     // Before anything else is opened.
     let (given, refusals) = match take_over {
         None => service::inherited_sockets(),
@@ -145,7 +176,7 @@ pub(crate) fn run(bootstrap_path: &Path, take_over: Option<RawFd>) -> Result<(),
         .enable_all()
         .build()
         .map_err(process("start its event loop"))?;
-    tokio::task::LocalSet::new().block_on(&runtime, supervise(beginning, bootstrap_path, given))
+    tokio::task::LocalSet::new().block_on(&runtime, supervise(beginning, bootstrap_path, given, fallback))
 }
 
 /// The version of this executable.
@@ -166,6 +197,7 @@ async fn supervise(
     beginning: Beginning,
     bootstrap_path: PathBuf,
     given: Given,
+    fallback: &mut Option<Fallback>,
 ) -> Result<(), SupervisorError> {
     let Beginning { run_directory, sockets, listening, family, children, upgrades } = beginning;
     let process = |what| move |source| SupervisorError::Process { what, source };
@@ -176,7 +208,6 @@ async fn supervise(
         on(SignalKind::hangup())?,
         on(SignalKind::user_defined2())?,
     );
-    process::hear_signals().map_err(process("hear signals"))?;
     let handed_socket = sockets.supervisor.try_clone().map_err(process("share its socket"))?;
     let listener = Listener::new(sockets.supervisor).map_err(process("listen to QMGR"))?;
     let (inputs, mut input) = mpsc::channel(64);
@@ -213,6 +244,8 @@ async fn supervise(
         supervisor.tell_of_upgrade(false, "it was not upgraded since it was started".to_owned());
     }
     let mut signs_of_life = service::signs_of_life();
+    process::hear_signals().map_err(process("hear signals"))?;
+    *fallback = None;
     tracing::info!(run_directory = %supervisor.run_directory.path().display(), version = VERSION, "running");
     while !supervisor.carry_out() {
         supervisor.tell_of_taking_over();

@@ -341,6 +341,50 @@ fn an_executable_whose_roles_do_not_stay_is_given_up_for_the_one_before() {
 }
 
 #[test]
+fn an_executable_that_cannot_begin_is_given_up_for_the_one_before_and_nobody_is_refused() {
+    let smtp = sink();
+    let switch = Switch::start_at(home(&site(&smtp, &lmtp_sink()).tables()), SMALL_ROOM, "auto", TABLES);
+    let supervisor = switch.supervisor_pid();
+    // Whether it could take over it is asked with the right bootstrap, and then it is run with another one.
+    let lines = fs::read_to_string(switch.bootstrap()).unwrap();
+    let other = switch.home().join("other.toml");
+    fs::write(&other, format!("node = \"another\"\n{lines}")).unwrap();
+    let script = format!(
+        "#!/bin/sh\nfor last; do :; done\ncase \"$last\" in --check) exec {0} \"$@\";; esac\nexec {0} run --bootstrap {1} \"$last\"\n",
+        program(),
+        other.display()
+    );
+    install(&switch, |new| fs::write(new, script).unwrap());
+    let sending = start(SourceOptions {
+        sessions_count: 4,
+        messages_count: u64::MAX,
+        messages_per_connection: Some(1),
+        rate_per_s: Some(50.0),
+        reply_timeout: Duration::from_secs(30),
+        ..to(switch.address(), "b@smtp.test")
+    });
+    wait_for("some mail", || (sending.progress.accepted_count() > 20).then_some(()));
+    let upgraded = upgrade(&switch);
+    let said = text(&upgraded.stdout);
+    assert_eq!(upgraded.status.code(), Some(1), "{said}{}", text(&upgraded.stderr));
+    assert!(
+        said.contains("cannot begin: this executable cannot take over: node of the bootstrap is another one")
+            && said.contains("is in force again"),
+        "{said}"
+    );
+    let goal = sending.progress.accepted_count() + 50;
+    wait_for("mail again", || (sending.progress.accepted_count() > goal).then_some(()));
+    let report = sending.stop();
+    assert!(report.troubles.is_empty() && report.refused.is_empty(), "{:?}", report.troubles);
+    let compared = compare(&[report], &[&smtp]);
+    assert_eq!((compared.lost, compared.duplicated), (0, 0), "{compared}");
+    assert_eq!(switch.supervisor_pid(), supervisor);
+    // It has no descriptor but its own, and hands none of the other's to a role.
+    assert!(executable(supervisor).is_some_and(|path| path.starts_with(switch.home())));
+    assert!(switch.log().contains("upgrade.gone-back"));
+}
+
+#[test]
 fn before_an_executable_of_another_protocol_everything_ends_in_order_and_clients_wait() {
     let smtp = sink();
     let switch = Switch::start_at(home(&site(&smtp, &lmtp_sink()).tables()), SMALL_ROOM, "auto", TABLES);

@@ -60,6 +60,12 @@ pub(super) struct Handover {
     pub(super) successor: Option<RawFd>,
     /// The executable before, which can be gone back to.
     pub(super) before: Option<RawFd>,
+    /// The version of the protocol between its processes.
+    #[serde(default)]
+    pub(super) before_link: Option<u16>,
+    /// The bootstrap with which the switch runs.
+    #[serde(default)]
+    pub(super) bootstrap: Option<PathBuf>,
     /// Upgrades and attempts at them, this one included.
     pub(super) attempts_count: u32,
     /// Why the executable before was gone back to, if this is what happens.
@@ -155,20 +161,36 @@ impl Handover {
     /// # Errors
     /// `HandoverError`.
     pub(super) fn take(number: RawFd, bootstrap: &Bootstrap) -> Result<Self, HandoverError> {
+        let handover = Self::read(process::inherited(number).map_err(HandoverError::Read)?)?;
+        let now = Settings::of(bootstrap).map_err(HandoverError::Parse)?;
+        handover.settings.compare(&now)?;
+        Ok(handover)
+    }
+
+    /// What stands in the memory.
+    ///
+    /// # Errors
+    /// `Read`, `Parse`, `Version`.
+    pub(super) fn read(memory: OwnedFd) -> Result<Self, HandoverError> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
         }
-        let memory = process::inherited(number).map_err(HandoverError::Read)?;
         let octets = memory::unseal(memory, OCTETS_MAX).map_err(HandoverError::Read)?;
         let Versioned { version } = serde_json::from_slice(&octets).map_err(HandoverError::Parse)?;
         if version != HANDOVER_VERSION {
             return Err(HandoverError::Version { theirs: version });
         }
-        let handover: Self = serde_json::from_slice(&octets).map_err(HandoverError::Parse)?;
-        let now = Settings::of(bootstrap).map_err(HandoverError::Parse)?;
-        handover.settings.compare(&now)?;
-        Ok(handover)
+        serde_json::from_slice(&octets).map_err(HandoverError::Parse)
+    }
+
+    /// The number of each descriptor of the switch's own; one that serves several listeners comes several times. Not those
+    /// of the executables.
+    pub(super) fn numbers(&mut self) -> impl Iterator<Item = &mut RawFd> {
+        let own = [&mut self.lock, &mut self.store, &mut self.qmgr, &mut self.supervisor];
+        let listeners = self.listeners.iter_mut().filter_map(|listener| Some(&mut listener.open.as_mut()?.0));
+        let words = self.processes.iter_mut().filter_map(|process| process.words.as_mut());
+        own.into_iter().chain(&mut self.given).chain(listeners).chain(words)
     }
 }
 
@@ -229,6 +251,8 @@ mod tests {
             executable: "/usr/bin/sternpost".into(),
             successor: None,
             before: Some(20),
+            before_link: None,
+            bootstrap: None,
             attempts_count: 1,
             went_back: None,
             lock: 3,

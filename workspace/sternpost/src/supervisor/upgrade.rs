@@ -211,6 +211,8 @@ impl Supervisor {
             executable: self.upgrades.executable.clone(),
             successor: successor.map(Successor::number),
             before: before.map(Successor::number),
+            before_link: before.map(|_| PROTOCOL_VERSION),
+            bootstrap: Some(self.spawner.bootstrap_path.clone()),
             attempts_count: self.upgrades.attempts_count,
             went_back,
             lock: self.run_directory.lock().0,
