@@ -54,7 +54,7 @@ use successor::{Sound, Successor};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use upgrade::{Beginning, Upgrades};
+use upgrade::{Beginning, Stage, Upgrades};
 
 /// Why the supervisor could not start. Once it runs, nothing that a role does ends it.
 #[derive(Debug, thiserror::Error)]
@@ -241,7 +241,8 @@ async fn supervise(
     }
     supervisor.tell_of_listeners();
     if supervisor.upgrades.attempts_count == 0 {
-        supervisor.tell_of_upgrade(false, "it was not upgraded since it was started".to_owned());
+        supervisor
+            .tell_of_upgrade(Stage::Decided(false), "it was not upgraded since it was started".to_owned());
     }
     let mut signs_of_life = service::signs_of_life();
     process::hear_signals().map_err(process("hear signals"))?;
@@ -359,7 +360,7 @@ impl Supervisor {
             }
         }
         if !self.family.is_on_trial() {
-            self.upgrades.before = None;
+            self.end_trial();
         }
         if self.listen_look_at.is_some_and(|at| at <= now) {
             self.mend_listening();
@@ -482,7 +483,7 @@ impl Supervisor {
                 Action::Tell(frame) => self.tell(&frame),
                 Action::GoBack { why } => self.go_back(why),
                 Action::Finish => match self.upgrades.waiting.take() {
-                    Some(successor) => self.step_over_alone(&successor),
+                    Some(waiting) => self.step_over_alone(&waiting),
                     None => return true,
                 },
             }

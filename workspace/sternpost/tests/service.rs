@@ -137,7 +137,11 @@ fn sockets_that_were_open_before_are_used_and_the_others_serve_nobody() {
     assert!(said.contains(&other.to_string()), "{said}");
     // An upgrade hands them on: the manager gives them once.
     let mut upgrade = Command::new(program());
-    let upgraded = upgrade.args(["upgrade", "--run-directory"]).arg(home.path().join("r")).output().unwrap();
+    let upgraded = upgrade
+        .args(["upgrade", "--no-wait", "--run-directory"])
+        .arg(home.path().join("r"))
+        .output()
+        .unwrap();
     assert!(upgraded.status.success(), "{upgraded:?}");
     assert!(greeting(&address).starts_with("220 n.example"));
     let log = fs::read_to_string(home.path().join("stderr")).unwrap();

@@ -8,8 +8,9 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Output;
-use std::time::Duration;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 use sternpost_load::sink::Sink;
 use sternpost_load::source::SourceOptions;
 use switch::client::Client;
@@ -19,6 +20,8 @@ use switch::stage::{ROOM, verify};
 use switch::{SMALL_ROOM, Switch, new_home, program, signal, text, wait_for};
 use tempfile::TempDir;
 
+/// A new executable is on trial for so long.
+const TRIAL: Duration = Duration::from_secs(60);
 const TABLES: &str = "[tables]\npath = \"tables.toml\"\n";
 
 /// A folder with an executable of its own.
@@ -43,8 +46,18 @@ fn install_another(switch: &Switch) {
     });
 }
 
+/// Until another executable is in force, or not.
 fn upgrade(switch: &Switch) -> Output {
-    switch.command(&["upgrade", "--json"])
+    switch.command(&["upgrade", "--no-wait", "--json"])
+}
+
+/// Until that is decided.
+fn upgrade_for_good(switch: &Switch) -> thread::JoinHandle<Output> {
+    let bootstrap = switch.bootstrap();
+    thread::spawn(move || {
+        let mut command = Command::new(program());
+        switch::run(command.args(["upgrade", "--bootstrap"]).arg(bootstrap))
+    })
 }
 
 /// The file that a process runs; none when it has ended.
@@ -317,9 +330,13 @@ fn an_executable_whose_roles_do_not_stay_is_given_up_for_the_one_before() {
     let smtp = sink();
     let switch = Switch::start_at(home(&site(&smtp, &lmtp_sink()).tables()), SMALL_ROOM, "auto", TABLES);
     install_another(&switch);
-    assert_eq!(upgrade(&switch).status.code(), Some(0));
+    let upgrading = upgrade_for_good(&switch);
     let supervisor = switch.supervisor_pid();
+    wait_for("trial", || switch.log().contains("upgrade.done").then_some(()));
     assert!(is_of_the_new_file(&switch, supervisor));
+    // A second attempt meanwhile makes the executable on trial not the one to go back to.
+    install_another(&switch);
+    assert_eq!(upgrade(&switch).status.code(), Some(0));
     let mut dead = 0;
     for _ in 0..3 {
         // One that has just died may still be listed.
@@ -333,11 +350,51 @@ fn an_executable_whose_roles_do_not_stay_is_given_up_for_the_one_before() {
         said.contains("is in force again").then_some(said)
     });
     assert!(said.contains("store of the new executable does not stay: signal: 9 (SIGKILL)"), "{said}");
+    let upgraded = upgrading.join().unwrap();
+    assert_eq!(upgraded.status.code(), Some(1), "{upgraded:?}");
+    assert!(text(&upgraded.stdout).contains("is in force again"), "{upgraded:?}");
+    assert!(
+        text(&upgraded.stderr).contains("waiting: version") && text(&upgraded.stderr).contains("on trial")
+    );
     assert!(switch.log().contains("upgrade.gone-back"));
     let reply =
         Client::greet(switch.address()).message("<a@sender.test>", &["b@smtp.test"], b"Subject: x\r\n\r\n");
     assert!(reply.starts_with("250 ") && smtp.wait_for(1, switch::PATIENCE), "{reply}");
     assert!(!is_of_the_new_file(&switch, switch.pid("store")));
+}
+
+#[test]
+fn the_command_waits_until_the_trial_is_over_and_says_that_the_new_executable_stays() {
+    let smtp = sink();
+    let switch = Switch::start_at(home(&site(&smtp, &lmtp_sink()).tables()), SMALL_ROOM, "auto", TABLES);
+    install_another(&switch);
+    let begin = Instant::now();
+    let upgraded = upgrade_for_good(&switch).join().unwrap();
+    assert_eq!(upgraded.status.code(), Some(0), "{upgraded:?}");
+    assert!(text(&upgraded.stdout).contains("is in force, and its roles have stayed"), "{upgraded:?}");
+    assert!(begin.elapsed() > TRIAL, "it did not wait");
+    assert!(text(&upgraded.stderr).matches("waiting: version").count() > 2, "{upgraded:?}");
+    assert!(is_of_the_new_file(&switch, switch.supervisor_pid()));
+}
+
+#[test]
+fn what_another_run_has_left_sends_no_signal_to_the_one_that_runs() {
+    let smtp = sink();
+    let mut switch = Switch::start_at(home(&site(&smtp, &lmtp_sink()).tables()), SMALL_ROOM, "auto", TABLES);
+    let file = switch.home().join("r/upgrade.json");
+    let left = fs::read(&file).unwrap();
+    switch.kill_supervisor();
+    assert_eq!(fs::read(&file).unwrap(), left, "it is killed, and leaves it");
+    switch.launch();
+    // As if the one that runs knew nothing of upgrades, and so had not replaced it: the signal would end that one.
+    fs::write(&file, left).unwrap();
+    let (supervisor, before) = (switch.supervisor_pid(), switch.processes());
+    let refused = upgrade(&switch);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let said = text(&refused.stderr);
+    assert!(said.contains("left of another run") && said.contains("restart it instead"), "{said}");
+    assert_eq!((switch.supervisor_pid(), switch.processes()), (supervisor, before));
+    assert!(!switch.log().contains("upgrade.check"));
 }
 
 #[test]
@@ -379,7 +436,8 @@ fn an_executable_that_cannot_begin_is_given_up_for_the_one_before_and_nobody_is_
     let compared = compare(&[report], &[&smtp]);
     assert_eq!((compared.lost, compared.duplicated), (0, 0), "{compared}");
     assert_eq!(switch.supervisor_pid(), supervisor);
-    // It has no descriptor but its own, and hands none of the other's to a role.
+    // Nothing that was copied on the way comes to a role.
+    assert!(switch::listening_sockets_of(switch.pid("store")).is_empty());
     assert!(executable(supervisor).is_some_and(|path| path.starts_with(switch.home())));
     assert!(switch.log().contains("upgrade.gone-back"));
 }

@@ -5,10 +5,11 @@
 
 use super::family::{self, Event, Family};
 use super::handover::{self, HANDOVER_VERSION, HandedProcess, Handover, Settings};
+use super::limits::UPGRADE_TRIAL;
 use super::listening::Listening;
 use super::paths::{self, RunDirectory, Sockets};
 use super::successor::{self, Sound, Successor};
-use super::upgrade_file::{self, Upgraded};
+use super::upgrade_file::{self, Instance, Upgraded};
 use super::{Input, Supervisor, SupervisorError, VERSION};
 use crate::bootstrap::Bootstrap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -36,12 +37,39 @@ pub(super) struct Upgrades {
     pub(super) attempts_count: u32,
     /// A check is under way.
     pub(super) is_checking: bool,
-    /// The executable before this one, which can be gone back to.
-    pub(super) before: Option<Successor>,
+    /// The last executable whose roles have stayed, which can be gone back to while this one is on trial.
+    pub(super) before: Option<Before>,
     /// It takes over when everything has ended.
-    pub(super) waiting: Option<Successor>,
+    pub(super) waiting: Option<Waiting>,
     /// Why the executable before is in force again, or nothing but that this one is, until it was told.
     pub(super) untold: Option<Option<String>>,
+}
+
+/// An executable that can be gone back to.
+#[derive(Debug)]
+pub(super) struct Before {
+    program: Successor,
+    /// The version of the protocol between its processes.
+    link: u16,
+}
+
+/// An executable that speaks another protocol, so that nothing of this one may run beside it.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    program: Successor,
+    /// Why it is gone back to, if it is.
+    went_back: Option<String>,
+}
+
+/// How far an upgrade is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The other executable is looked at, or takes over when everything has ended.
+    Begun,
+    /// This executable has taken over and is on trial.
+    Trial,
+    /// It is over; whether another executable is in force.
+    Decided(bool),
 }
 
 /// Whether this executable could take over what was handed over by that number, and what it is.
@@ -87,7 +115,9 @@ pub(super) fn go_on(bootstrap: &Bootstrap, handover: Handover) -> Result<Beginni
     let (run_directory, sockets) = RunDirectory::taken_over(bootstrap, &handover)?;
     let listening = Listening::taken_over(&handover.given, &handover.listeners)?;
     drop(handover.successor.map(handover::descriptor).transpose()?);
-    let before = handover.before.map(handover::descriptor).transpose()?.map(Successor::of);
+    let link = handover.before_link.unwrap_or(PROTOCOL_VERSION);
+    let before = handover.before.map(handover::descriptor).transpose()?;
+    let before = before.map(|program| Before { program: Successor::of(program), link });
     let mut children = Vec::new();
     let mut adopted = Vec::new();
     for HandedProcess { adopted: process, words } in handover.processes {
@@ -126,6 +156,7 @@ impl Supervisor {
             Err(error) => return self.refuse_upgrade(&error.to_string()),
         };
         self.upgrades.is_checking = true;
+        self.tell_of_upgrade(Stage::Begun, "the new executable is looked at".to_owned());
         let (bootstrap, inputs) = (self.spawner.bootstrap_path.clone(), self.inputs.clone());
         tokio::task::spawn_local(async move {
             let result = successor.check(&bootstrap, &memory).await;
@@ -140,8 +171,10 @@ impl Supervisor {
             Err(why) => self.refuse_upgrade(&why),
             Ok(Sound { version, link }) if link == PROTOCOL_VERSION => {
                 tracing::info!(event = "upgrade.begin", version, "another executable takes over");
-                let before = Successor::open(Path::new("/proc/self/exe")).ok();
+                let before = self.before_next();
                 self.step_over(&successor, before.as_ref(), None);
+                // It is there still, and on trial as before.
+                self.upgrades.before = before.filter(|_| self.family.is_on_trial());
             }
             Ok(Sound { version, .. }) => {
                 tracing::info!(
@@ -150,28 +183,66 @@ impl Supervisor {
                     "another executable takes over when all processes have ended, for it speaks another protocol; \
                      clients wait meanwhile"
                 );
-                self.upgrades.waiting = Some(successor);
-                self.family.apply(Instant::now(), Event::Stop);
+                let says = format!(
+                    "version {version} takes over when all processes have ended, for it speaks another protocol"
+                );
+                self.tell_of_upgrade(Stage::Begun, says);
+                self.end_all_for(Waiting { program: successor, went_back: None });
             }
         }
     }
 
+    fn end_all_for(&mut self, waiting: Waiting) {
+        self.upgrades.waiting = Some(waiting);
+        self.family.apply(Instant::now(), Event::Stop);
+    }
+
+    /// What the next executable could go back to: this one, or while this one is on trial itself, the one before.
+    fn before_next(&mut self) -> Option<Before> {
+        let own = || {
+            let program = Successor::open(Path::new("/proc/self/exe")).ok()?;
+            Some(Before { program, link: PROTOCOL_VERSION })
+        };
+        self.upgrades.before.take().or_else(own)
+    }
+
     /// Roles of this executable do not stay.
     pub(super) fn go_back(&mut self, why: String) {
-        let Some(before) = self.upgrades.before.take() else { return };
+        let Some(Before { program, link }) = self.upgrades.before.take() else { return };
         tracing::error!(event = "upgrade.back", why, "the executable before takes over again");
-        self.step_over(&before, None, Some(why));
+        if link == PROTOCOL_VERSION {
+            self.step_over(&program, None, Some(why));
+        } else {
+            self.end_all_for(Waiting { program, went_back: Some(why) });
+        }
+    }
+
+    /// The trial of this executable is over, if there was one.
+    pub(super) fn end_trial(&mut self) {
+        // One that has not been told of is told of when its roles run.
+        if self.upgrades.before.take().is_some() && self.upgrades.untold.is_none() {
+            tracing::info!(
+                event = "upgrade.stays",
+                version = VERSION,
+                "the roles of this executable have stayed"
+            );
+            self.tell_of_upgrade(
+                Stage::Decided(true),
+                format!("version {VERSION} is in force, and its roles have stayed"),
+            );
+        }
     }
 
     /// Everything has ended. If the other executable cannot be run, this one begins again.
-    pub(super) fn step_over_alone(&mut self, successor: &Successor) {
-        self.step_over(successor, None, None);
+    pub(super) fn step_over_alone(&mut self, waiting: &Waiting) {
+        let before = if waiting.went_back.is_none() { self.before_next() } else { None };
+        self.step_over(&waiting.program, before.as_ref(), waiting.went_back.clone());
         self.family = Family::new(Instant::now());
         self.family.apply(Instant::now(), Event::ListeningChanged { is_empty: self.listening.is_empty() });
     }
 
     /// Puts another executable into the place of this one. Returns only when that failed.
-    fn step_over(&mut self, successor: &Successor, before: Option<&Successor>, went_back: Option<String>) {
+    fn step_over(&mut self, successor: &Successor, before: Option<&Before>, went_back: Option<String>) {
         let handover = self.hand_over(Some(successor), before, went_back);
         let words = self.children.values().filter_map(|child| child.words.as_ref()).map(AsFd::as_fd);
         let own = [
@@ -183,7 +254,7 @@ impl Supervisor {
         let error = match handover.seal() {
             Ok(memory) => {
                 let own = own.into_iter().chain([memory.as_fd(), successor.descriptor()]);
-                let before = before.map(Successor::descriptor);
+                let before = before.map(|before| before.program.descriptor());
                 let descriptors: Vec<BorrowedFd<'_>> =
                     own.chain(before).chain(self.listening.descriptors()).chain(words).collect();
                 successor.step_over(&self.spawner.bootstrap_path, &memory, descriptors)
@@ -196,7 +267,7 @@ impl Supervisor {
     fn hand_over(
         &self,
         successor: Option<&Successor>,
-        before: Option<&Successor>,
+        before: Option<&Before>,
         went_back: Option<String>,
     ) -> Handover {
         let (given, listeners) = self.listening.hand_over();
@@ -210,8 +281,8 @@ impl Supervisor {
             settings: self.upgrades.settings.clone(),
             executable: self.upgrades.executable.clone(),
             successor: successor.map(Successor::number),
-            before: before.map(Successor::number),
-            before_link: before.map(|_| PROTOCOL_VERSION),
+            before: before.map(|before| before.program.number()),
+            before_link: before.map(|before| before.link),
             bootstrap: Some(self.spawner.bootstrap_path.clone()),
             attempts_count: self.upgrades.attempts_count,
             went_back,
@@ -235,7 +306,7 @@ impl Supervisor {
             "the switch was not upgraded and goes on as it was"
         );
         self.tell_of_upgrade(
-            false,
+            Stage::Decided(false),
             format!("{executable} was not taken: {why}; version {VERSION} goes on as before"),
         );
     }
@@ -248,7 +319,15 @@ impl Supervisor {
         match self.upgrades.untold.take().flatten() {
             None => {
                 tracing::info!(event = "upgrade.done", version = VERSION, "this executable is in force");
-                self.tell_of_upgrade(true, format!("version {VERSION} is in force"));
+                if self.family.is_on_trial() {
+                    let says = format!(
+                        "version {VERSION} is in force, and on trial for {} s: should a role of it not stay, the one before takes over again",
+                        UPGRADE_TRIAL.as_secs()
+                    );
+                    self.tell_of_upgrade(Stage::Trial, says);
+                } else {
+                    self.tell_of_upgrade(Stage::Decided(true), format!("version {VERSION} is in force"));
+                }
             }
             Some(why) => {
                 tracing::error!(
@@ -257,13 +336,22 @@ impl Supervisor {
                     why,
                     "this executable is in force again"
                 );
-                self.tell_of_upgrade(false, format!("{why}; version {VERSION} is in force again"));
+                self.tell_of_upgrade(
+                    Stage::Decided(false),
+                    format!("{why}; version {VERSION} is in force again"),
+                );
             }
         }
     }
 
-    pub(super) fn tell_of_upgrade(&self, has_taken_over: bool, says: String) {
-        let upgraded = Upgraded { attempts_count: self.upgrades.attempts_count, has_taken_over, says };
+    pub(super) fn tell_of_upgrade(&self, stage: Stage, says: String) {
+        let upgraded = Upgraded {
+            by: Instance::of(std::process::id()).ok(),
+            attempts_count: self.upgrades.attempts_count,
+            has_taken_over: matches!(stage, Stage::Trial | Stage::Decided(true)),
+            is_decided: matches!(stage, Stage::Decided(_)),
+            says,
+        };
         if let Err(error) = upgrade_file::write(self.run_directory.path(), &upgraded) {
             let error = &error as &dyn std::error::Error;
             tracing::error!(event = "upgrade.file", error, "what became of the upgrade was not written");
