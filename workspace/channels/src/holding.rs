@@ -110,6 +110,10 @@ impl Holding {
         }
         self.tell_held(steps);
         steps.push(Step::Tell(ToQmgr::Attached));
+        // Since the greeting it may have been told to stop: an upgrade replaces QMGR and stops the channels in one moment.
+        if self.is_draining {
+            steps.push(Step::Tell(ToQmgr::Draining));
+        }
         let finished = self.held.iter().filter(|(_, held)| held.in_work == 0);
         steps.extend(finished.map(|(mlist, _)| Step::Tell(ToQmgr::Finished { mlist: *mlist })));
         let holds = |(peer, associations): (&String, &u32)| {
@@ -314,5 +318,14 @@ mod tests {
         assert!(matches!(&steps[..], [Step::Tell(ToQmgr::Unassigned { mlist: MLIST, .. })]));
         assert!(holding.is_over());
         assert_eq!(holding.greeting(&hello()), ToQmgr::Hello(Hello { capacity: 0, ..hello() }));
+    }
+
+    #[test]
+    fn a_process_that_is_told_to_stop_between_its_greeting_and_its_view_says_so_when_it_attaches() {
+        let mut holding = Holding::default();
+        assert_eq!(holding.greeting(&hello()), ToQmgr::Hello(hello()));
+        assert_eq!(holding.drain(), [Step::Drain], "QMGR does not know yet what it holds");
+        let steps = holding.take(FromQmgr::View { generation: 1 });
+        assert_eq!(steps, [Step::Tell(ToQmgr::Attached), Step::Tell(ToQmgr::Draining)]);
     }
 }
