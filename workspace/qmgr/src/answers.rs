@@ -79,7 +79,7 @@ fn status<L: Wire, T: Timepiece>(manager: &Manager<L, T>) -> Value {
             "for_s": manager.clocks.now().0.saturating_sub(since.0) / 1_000,
         })),
         "directory_since": manager.clocks.name(manager.directory_since),
-        "connections": manager.connections.iter().map(|one| connections(one, generations)).collect::<Vec<_>>(),
+        "connections": manager.servers.connections().iter().map(|one| connections(one, generations)).collect::<Vec<_>>(),
         "recording": manager.recording.status(),
         "mlists_in_progress": manager.processes.holders_count(),
         "channel_processes_max": generations.maxchans().map(chosen),

@@ -13,6 +13,7 @@ mod messages;
 mod processes;
 mod reasons;
 mod record;
+mod servers;
 
 pub use generations::Generations;
 pub use lived::Clocks;
@@ -289,7 +290,7 @@ fn take(manager: &mut RealManager, hello: &Hello, frame: ToQmgr, attached: Optio
             tracing::info!(event = "directory.status", connected, text, "the directory");
             manager.directory_says(connected, text);
         }
-        (Role::SmtpServer, ToQmgr::Connections { listeners }) => manager.connections = listeners,
+        (Role::SmtpServer, ToQmgr::Connections { listeners }) => manager.server_said(link, listeners),
         (Role::Operator, ToQmgr::Ask(question)) => {
             let sent = answers::answer(manager, &question).and_then(|value| {
                 let memory = memory::seal(value.to_string().as_bytes()).map_err(|error| error.to_string())?;

@@ -12,10 +12,11 @@ use crate::messages::Messages;
 use crate::processes::{Holder, Process, Processes};
 use crate::reasons::{Need, Reasons};
 use crate::record::{Record, RecordError, Recording};
+use crate::servers::Servers;
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
 use std::time::Duration;
-use sternpost_link::qmgr::{Assignment, FromQmgr, ListenerConnections};
+use sternpost_link::qmgr::{Assignment, FromQmgr};
 use sternpost_link::store::ToStore;
 use sternpost_link::supervisor::{FromSupervisor, ToSupervisor};
 use sternpost_link::{Hello, PROTOCOL_VERSION, Role};
@@ -75,9 +76,7 @@ pub struct Manager<L: Wire, T: Timepiece> {
     pub(crate) directory_away_since: Option<UnixMillis>,
     store: Option<Rc<L>>,
     supervisor: Option<Rc<L>>,
-    servers: Vec<Rc<L>>,
-    /// What an `smtp-server` has said last of its connections; nothing while there is none.
-    pub(crate) connections: Vec<ListenerConnections>,
+    pub(crate) servers: Servers<L>,
     supervisor_has_spoken: bool,
     mark_last: u64,
     /// Marks that wait, and the process whose Mlists come back when they arrive.
@@ -121,8 +120,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             directory: "no word from the directory yet".to_owned(),
             store: None,
             supervisor: None,
-            servers: Vec::new(),
-            connections: Vec::new(),
+            servers: Servers::default(),
             supervisor_has_spoken: false,
             mark_last: 0,
             marks: Vec::new(),

@@ -172,6 +172,12 @@ fn goes_on_over_an_upgrade(switch: &Switch, slow: &Sink) {
     assert_ne!(switch.pid("smtp-server"), server);
     // A new client is served by the new process, and the old session goes on as if nothing had happened.
     submit(&mut Client::greet(switch.address()), "new");
+    let _new = Client::greet(switch.address());
+    switch.wait_for_status("sum of the connections of both processes", |status| {
+        let listener = &status["qmgr"]["connections"][0];
+        let open = ["urgent", "normal", "non_urgent"].iter().filter_map(|kind| listener[kind].as_u64());
+        (open.sum::<u64>() == 2).then_some(())
+    });
     client.expect(" and the rest\r\n.", "250");
     submit(&mut client, "one more");
     assert!(switch::lives(server));

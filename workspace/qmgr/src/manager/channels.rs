@@ -5,7 +5,7 @@ use crate::processes::{Holder, Process};
 use std::rc::Rc;
 use sternpost_config::Entry;
 use sternpost_link::Hello;
-use sternpost_link::qmgr::{FromQmgr, ToQmgr};
+use sternpost_link::qmgr::{FromQmgr, ListenerConnections, ToQmgr};
 use sternpost_link::supervisor::ToSupervisor;
 use sternpost_platform::clock::Timepiece;
 use sternpost_platform::wire::Wire;
@@ -186,13 +186,17 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         if let Some(view) = self.generations.smtp_server_view() {
             send_view(&**link, self.generations.generation, &view);
         }
-        self.servers.push(Rc::clone(link));
+        self.servers.add(Rc::clone(link));
     }
 
     /// The link of an `smtp-server` has ended.
     pub fn server_lost(&mut self, link: &Rc<L>) {
-        self.servers.retain(|server| !Rc::ptr_eq(server, link));
-        self.connections.clear();
+        self.servers.remove(link);
+    }
+
+    /// An `smtp-server` says how it stands with connections.
+    pub fn server_said(&mut self, link: &L, listeners: Vec<ListenerConnections>) {
+        self.servers.said(link, listeners);
     }
 
     /// A complete set of entries from the directory role, as it travelled; or why it could not be read.
@@ -226,8 +230,8 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
     /// Gives everybody what the generation in force has for them.
     pub(crate) fn new_generation(&mut self) {
         if let Some(view) = self.generations.smtp_server_view() {
-            for server in &self.servers {
-                send_view(&**server, self.generations.generation, &view);
+            for server in self.servers.links() {
+                send_view(server, self.generations.generation, &view);
             }
         }
         for process in self.processes.all() {
