@@ -268,7 +268,7 @@ impl Scheduler {
             }
         }
         self.look_again(needy, look_at);
-        let counting: u32 = self.leaving_count().saturating_sub(self.limits.qmgr_maxchans);
+        let counting = self.leaving_count().saturating_sub(self.limits.qmgr_maxchans);
         let leaving_exiting = counting.min(exiting[1]);
         let leaving_finishing = (counting - leaving_exiting).min(finishing[1]);
         (exiting[0] + leaving_exiting, finishing[0] + leaving_finishing)

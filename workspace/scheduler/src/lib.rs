@@ -18,10 +18,11 @@
 //!   [`Minimise`] holds, mail below its level waits.
 //! - **Processes.** Non-urgent mail starts one only below `qmgr_maxchans` − `qmgr_reserve_urgent` −
 //!   `qmgr_reserve_normal`, normal mail below `qmgr_maxchans` − `qmgr_reserve_urgent`, urgent mail below
-//!   `qmgr_maxchans`. Processes that *leave*, because another than this tree has asked them to stop (an upgrade), hinder no
-//!   start: of a channel's `processes_max` as many of them do not count, and of `qmgr_maxchans` as many. A process is started when an Mlist that could run finds no slot that it may use and the
+//!   `qmgr_maxchans`. A process is started when an Mlist that could run finds no slot that it may use and the
 //!   processes that are being started are not expected to take it; for the highest precedence first, among equals on
-//!   the channel with the fewest, then on the one that started its last one longest ago.
+//!   the channel with the fewest, then on the one that started its last one longest ago. Processes that *leave*,
+//!   because another than this tree has asked them to stop (an upgrade), hinder no start: as many of them as a channel's
+//!   `processes_max` do not count against that, and as many as `qmgr_maxchans` not against that.
 //! - **Times.** After a start the channel starts none for `qmgr_chan_time2`, and for `qmgr_chan_time3` while fewer
 //!   Mlists wait than it has slots; after its last process has gone, none for `qmgr_chan_time1`. Urgent mail does
 //!   not wait for any of the three.

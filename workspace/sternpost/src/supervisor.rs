@@ -41,6 +41,7 @@ use spawn::{Given, Spawner};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
@@ -138,14 +139,21 @@ pub(crate) fn run(bootstrap_path: &Path, take_over: Option<RawFd>) -> Result<(),
             None
         }
     };
-    let result = begin(bootstrap_path, take_over, &mut fallback);
-    if let (Err(error), Some(fallback)) = (&result, fallback.take()) {
-        let why = format!("the new executable cannot begin: {}", output::chain(error));
+    // A panic too: it would end the switch for a defect that no check of the executable has found.
+    let result =
+        std::panic::catch_unwind(AssertUnwindSafe(|| begin(bootstrap_path, take_over, &mut fallback)));
+    let trouble = match &result {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(output::chain(error)),
+        Err(_) => Some("it has panicked; see the log".to_owned()),
+    };
+    if let (Some(trouble), Some(fallback)) = (trouble, fallback.take()) {
+        let why = format!("the new executable cannot begin: {trouble}");
         tracing::error!(event = "upgrade.back", why, "the executable before takes over again");
         let error = fallback.go_back(why);
         tracing::error!(%error, "the executable before cannot be run; the switch ends");
     }
-    result
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// `fallback` is what to go back to until the supervisor is ready.

@@ -54,7 +54,7 @@ pub(crate) enum UpgradeError {
         source: io::Error,
     },
     /// A switch that does not know upgrades would take the signal for its end.
-    #[error("the switch that runs cannot be upgraded (it has no {}): restart it instead", path.display())]
+    #[error("the switch that runs cannot be upgraded ({} is not there or not understood): restart it instead", path.display())]
     Older {
         /// The file that it would have written.
         path: PathBuf,
