@@ -70,6 +70,8 @@ pub(crate) enum Event {
     SocketsBroken,
     /// Everything is to end, `smtp-server` first and the store last; said twice, without waiting.
     Stop,
+    /// The same for another executable, for which new clients wait: sessions may end by themselves first.
+    StopForAnother,
     /// The time that [`Family::wake_at`] gave has come.
     Wake,
 }
@@ -126,6 +128,18 @@ impl Process {
         if matches!(self.ending, Ending::No | Ending::Finishing | Ending::Leaving { .. }) {
             self.ending = Ending::Asked { kill_at };
             actions.push_back(Action::Terminate { pid: self.pid });
+        }
+    }
+
+    /// Has it leave, and asks it to end at that instant if it has not by then.
+    fn leave_by(&mut self, ask_at: Instant, actions: &mut VecDeque<Action>) {
+        match &mut self.ending {
+            Ending::No => {
+                self.ending = Ending::Leaving { ask_at };
+                actions.push_back(Action::Leave { pid: self.pid });
+            }
+            Ending::Leaving { ask_at: before } => *before = ask_at.min(*before),
+            Ending::Finishing | Ending::Asked { .. } | Ending::Killed => {}
         }
     }
 
@@ -229,6 +243,8 @@ pub(crate) struct Family {
     trial_until: Option<Instant>,
     smtp_server_is_wanted: bool,
     is_stopping: bool,
+    /// Each `smtp-server` leaves before it is asked to end.
+    lets_sessions_end: bool,
     is_finished: bool,
     actions: VecDeque<Action>,
 }
@@ -254,6 +270,7 @@ impl Family {
             trial_until: None,
             smtp_server_is_wanted: false,
             is_stopping: false,
+            lets_sessions_end: false,
             is_finished: false,
             actions: VecDeque::new(),
         }
@@ -349,6 +366,10 @@ impl Family {
             Event::ListeningChanged { is_empty } => self.listening_changed(now, !is_empty),
             Event::SocketsBroken => self.sockets_broken(now),
             Event::Stop => self.stop(now),
+            Event::StopForAnother => {
+                self.lets_sessions_end = true;
+                self.stop(now);
+            }
             Event::Wake => {}
         }
         self.wake(now);
@@ -632,15 +653,14 @@ impl Family {
             let (role, limit) = stage.role_and_limit();
             let kill_at = now + limit;
             let mut is_over = true;
-            for process in
-                self.kept.iter_mut().filter(|kept| kept.role == role).filter_map(|kept| kept.process.as_mut())
-            {
+            let leaving: &mut [Process] =
+                if stage == Stage::SmtpServer { &mut self.leaving } else { Default::default() };
+            let kept = self.kept.iter_mut().filter(|kept| kept.role == role);
+            for process in kept.filter_map(|kept| kept.process.as_mut()).chain(leaving) {
                 is_over = false;
-                process.ask_to_end(kill_at, &mut self.actions);
-            }
-            if stage == Stage::SmtpServer {
-                for process in &mut self.leaving {
-                    is_over = false;
+                if stage == Stage::SmtpServer && self.lets_sessions_end {
+                    process.leave_by(kill_at, &mut self.actions);
+                } else {
                     process.ask_to_end(kill_at, &mut self.actions);
                 }
             }

@@ -316,6 +316,24 @@ fn after_an_upgrade_every_process_of_the_executable_before_is_replaced_and_none_
 }
 
 #[test]
+fn before_another_executable_sessions_may_end_by_themselves_for_ten_seconds() {
+    let mut play = Play::new();
+    play.apply(Event::ListeningChanged { is_empty: false });
+    let names = ["smtp-server", "qmgr", "directory", "store"];
+    let pids = names.map(|name| play.pid(name).unwrap());
+    play.apply(Event::StopForAnother);
+    assert_eq!(play.signals, [(pids[0], "leave")]);
+    play.pass(SMTP_SERVER_STOP_MAX - Duration::from_secs(1));
+    assert_eq!(play.signals, [(pids[0], "leave")]);
+    play.pass(Duration::from_secs(1));
+    assert_eq!(play.signals, [(pids[0], "leave"), (pids[0], "term")]);
+    // Then the others as ever.
+    pids.iter().for_each(|pid| play.end(*pid));
+    assert_eq!(play.signals[2..], [(pids[1], "term"), (pids[2], "term"), (pids[3], "term")]);
+    assert!(play.is_finished);
+}
+
+#[test]
 fn a_server_that_leaves_can_break_the_sockets_once_and_no_executable_is_given_up_for_it() {
     let mut play = Play::new();
     play.apply(Event::ListeningChanged { is_empty: false });

@@ -12,7 +12,7 @@
 //! | `UPGRADE_FAILURES_MAX` | 3 | short lives of one role in a row that mean that |
 //! | `CHECK_MAX` | 20 s | time of a new executable to say that it can take over |
 //! | `SMTP_SERVER_LEAVE_MAX` | 10 min | after an upgrade, sessions of the `smtp-server` before go on for so long; RFC 5321, 4.5.3.2.7 leaves a client 5 min for each command |
-//! | `SMTP_SERVER_STOP_MAX` | 10 s | from SIGTERM to SIGKILL of `smtp-server`, also when its sockets change |
+//! | `SMTP_SERVER_STOP_MAX` | 10 s | from SIGTERM to SIGKILL of `smtp-server`, also when its sockets change; before everything ends for another executable, its sessions may end by themselves for as long |
 //! | `CHANNEL_STOP_MAX` | 5 s | … of a channel process |
 //! | `QMGR_STOP_MAX` | 5 s | … of QMGR, which SIGTERM ends at once |
 //! | `DIRECTORY_STOP_MAX` | 2 s | … of `directory`, which SIGTERM ends at once |

@@ -194,7 +194,7 @@ impl Supervisor {
 
     fn end_all_for(&mut self, waiting: Waiting) {
         self.upgrades.waiting = Some(waiting);
-        self.family.apply(Instant::now(), Event::Stop);
+        self.family.apply(Instant::now(), Event::StopForAnother);
     }
 
     /// What the next executable could go back to: this one, or while this one is on trial itself, the one before.
