@@ -4,9 +4,8 @@
 //! QMGR is told when this process attaches to it, and why it never gives the Mlist to another one meanwhile.
 //! `channel` drives this with links; the simulator with faulty ones. Not here: the work itself.
 
-use std::collections::BTreeMap;
-
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 use sternpost_link::Hello;
 use sternpost_link::qmgr::{Assignment, FromQmgr, ToQmgr};
 use sternpost_message::{MlistId, RecipientRange};
@@ -36,7 +35,7 @@ pub struct Holding {
     is_attached: bool,
     /// Octets that peers' sockets have taken.
     sent_octets: u64,
-    /// Associations that each peer holds; none, where QMGR has not heard yet that there is none any more.
+    /// Associations that each peer holds; 0 where QMGR has not heard yet that there are none any more.
     associations: BTreeMap<String, u32>,
 }
 

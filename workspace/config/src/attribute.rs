@@ -269,11 +269,11 @@ use Values::{OptionalMany, OptionalOne, RequiredMany, RequiredOne};
 /// Largest size of a message that can be configured: 16 GiB.
 const OCTETS_MAX: u64 = 17_179_869_184;
 
-/// The six levels, lowest first.
 /// What clients may ask for at most, each word more than those before it: `ordinary` is routine or priority, as the node's
 /// policy says.
 const PRECEDENCES_MAX: &[&str] =
     &["deferred", "routine", "ordinary", "priority", "immediate", "flash", "override"];
+/// The six levels, lowest first.
 const PRECEDENCES: &[&str] = &["deferred", "routine", "priority", "immediate", "flash", "override"];
 /// Header fields that may say a priority.
 const PRIORITY_FIELDS: &[&str] =
@@ -340,7 +340,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(79, Qmgr, "sternpostQmgrChanTime3", "milliseconds", "500", (0, 3_600_000), "Milliseconds: after a start none is started on the same channel for this long while less waits than its processes have slots; urgent mail does not wait. What is less than ChanTime2 counts as that."),
     number(80, Qmgr, "sternpostQmgrAgeShare", "percent", "0", (0, 50), "Percent: of what a channel is given, so much goes by age and not by precedence, so that low mail is served while high mail floods; 0 is strict precedence."),
     number(81, Qmgr, "sternpostDrainTimeoutS", "seconds", "600", (10, 86_400), "A channel process that was asked to stop is killed when in this time it has neither finished a message nor sent 64 KiB; what it had under way is tried again."),
-    number(82, Qmgr, "sternpostDrainTimeMaxS", "seconds", "3600", (10, 604_800), "A channel process that was asked to stop is killed after this time whatever it still sends; what is less than DrainTimeoutS counts as that. Longer than the largest message takes over the slowest line, or that begins again."),
+    number(82, Qmgr, "sternpostDrainTimeMaxS", "seconds", "3600", (10, 604_800), "A channel process that was asked to stop is killed after this time whatever it still sends; what is less than DrainTimeoutS counts as that. Set it longer than the largest message takes over the slowest line: a transfer that is cut off begins again from its first octet."),
 
     text(90, Minimise, "sternpostLowestPrecedence", Choice(PRECEDENCES), RequiredOne, "Mail below this precedence waits."),
     text(91, Minimise, "sternpostMinimiseChannel", Name, OptionalOne, "The channel where it holds. Without it and without a peer it holds on every channel but the housekeeper."),

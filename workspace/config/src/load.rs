@@ -42,7 +42,7 @@ impl fmt::Display for Effect {
         f.write_str(match self {
             Self::Dropped => "the entry is not in force",
             Self::KeptLastGood => "the last good version stays in force",
-            Self::FailsClosed => "what it would allow is not allowed",
+            Self::FailsClosed => "the value does not count",
             Self::Ignored => "the attribute is ignored",
         })
     }
@@ -368,7 +368,7 @@ fn listener(reader: &mut Reader<'_>, ordinary: Precedence) -> Option<Listener> {
                 format!(
                     "no client of this listener may ask for {from} or more, so no connection is kept for one"
                 ),
-                "Say in sternpostPrecedenceNetworks who may, or leave the attribute out.",
+                "Raise sternpostPrecedenceMax, or name clients in sternpostClientNetworks or sternpostPrecedenceNetworks; else leave the attribute out.",
                 Effect::Ignored,
             );
         }

@@ -108,12 +108,13 @@ pub struct Listener {
     pub data_timeout_s: u32,
     /// `Received` fields beyond which a message is taken to loop: 10 to 1,000, default 50.
     pub received_headers_max: u32,
-    /// The highest precedence that `client_networks` may ask for. Default override.
+    /// The highest precedence that `client_networks` may ask for. Default override; one that cannot be read is that of ordinary
+    /// mail.
     #[serde(with = "crate::by_name")]
     pub precedence_max: Precedence,
     /// Clients that may ask for a precedence, wherever else they may send. Default none.
     pub precedence_networks: Vec<NetworkPrecedence>,
-    /// The header fields by which trusted clients may ask, the first one first. Default `mt-priority`.
+    /// The header fields by which trusted clients may ask, the first one first. Default none.
     pub priority_fields: Vec<PriorityField>,
     /// Of the connections, those that only clients may take that may ask for urgent mail: 0 to 65,535, default 10. Both
     /// reserves take the smaller half of the connections at most; see also [`Self::connections_reserves_in_force`].

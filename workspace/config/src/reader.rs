@@ -36,7 +36,7 @@ impl<'a> Reader<'a> {
         self.note(attribute, reason, what_to_do, Effect::Dropped);
     }
 
-    /// Notes a problem that does not make the entry wrong, or that `wrong` has.
+    /// Notes a problem; the entry itself stays good (but see `wrong`).
     pub(crate) fn note(&mut self, attribute: Option<&str>, reason: String, what_to_do: &str, effect: Effect) {
         self.problems.push(Problem {
             uuid: self.entry.uuid.clone(),

@@ -208,8 +208,8 @@ impl Generations {
         }
     }
 
-    /// Connections of one client of a listener, and who has chosen how many. Of a share of what the self test found that is
-    /// small, one client gets a part: it would have the listener to itself.
+    /// Connections of one client of a listener, and who has chosen how many. Where the share that the self
+    /// test gives a listener is small, one client gets a quarter of it: else it could have the listener to itself.
     pub(crate) fn connections_per_client_max(
         &self,
         configuration: &Configuration,

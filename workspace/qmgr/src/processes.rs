@@ -364,6 +364,7 @@ mod tests {
         processes.remove(ProcessId(1));
         assert!(processes.holder(MLIST).is_none());
     }
+
     #[test]
     fn what_a_peer_holds_is_the_sum_of_the_processes_of_its_channel_that_live() {
         let mut processes = Processes::<()>::default();

@@ -13,7 +13,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use sternpost_message::UnixMillis;
+use sternpost_message::{UnixMillis, chain};
 use sternpost_platform::space::{self, Space};
 use sternpost_scheduler::journal::{EncodeError, Encoder};
 use sternpost_scheduler::{Action, Event};
@@ -26,14 +26,14 @@ const PIECE_AGE_MAX: Duration = Duration::from_millis(10);
 const WRITE_MAX: Duration = Duration::from_millis(250);
 /// Files of one recording. A QMGR that ends again and again must not fill a folder.
 const FILES_MAX: usize = 100;
-/// What stays free of the file system: half of it, or this where half is more. On a device the last known good
-/// configuration stands there too, 32 MiB at most, and is written anew beside the old one.
-const FREE_OCTETS: u64 = 256 << 20;
+/// What stays free of the file system: half of it, or this where half is more. In the folder `qmgr` of the state the last known good
+/// configuration stands too, 32 MiB at most, and is written anew beside the old one.
+const KEPT_FREE_OCTETS_MAX: u64 = 256 << 20;
 
 /// Too little would stay free of the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "its file system has {} MiB free, and a recording leaves {} MiB: make room, or record elsewhere", free_octets >> 20, kept_octets >> 20
+    "its file system has {} MiB free, and less than {} MiB would stay free: make room, or record elsewhere", free_octets >> 20, kept_octets >> 20
 )]
 pub struct NoRoom {
     /// What is free.
@@ -139,12 +139,13 @@ impl Record {
 
     fn open_in(path: &Path, octets_max: u64, space_of: SpaceOf) -> Result<Self, RecordError> {
         let failed = |step| move |source| RecordError::File { path: path.to_owned(), step, source };
-        let before = recorded_files(path).map_err(failed("looked for"))?;
+        let unread = |source| RecordError::File { path: folder_of(path).to_owned(), step: "read", source };
+        let before = recorded_files(path).map_err(unread)?;
         if before.len() >= FILES_MAX {
             return Err(RecordError::ManyFiles { path: path.to_owned() });
         }
         let lengths = before.iter().map(|(_, file)| file.symlink_metadata().map(|found| found.len()));
-        let octets: u64 = lengths.sum::<io::Result<_>>().map_err(failed("looked for"))?;
+        let octets: u64 = lengths.sum::<io::Result<_>>().map_err(unread)?;
         let octets_max = octets_max.saturating_sub(octets);
         if octets_max < PIECE_OCTETS as u64 {
             return Err(RecordError::Full { path: path.to_owned() });
@@ -180,7 +181,7 @@ impl Record {
 
 /// Whether so many octets more leave free what must stay free.
 fn has_room(space: Space, octets: usize) -> Result<(), NoRoom> {
-    let kept_octets = (space.octets / 2).min(FREE_OCTETS);
+    let kept_octets = (space.octets / 2).min(KEPT_FREE_OCTETS_MAX);
     let wanted = kept_octets.saturating_add(octets as u64);
     // A file system without a bound of its own says 0 of both.
     if space.octets > 0 && space.free_octets < wanted {
@@ -314,19 +315,13 @@ impl Recording {
             event = "record.failed",
             file = %record.path.display(),
             error = &error as &dyn std::error::Error,
-            "QMGR records no more before its bound is reached; it goes on without"
+            "QMGR records no more, though the bound is not reached; it decides as before"
         );
         // What the file has not taken is not tried again.
         record.encoder.clear();
         let why = format!("{}: {}", record.path.display(), chain(&error));
         *self = Self::Ended { why, is_full: false };
     }
-}
-
-/// An error with its causes, in one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

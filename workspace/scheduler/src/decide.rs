@@ -24,6 +24,15 @@ const OUTCOME_MS: u64 = 1_000;
 /// Milliseconds: the cost of starting a process is a small part of it.
 const TURN_MS_MIN: u64 = 1_000;
 
+/// Processes whose places are about to be free.
+#[derive(Clone, Copy, Debug, Default)]
+struct Coming {
+    /// They were asked to stop and have nothing to do.
+    exiting: u32,
+    /// They finish what they have, and have done so for a short time.
+    finishing: u32,
+}
+
 impl Scheduler {
     /// Everything that can be decided now.
     pub(crate) fn decide(&mut self, actions: &mut Vec<Action>) {
@@ -256,22 +265,22 @@ impl Scheduler {
         if self.channels.iter().all(|channel| channel.draining_count == 0) {
             return (0, 0);
         }
-        let (mut exiting, mut finishing, mut look_at) = ([0; 2], [0; 2], NEVER);
+        let (mut own, mut leaving, mut look_at) = (Coming::default(), Coming::default(), NEVER);
         for process in self.processes.values().filter(|process| process.state == State::Draining) {
             let over_at = process.drain_since.saturating_add(TURN_MS_MIN);
-            let kind = usize::from(process.is_leaving);
+            let kind = if process.is_leaving { &mut leaving } else { &mut own };
             if process.used == 0 {
-                exiting[kind] += 1;
+                kind.exiting += 1;
             } else if over_at > self.now {
-                finishing[kind] += 1;
+                kind.finishing += 1;
                 look_at = look_at.min(over_at);
             }
         }
         self.look_again(needy, look_at);
         let counting = self.leaving_count().saturating_sub(self.limits.qmgr_maxchans);
-        let leaving_exiting = counting.min(exiting[1]);
-        let leaving_finishing = (counting - leaving_exiting).min(finishing[1]);
-        (exiting[0] + leaving_exiting, finishing[0] + leaving_finishing)
+        let exiting = counting.min(leaving.exiting);
+        let finishing = (counting - exiting).min(leaving.finishing);
+        (own.exiting + exiting, own.finishing + finishing)
     }
 
     /// Looks at the channel again at that instant at the latest.

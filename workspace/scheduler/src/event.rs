@@ -240,8 +240,12 @@ impl fmt::Display for KillReason {
     /// Half a sentence for the operator.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoProgress => "its peers took nothing for drain_timeout_s",
-            Self::TimeIsOver => "it was asked drain_time_max_s ago",
+            Self::NoProgress => {
+                "it has finished no message, and its peers took less than 64 KiB, for drain_timeout_s"
+            }
+            Self::TimeIsOver => {
+                "it was asked to stop drain_time_max_s ago; raise that if its line is so slow"
+            }
         })
     }
 }

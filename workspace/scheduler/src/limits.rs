@@ -66,7 +66,7 @@ impl Default for Limits {
 pub struct ChannelLimits {
     /// The channel's name.
     pub name: String,
-    /// Processes of this channel at a time, and at most as many more that leave.
+    /// Processes of this channel at a time, and at most as many more that leave; urgent mail does not count those that finish.
     pub processes_max: u32,
     /// Mlists that one process is expected to work on at a time; its handshake says how many it does.
     pub slots_per_process: u32,

@@ -185,7 +185,8 @@ pub struct ChannelStatus {
     pub processes_leaving: u32,
     /// When the first of those is killed, unless it makes progress.
     pub drain_until: Option<UnixMillis>,
-    /// When the first of those is killed whatever progress it makes; its last outcome may be waited for a little longer.
+    /// When the first of those is killed whatever progress it makes; its last outcome may be waited for
+    /// `drain_timeout_ms` more.
     pub drain_until_max: Option<UnixMillis>,
     /// Processes that failed in a row.
     pub failures: u32,

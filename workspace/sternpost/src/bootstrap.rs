@@ -41,7 +41,7 @@ const SEGMENTS_MAX: u32 = 65_536;
 const PARTIAL_TIMEOUT_S_MIN: u32 = 1;
 const PARTIAL_TIMEOUT_S_MAX: u32 = 7 * 24 * 3_600;
 const RECORD_OCTETS_MIN: u32 = 1 << 20;
-/// Five million messages: more is for nobody to carry to a desk.
+/// Five million messages: nobody carries more to a desk.
 const RECORD_OCTETS_MAX: u32 = 1 << 30;
 /// 210 octets for a message of one recipient (measured): 1.2 million of them.
 const RECORD_OCTETS_DEFAULT: u32 = 256 << 20;

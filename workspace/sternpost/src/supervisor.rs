@@ -134,7 +134,7 @@ pub(crate) fn run(bootstrap_path: &Path, take_over: Option<RawFd>) -> Result<(),
             tracing::error!(
                 event = "upgrade.no-way-back",
                 error,
-                "should this executable not begin, nothing goes on"
+                "the executable before cannot be kept: if this one cannot begin, the switch ends"
             );
             None
         }
@@ -151,7 +151,11 @@ pub(crate) fn run(bootstrap_path: &Path, take_over: Option<RawFd>) -> Result<(),
         let why = format!("the new executable cannot begin: {trouble}");
         tracing::error!(event = "upgrade.back", why, "the executable before takes over again");
         let error = fallback.go_back(why);
-        tracing::error!(%error, "the executable before cannot be run; the switch ends");
+        tracing::error!(
+            event = "upgrade.lost",
+            %error,
+            "the executable before cannot be run either; the switch ends: put a good file in its place and start it"
+        );
     }
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
@@ -249,8 +253,7 @@ async fn supervise(
     }
     supervisor.tell_of_listeners();
     if supervisor.upgrades.attempts_count == 0 {
-        supervisor
-            .tell_of_upgrade(Stage::Decided(false), "it was not upgraded since it was started".to_owned());
+        supervisor.tell_of_upgrade(Stage::NotInForce, "it was not upgraded since it was started".to_owned());
     }
     let mut signs_of_life = service::signs_of_life();
     process::hear_signals().map_err(process("hear signals"))?;
@@ -458,7 +461,8 @@ impl Supervisor {
                 event = "listener.broken",
                 %address,
                 %what,
-                "a process that shares this listening socket has broken it; it is mended"
+                "a process that shares this listening socket has broken it; it is mended, or tried again every second; no mail does this by \
+                 itself: report it"
             );
         }
         if !mended.is_empty() {

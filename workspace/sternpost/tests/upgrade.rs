@@ -398,7 +398,7 @@ fn what_another_run_has_left_sends_no_signal_to_the_one_that_runs() {
     let refused = upgrade(&switch);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let said = text(&refused.stderr);
-    assert!(said.contains("left of another run") && said.contains("restart it instead"), "{said}");
+    assert!(said.contains("left by another run") && said.contains("restart it instead"), "{said}");
     assert_eq!((switch.supervisor_pid(), switch.processes()), (supervisor, before));
     assert!(!switch.log().contains("upgrade.check"));
 }

@@ -2,8 +2,8 @@
 //!
 //! For each kind of peer the switch runs once as the self test and the governor tune it and once for each setting of a grid
 //! (associations with the peer, processes of the channel), while more mail comes than the peer takes. Two windows of the same
-//! length are counted: the first one from a cold start, with the finding out in it, and the one behind it. The second is judged, for a
-//! switch stands for months; the first is told. Then the wait of a flash: alone, and while a hundred thousand routine
+//! length are counted: the first one from a cold start, with the finding out in it, and the one behind it. The second is judged, because
+//! a switch runs for months; the first is told. Then the wait of a flash: alone, and while a hundred thousand routine
 //! messages wait for the same peer and all of its associations are busy.
 
 use super::Outcome;
@@ -87,8 +87,8 @@ const KINDS: [Kind; 4] = [
 /// Messages a second that a peer has received.
 #[derive(Clone, Copy, Debug)]
 struct Received {
-    from_start: f64,
-    then: f64,
+    from_start_per_s: f64,
+    settled_per_s: f64,
 }
 
 /// How the switch is set.
@@ -146,7 +146,7 @@ struct KindReport {
     /// Of the first window, the finding out included.
     from_start: Compared,
     /// Of the second.
-    then: Compared,
+    settled: Compared,
 }
 
 /// What is found against the fixed settings.
@@ -162,7 +162,7 @@ struct Compared {
 struct SettingReport {
     setting: String,
     from_start_per_s: Series,
-    then_per_s: Series,
+    settled_per_s: Series,
 }
 
 /// From the 250 of a flash to its receipt.
@@ -191,11 +191,11 @@ impl TuningArguments {
                 for (at, setting) in Setting::all().enumerate() {
                     let per_s = self.carry(&directory, kind, setting)?;
                     println!(
-                        "{round}: {:>16} {:>8} {:>9.1} messages/s from the start, then {:>9.1}",
+                        "{round}: {:>16} {:>8} {:>9.1} messages/s from the start, {:>9.1} settled",
                         kind.name,
                         setting.name(),
-                        per_s.from_start,
-                        per_s.then
+                        per_s.from_start_per_s,
+                        per_s.settled_per_s
                     );
                     if received.len() == at {
                         received.push(Vec::new());
@@ -207,7 +207,7 @@ impl TuningArguments {
         let kinds: Vec<KindReport> =
             kinds.iter().zip(&received).map(|(kind, received)| kind_report(kind, received)).collect();
         for kind in &kinds {
-            for (window, compared) in [("from the start", &kind.from_start), ("then", &kind.then)] {
+            for (window, compared) in [("from the start", &kind.from_start), ("settled", &kind.settled)] {
                 println!(
                     "{:>16} {window:>14}: {:.2} of the best ({}), {:.1} times the worst ({})",
                     kind.kind,
@@ -230,7 +230,7 @@ impl TuningArguments {
                 flash.behind_routine.max_ms
             );
         }
-        let is_good = kinds.iter().all(|kind| kind.then.found_to_best >= SHARE_MIN)
+        let is_good = kinds.iter().all(|kind| kind.settled.found_to_best >= SHARE_MIN)
             && flash.as_ref().is_none_or(|flash| flash.is_within);
         let cpus_count = std::thread::available_parallelism().map_or(1, usize::from);
         let report = Report { load_average_before, cpus_count, seconds: self.seconds, kinds, flash };
@@ -257,7 +257,7 @@ impl TuningArguments {
             let (after, elapsed) = (sink.counts()?.distinct, begin.elapsed());
             Ok(number(after - before) / elapsed.as_secs_f64())
         };
-        let received = Received { from_start: window()?, then: window()? };
+        let received = Received { from_start_per_s: window()?, settled_per_s: window()? };
         let _ = sending.stop();
         Ok(received)
     }
@@ -365,14 +365,14 @@ fn kind_report(kind: &Kind, received: &[Vec<Received>]) -> KindReport {
         .zip(received)
         .map(|(setting, rounds)| SettingReport {
             setting: setting.name(),
-            from_start_per_s: Series::of(rounds.iter().map(|round| round.from_start)),
-            then_per_s: Series::of(rounds.iter().map(|round| round.then)),
+            from_start_per_s: Series::of(rounds.iter().map(|round| round.from_start_per_s)),
+            settled_per_s: Series::of(rounds.iter().map(|round| round.settled_per_s)),
         })
         .collect();
     KindReport {
         kind: kind.name,
         from_start: Compared::of(&settings, |report| report.from_start_per_s.median),
-        then: Compared::of(&settings, |report| report.then_per_s.median),
+        settled: Compared::of(&settings, |report| report.settled_per_s.median),
         settings,
     }
 }
@@ -404,14 +404,17 @@ mod tests {
     #[test]
     fn what_is_found_is_compared_with_the_best_and_the_worst_of_the_grid() {
         let rounds = |rates: &[(f64, f64)]| -> Vec<Received> {
-            rates.iter().map(|&(from_start, then)| Received { from_start, then }).collect()
+            rates
+                .iter()
+                .map(|&(from_start_per_s, settled_per_s)| Received { from_start_per_s, settled_per_s })
+                .collect()
         };
         let mut received: Vec<Vec<Received>> = Setting::all().map(|_| rounds(&[(50.0, 50.0)])).collect();
         received[0] = rounds(&[(40.0, 80.0), (60.0, 95.0), (50.0, 90.0)]);
         received[2] = rounds(&[(100.0, 100.0)]);
         received[5] = rounds(&[(20.0, 10.0), (20.0, 30.0), (20.0, 20.0)]);
         let report = kind_report(&KINDS[0], &received);
-        for (compared, to_best, to_worst) in [(&report.then, 0.9, 4.5), (&report.from_start, 0.5, 2.5)] {
+        for (compared, to_best, to_worst) in [(&report.settled, 0.9, 4.5), (&report.from_start, 0.5, 2.5)] {
             assert_eq!((compared.best_fixed.as_str(), compared.worst_fixed.as_str()), ("1 × 4", "16 × 1"));
             assert!((compared.found_to_best - to_best).abs() < 1e-9, "{compared:?}");
             assert!((compared.found_to_worst - to_worst).abs() < 1e-9, "{compared:?}");

@@ -172,7 +172,7 @@ impl HeaderEdit {
         out.append(&mut self.field);
     }
 
-    /// Takes an octet of a name that was that of a field of ours so far.
+    /// Takes an octet of a name that may still become that of a field that says a priority.
     fn name(&mut self, octet: u8, out: &mut Vec<u8>) {
         self.held.push(octet);
         let begins_so = |field: &PriorityField| {
@@ -233,7 +233,7 @@ impl HeaderEdit {
 }
 
 /// Checks what holds for any content: cutting it in two, at a place that the first octet chooses, changes nothing; of the
-/// fields that may be too much none is left, and ours stands there once; the body is untouched; an edit changes nothing the
+/// fields that are taken out for saying too much none is left, and where something was edited ours stands there once; the body is untouched; an edit changes nothing the
 /// second time. For fuzzing.
 ///
 /// # Panics

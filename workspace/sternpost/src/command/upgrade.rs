@@ -54,7 +54,7 @@ pub(crate) enum UpgradeError {
         source: io::Error,
     },
     /// A switch that does not know upgrades would take the signal for its end.
-    #[error("the switch that runs cannot be upgraded ({} is not there or not understood): restart it instead", path.display())]
+    #[error("the switch that runs cannot be upgraded, because {} cannot be read or is of another version: restart it instead (systemctl restart sternpost)", path.display())]
     Older {
         /// The file that it would have written.
         path: PathBuf,
@@ -63,8 +63,8 @@ pub(crate) enum UpgradeError {
     },
     /// The same, and the file of another run is still there.
     #[error(
-        "the switch that runs, process {pid}, cannot be upgraded ({} is not of it, but left of another run): \
-         restart it instead",
+        "the switch that runs, process {pid}, cannot be upgraded: {} was left by another run; restart it instead \
+         (systemctl restart sternpost)",
         path.display()
     )]
     Stale {

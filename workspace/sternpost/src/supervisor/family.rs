@@ -570,11 +570,7 @@ impl Family {
             self.actions.push_back(Action::Tell(FromSupervisor::Exited { process: number, pid, status }));
         } else if let Some(at) = self.leaving.iter().position(is_this) {
             self.leaving.swap_remove(at);
-            tracing::info!(
-                child = pid,
-                status,
-                "the smtp-server of the executable before has ended its last session"
-            );
+            tracing::info!(child = pid, status, "the smtp-server of the executable before has ended");
         }
         if self.is_stopping {
             self.stop_next(now);
@@ -609,9 +605,9 @@ impl Family {
         }
     }
 
-    /// Any `smtp-server` of an executable before that is still there may have done it, and could do it again: they are
-    /// killed, with their sessions. The one that accepts has the sockets of before, and suffers for no fault of its own: it is
-    /// replaced, and if that ends it, this is no failure of the executable. Where no other has the sockets, it is.
+    /// Any `smtp-server` of an executable before may have done it and could do it again, so all of them are killed, with their
+    /// sessions. The one that accepts holds the broken sockets: it is replaced, and its end is then no failure of its executable.
+    /// With none leaving nothing is done here, and an end of that server counts as its own failure.
     fn sockets_broken(&mut self, now: Instant) {
         if self.leaving.is_empty() || self.is_stopping {
             return;

@@ -60,7 +60,8 @@ pub(super) struct Handover {
     pub(super) successor: Option<RawFd>,
     /// The executable before, which can be gone back to.
     pub(super) before: Option<RawFd>,
-    /// The version of the protocol between its processes.
+    /// The version of the protocol between the processes of `before`; none from an executable that did not say it, which then
+    /// spoke ours.
     #[serde(default)]
     pub(super) before_link: Option<u16>,
     /// The bootstrap with which the switch runs.

@@ -239,7 +239,7 @@ pub(super) async fn reap(
             break format!("its end was missed: {error}");
         }
         // It lives, or waits to be reaped: what is told of it as an end would have another one started beside it.
-        tracing::error!(event = "child.unwatched", child = pid, %error, "a child cannot be watched; tried again every second");
+        tracing::error!(event = "child.unwatched", child = pid, %error, "a child cannot be watched (descriptors or memory are short); tried again every second");
         tokio::time::sleep(WATCH_RETRY).await;
         child = Child::of(pid);
     };

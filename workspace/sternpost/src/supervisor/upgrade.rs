@@ -64,12 +64,14 @@ pub(super) struct Waiting {
 /// How far an upgrade is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The other executable is looked at, or takes over when everything has ended.
+    /// The other executable is being checked, or takes over when everything has ended.
     Begun,
     /// This executable has taken over and is on trial.
     Trial,
-    /// It is over; whether another executable is in force.
-    Decided(bool),
+    /// It is over, and another executable is in force.
+    InForce,
+    /// It is over, or there was none: the executable of before is in force.
+    NotInForce,
 }
 
 /// Whether this executable could take over what was handed over by that number, and what it is.
@@ -156,7 +158,7 @@ impl Supervisor {
             Err(error) => return self.refuse_upgrade(&error.to_string()),
         };
         self.upgrades.is_checking = true;
-        self.tell_of_upgrade(Stage::Begun, "the new executable is looked at".to_owned());
+        self.tell_of_upgrade(Stage::Begun, "the new executable is being checked".to_owned());
         let (bootstrap, inputs) = (self.spawner.bootstrap_path.clone(), self.inputs.clone());
         tokio::task::spawn_local(async move {
             let result = successor.check(&bootstrap, &memory).await;
@@ -227,7 +229,7 @@ impl Supervisor {
                 "the roles of this executable have stayed"
             );
             self.tell_of_upgrade(
-                Stage::Decided(true),
+                Stage::InForce,
                 format!("version {VERSION} is in force, and its roles have stayed"),
             );
         }
@@ -306,7 +308,7 @@ impl Supervisor {
             "the switch was not upgraded and goes on as it was"
         );
         self.tell_of_upgrade(
-            Stage::Decided(false),
+            Stage::NotInForce,
             format!("{executable} was not taken: {why}; version {VERSION} goes on as before"),
         );
     }
@@ -326,7 +328,7 @@ impl Supervisor {
                     );
                     self.tell_of_upgrade(Stage::Trial, says);
                 } else {
-                    self.tell_of_upgrade(Stage::Decided(true), format!("version {VERSION} is in force"));
+                    self.tell_of_upgrade(Stage::InForce, format!("version {VERSION} is in force"));
                 }
             }
             Some(why) => {
@@ -337,7 +339,7 @@ impl Supervisor {
                     "this executable is in force again"
                 );
                 self.tell_of_upgrade(
-                    Stage::Decided(false),
+                    Stage::NotInForce,
                     format!("{why}; version {VERSION} is in force again"),
                 );
             }
@@ -348,8 +350,8 @@ impl Supervisor {
         let upgraded = Upgraded {
             by: Instance::of(std::process::id()).ok(),
             attempts_count: self.upgrades.attempts_count,
-            has_taken_over: matches!(stage, Stage::Trial | Stage::Decided(true)),
-            is_decided: matches!(stage, Stage::Decided(_)),
+            has_taken_over: matches!(stage, Stage::Trial | Stage::InForce),
+            is_decided: matches!(stage, Stage::InForce | Stage::NotInForce),
             says,
         };
         if let Err(error) = upgrade_file::write(self.run_directory.path(), &upgraded) {

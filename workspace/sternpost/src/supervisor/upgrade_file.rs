@@ -1,6 +1,6 @@
 //! `upgrade.json` in the run directory: where the last upgrade stands, for `sternpost upgrade`, which may be of another
 //! version than the supervisor and so does not ask it. Its presence says that the supervisor which it names can be upgraded.
-//! A supervisor that is killed leaves it behind, so it names the run whose it is.
+//! A supervisor that is killed leaves it behind, so it names the process that has written it.
 
 use crate::place::{self, Owner};
 use std::io;

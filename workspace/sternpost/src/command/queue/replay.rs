@@ -24,11 +24,13 @@ struct Found {
     summary: Summary,
     mismatch: Option<Mismatch>,
     damage: Option<JournalError>,
-    /// How many were looked at, and the last of them.
+    /// Files looked at.
     files_count: usize,
+    /// The last of them.
     last_file: PathBuf,
-    /// Octets up to the last entry that was replayed, and behind the last whole one, of all files.
+    /// Octets up to the last entry that was replayed, of all files; the place in `damage` is within `last_file`.
     octets: u64,
+    /// Octets behind the last whole entry, of all files.
     torn_octets: u64,
     took: Duration,
 }
@@ -217,7 +219,9 @@ fn text(path: &Path, found: &Found, value: Value) -> String {
         (None, None) if found.summary.events == 0 => "no event was recorded",
         (None, None) => "the same decisions",
     };
-    let mut out = format!("{}: {verdict}\n{}", path.display(), output::indented(&Value::Object(fields)));
+    let is_of_the_last = found.mismatch.is_some() || found.damage.is_some();
+    let of = if is_of_the_last { &found.last_file } else { path };
+    let mut out = format!("{}: {verdict}\n{}", of.display(), output::indented(&Value::Object(fields)));
     if found.torn_octets > 0 {
         out.push_str(
             "\ntorn_octets: the end of a file is no whole entry. So it is where QMGR was killed, or the file was copied while it grew.\n",

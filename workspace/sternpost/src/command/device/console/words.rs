@@ -286,11 +286,6 @@ fn problems(facts: &Facts) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if status["qmgr"]["recording"]["state"] == "failed" {
-        let why = status["qmgr"]["recording"]["why"].as_str().unwrap_or_default();
-        problems
-            .push(format!("what the queue manager decides is not recorded any more, mail goes on: {why}"));
-    }
     for failed in status["listeners_failed"].as_array().into_iter().flatten() {
         let word = |key: &str| failed[key].as_str().unwrap_or_default();
         problems.push(format!("the listener {} cannot listen: {}", word("name"), word("why")));
