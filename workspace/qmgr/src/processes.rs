@@ -5,9 +5,6 @@ use std::rc::Rc;
 use sternpost_message::{MlistId, RecipientRange, UnixMillis};
 use sternpost_scheduler::ProcessId;
 
-/// The most peers of which a process is believed to have associations: each takes a name.
-const PEERS_MAX: usize = 10_000;
-
 /// One channel process.
 #[derive(Debug)]
 pub(crate) struct Process<L> {
@@ -128,12 +125,12 @@ impl<L> Processes<L> {
         dead.into_iter().map(|(_, pid)| pid).collect()
     }
 
-    /// A peer holds so many associations of a process.
+    /// A peer, which is known, holds so many associations of a process.
     pub(crate) fn peer_holds(&mut self, process: ProcessId, peer: String, associations: u32) {
         let Some(known) = self.processes.get_mut(&process) else { return };
         if associations == 0 {
             known.associations.remove(&peer);
-        } else if known.associations.len() < PEERS_MAX || known.associations.contains_key(&peer) {
+        } else {
             known.associations.insert(peer, associations);
         }
     }

@@ -468,14 +468,14 @@ mod tests {
         let status = recording.status();
         assert_eq!(status["state"], "failed");
         let why = status["why"].as_str().unwrap();
-        assert!(why.contains("has 60 MiB free, and a recording leaves 60 MiB: make room"), "{why}");
+        assert!(why.contains("has 60 MiB free, and less than 60 MiB would stay free: make room"), "{why}");
         recording.event(UnixMillis(2), &Event::Go);
         drop(recording);
         assert_eq!(std::fs::read(&file).unwrap(), recorded, "no octet more");
         let status = Recording::of(Record::open_in(&path, 10_000_000, NEARLY_FULL)).status();
         assert!(!numbered(&path, 2).exists(), "none was made");
         let why = format!(
-            "{} cannot be recorded into: its file system has 60 MiB free, and a recording leaves 60 MiB: make room, or record elsewhere",
+            "{} cannot be recorded into: its file system has 60 MiB free, and less than 60 MiB would stay free: make room, or record elsewhere",
             path.display()
         );
         assert_eq!(status, json!({ "state": "failed", "why": why }));

@@ -11,6 +11,10 @@ use crate::timer::Due;
 use crate::tree::{Failure, Judged, MlistIndex, Place};
 use crate::{ProcessId, Scheduler};
 
+/// A peer that refuses an association while others with it have nothing to do gets nothing for so long, milliseconds: these
+/// end by themselves in a few seconds.
+const REFUSED_PAUSE_MS: u64 = 1_000;
+
 impl Scheduler {
     /// An Mlist that waits nowhere goes to a process, which is made known if it is not.
     pub(crate) fn hold(&mut self, index: MlistIndex, process: ProcessId, recipients: Ranges) {
@@ -184,11 +188,13 @@ impl Scheduler {
         has_carried: bool,
     ) {
         let mut wave = None;
+        let mut refused_count = 0;
         for &id in mlists {
             let Some(at) = self.mlists.find(id) else { continue };
             let mlist = self.mlists.get_mut(at);
             if mlist.peer == index && matches!(mlist.place, Place::InProgress | Place::AwaitingOutcome) {
                 mlist.judged = if has_carried { Judged::HungUp } else { Judged::Yes };
+                refused_count += u32::from(mlist.place == Place::InProgress);
                 wave = Some(wave.map_or(mlist.wave, |wave: u32| wave.max(mlist.wave)));
             }
         }
@@ -198,6 +204,11 @@ impl Scheduler {
         let now = self.now;
         let peer = &mut self.peers[index.0 as usize];
         if peer.slots.is_some() && peer.governor.refused(now, holding) {
+            // With fewer under way than the peer holds, the number would let the same Mlist go again at once, and be refused
+            // at once: another process holds what has nothing to do.
+            if refused_count > 0 && peer.in_progress - refused_count < holding {
+                peer.retry_at = peer.retry_at.max(now.saturating_add(REFUSED_PAUSE_MS));
+            }
             self.refresh_peer(index);
             self.set_peer_timer(index);
         } else {

@@ -141,7 +141,7 @@ fn a_transfer_that_takes_longer_than_the_longest_time_is_cut_off_and_begins_agai
     switch.wait_for_status("until when it may finish at the most", |status| {
         channel(status, "smtp")["drain_until_max"].is_string().then_some(())
     });
-    assert_eq!(received.recv_timeout(PATIENCE), Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
+    assert_eq!(received.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
     assert!(switch.log().contains("it was asked to stop drain_time_max_s ago"));
     switch.replace_tables(&bounded(good.address()).tables());
     assert!(good.wait_for(1, PATIENCE) && store.wait_for(1, PATIENCE));

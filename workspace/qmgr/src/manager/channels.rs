@@ -93,7 +93,9 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                 self.processes.given_back(process, mlist);
                 self.apply(Event::Unassigned { process, mlist });
             }
-            ToQmgr::PeerFailed { peer, .. } | ToQmgr::PeerWorked { peer }
+            ToQmgr::PeerFailed { peer, .. }
+            | ToQmgr::PeerHolds { peer, associations: 1.. }
+            | ToQmgr::PeerWorked { peer }
                 if !self.scheduler.has_peer(&hello.channel, &peer) =>
             {
                 // A channel speaks of those to whom it was given mail.

@@ -403,18 +403,35 @@ impl Model {
         has_carried: bool,
     ) {
         let mut wave = None;
+        let mut refused = BTreeSet::new();
         for id in mlists {
             let Some(leaf) = self.leaves.get_mut(id) else { continue };
             if leaf.key() == key && leaf.place != Place::Waiting {
                 (leaf.is_judged, leaf.has_hung_up) = (true, has_carried);
                 wave = wave.max(Some(leaf.wave));
+                if matches!(leaf.place, Place::InProgress(_)) {
+                    refused.insert(*id);
+                }
             }
         }
         // A peer that holds others, and whose number is open, has refused one too many.
         let is_governed = self.peer_bounds(&key).is_some_and(|(min, max)| min < max);
         let has_refused_one_more = is_governed && holding > 0;
-        if !has_carried && !has_refused_one_more {
+        if has_carried {
+            return;
+        }
+        if !has_refused_one_more {
             self.peer_failed(key, wave);
+            return;
+        }
+        // What was refused does not go again at once where others that the peer holds have nothing to do.
+        let is_under_way = |(id, leaf): &(&MlistId, &Leaf)| {
+            leaf.key() == key && matches!(leaf.place, Place::InProgress(_)) && !refused.contains(*id)
+        };
+        let under_way = self.leaves.iter().filter(is_under_way).count();
+        if !refused.is_empty() && under_way < usize::try_from(holding).unwrap_or(usize::MAX) {
+            let trouble = self.peers.entry(key).or_default();
+            trouble.retry_at = trouble.retry_at.max(self.now + 1_000);
         }
     }
 
@@ -433,8 +450,9 @@ impl Model {
 
     fn peer_worked(&mut self, key: (String, String)) {
         let trouble = self.peers.entry(key).or_default();
-        trouble.errors = 0;
-        trouble.retry_at = 0;
+        if trouble.errors > 0 {
+            (trouble.errors, trouble.retry_at) = (0, 0);
+        }
     }
 
     fn begin_process(&mut self, process: ProcessId, channel: String, life: Life, capacity: u32) {

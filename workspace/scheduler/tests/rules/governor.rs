@@ -73,6 +73,22 @@ fn a_peer_that_refuses_one_too_many_keeps_what_it_has_and_is_not_delayed() {
 }
 
 #[test]
+fn what_is_refused_while_others_have_nothing_to_do_waits_a_second_and_the_peer_is_not_put_off() {
+    let mut switch = governed();
+    queue_for_a(&mut switch, 1..=1);
+    assert_eq!(switch.assigned(), [1]);
+    // Another process holds two associations without work.
+    fail(&mut switch, 1, 2);
+    assert!(switch.assigned().is_empty());
+    assert_eq!(switch.until(1), Some(switch.now + 1_000));
+    switch.wait_ms(999);
+    assert!(switch.assigned().is_empty());
+    switch.wait_ms(1);
+    assert_eq!(switch.assigned(), [1]);
+    assert_eq!(switch.scheduler.status().channels[0].peers[0].errors, 0);
+}
+
+#[test]
 fn a_refusal_in_the_word_of_the_log_alone_is_judged_once() {
     let mut switch = governed();
     queue_for_a(&mut switch, 1..=10);

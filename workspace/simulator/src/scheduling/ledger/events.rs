@@ -11,6 +11,7 @@ use super::book::{ChannelBook, Due, Leaf, Life, PeerBook, Place, ProcessBook, re
 /// The next start waits so much longer with each process that failed in a row, and not longer than that, milliseconds.
 const HOLD_OFF_STEP_MS: u64 = 1_000;
 const HOLD_OFF_MAX_MS: u64 = 60_000;
+const REFUSED_PAUSE_MS: u64 = 1_000;
 
 impl Ledger {
     pub(super) fn take(&mut self, event: &Event) {
@@ -320,17 +321,28 @@ impl Ledger {
     /// A peer that holds others has refused one too many, where that is open; one that has carried before says nothing.
     fn association_lost(&mut self, at: usize, mlists: &[MlistId], holding: u32, has_carried: bool) {
         let mut wave = None;
+        let mut refused = 0;
         for id in mlists {
             let Some(leaf) = self.leaves.get_mut(id) else { continue };
             if leaf.peer == at && leaf.place != Place::Waiting {
                 (leaf.is_judged, leaf.has_hung_up) = (true, has_carried);
                 wave = wave.max(Some(leaf.wave));
+                refused += u32::from(matches!(leaf.place, Place::InProgress(_)));
             }
         }
-        let peer = &self.peers[at];
+        if has_carried {
+            return;
+        }
+        let peer = &mut self.peers[at];
         let is_one_too_many = peer.slots.is_some() && peer.is_governed() && holding > 0 && !peer.is_down;
-        if !has_carried && !is_one_too_many {
+        if !is_one_too_many {
             self.peer_failed(at, wave);
+        } else if refused > 0 && peer.in_progress - refused < holding {
+            // Others that it holds have nothing to do, and elsewhere.
+            self.due.remove(&(peer.retry_at, Due::Peer(at)));
+            peer.retry_at = peer.retry_at.max(self.now + REFUSED_PAUSE_MS);
+            self.due.insert((peer.retry_at, Due::Peer(at)));
+            self.refresh(at);
         }
     }
 
