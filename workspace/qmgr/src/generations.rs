@@ -2,6 +2,7 @@
 //! and the view that each role gets.
 
 use crate::Found;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use sternpost_config::{
     Channel, ChannelKind, ChannelView, Configuration, Entry, HOUSEKEEPER, HousekeeperView, InForce, Listener,
@@ -142,6 +143,12 @@ impl Generations {
     /// The configuration in force.
     pub(crate) fn configuration(&self) -> Option<&Configuration> {
         self.in_force.as_ref().map(|in_force| &in_force.configuration)
+    }
+
+    /// The names of the listeners in force.
+    pub(crate) fn listeners(&self) -> BTreeSet<String> {
+        let listeners = self.configuration().into_iter().flat_map(|configuration| &configuration.listeners);
+        listeners.map(|listener| listener.name.clone()).collect()
     }
 
     /// The view of `smtp-server`, encoded.

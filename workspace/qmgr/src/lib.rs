@@ -269,7 +269,7 @@ fn greet(shared: &Shared, hello: &Hello, link: &Rc<Link>) -> Result<(), &'static
     shared.with(|manager| {
         match hello.role {
             Role::Channel | Role::Housekeeper => return manager.channel_connected(hello, link),
-            Role::SmtpServer => manager.server_connected(link),
+            Role::SmtpServer => return manager.server_connected(hello, link),
             Role::Directory | Role::Operator => send(&**link, &FromQmgr::Welcome(manager.hello())),
             Role::Supervisor | Role::Store | Role::Qmgr => return Err("its role has no business with QMGR"),
         }
@@ -311,5 +311,75 @@ fn log_end(peer: &str, end: &LinkEnd) {
         LinkEnd::Nonsense(_) | LinkEnd::Failed(_) => {
             tracing::error!(peer, error = end as &dyn std::error::Error, "a link has ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sternpost_link::PROTOCOL_VERSION;
+    use sternpost_link::qmgr::ListenerConnections;
+
+    const TABLES: &str = r#"
+        [node]
+        name = "north"
+        hostname = "mx.example.org"
+        [[listener]]
+        name = "in"
+        addresses = ["127.0.0.1:25"]
+    "#;
+
+    fn qmgr(state_directory: &Path) -> Shared {
+        let mut generations = Generations::new("north".into(), state_directory, Found::default());
+        assert!(generations.begin_with(sternpost_config::entries_from_tables(TABLES).unwrap()));
+        let manager = Manager::new(generations, Clocks::new(state_directory, SystemClocks), 1);
+        let door = Rc::new(Door::new(Users::Same(0)));
+        Shared { door, manager: Rc::new(RefCell::new(manager)), changed: Rc::new(Notify::new()) }
+    }
+
+    fn server(pid: u32) -> Hello {
+        let channel = String::new();
+        Hello { version: PROTOCOL_VERSION, role: Role::SmtpServer, pid, process: 0, channel, capacity: 0 }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_smtp_server_has_one_link_and_says_nothing_of_listeners_that_are_not_in_force() {
+        let here = async {
+            let folder = tempfile::tempdir().unwrap();
+            let shared = qmgr(folder.path());
+            let path = folder.path().join("qmgr.sock");
+            let listener = Listener::new(sternpost_platform::link::listen(&path).unwrap()).unwrap();
+            let mut links = Vec::new();
+            for _ in 0..3 {
+                let theirs = Link::new(connect(&path).unwrap()).unwrap();
+                links.push((theirs, Link::new(listener.accept().await.unwrap()).unwrap()));
+            }
+            let says = |link: &Link, names: &[&str]| {
+                let connections = |name: &&str| ListenerConnections {
+                    listener: (*name).to_owned(),
+                    urgent: 1,
+                    ..ListenerConnections::default()
+                };
+                let listeners = names.iter().map(connections).collect();
+                let frame = ToQmgr::Connections { listeners };
+                shared.with(|manager| take(manager, &server(7), frame, None, link));
+                shared.with(|manager| manager.servers.connections())
+            };
+            let [(first, a), (_, b), (_, c)] = &links[..] else { unreachable!() };
+            assert_eq!(greet(&shared, &server(7), a), Ok(()));
+            let kept = says(a, &["in", "x", "in", "y"]);
+            assert_eq!(kept.iter().map(|one| one.listener.as_str()).collect::<Vec<_>>(), ["in"]);
+            assert_eq!(greet(&shared, &server(7), b), Ok(()));
+            // The first one is over: its end is seen, and its words are nobody's.
+            assert!(matches!(first.read_until_end(|_, _| Ok(())).await, LinkEnd::Closed));
+            assert_eq!(says(a, &["in"]), []);
+            assert_eq!(says(b, &["in"]).len(), 1);
+            for pid in 100..115 {
+                // Whose link it is makes no difference to the count.
+                assert_eq!(greet(&shared, &server(pid), b), Ok(()), "{pid}");
+            }
+            assert_eq!(greet(&shared, &server(115), c), Err(servers::TOO_MANY));
+        };
+        LocalSet::new().run_until(here).await;
     }
 }

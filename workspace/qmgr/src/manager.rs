@@ -103,6 +103,8 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             channel: String::new(),
             capacity: 0,
         };
+        let mut servers = Servers::default();
+        servers.listen(generations.listeners());
         Self {
             own,
             last_ping_ms: clocks.counted_ms(),
@@ -120,7 +122,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             directory: "no word from the directory yet".to_owned(),
             store: None,
             supervisor: None,
-            servers: Servers::default(),
+            servers,
             supervisor_has_spoken: false,
             mark_last: 0,
             marks: Vec::new(),

@@ -182,13 +182,19 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         }
     }
 
-    /// An `smtp-server` has connected.
-    pub fn server_connected(&mut self, link: &Rc<L>) {
+    /// An `smtp-server` has connected. The link that its process had before, if it had one, is closed.
+    ///
+    /// # Errors
+    /// Why it gets no link: there are too many.
+    pub fn server_connected(&mut self, hello: &Hello, link: &Rc<L>) -> Result<(), &'static str> {
+        if let Some(before) = self.servers.add(hello.pid, Rc::clone(link))? {
+            before.close();
+        }
         send(&**link, &FromQmgr::Welcome(self.hello()));
         if let Some(view) = self.generations.smtp_server_view() {
             send_view(&**link, self.generations.generation, &view);
         }
-        self.servers.add(Rc::clone(link));
+        Ok(())
     }
 
     /// The link of an `smtp-server` has ended.
@@ -231,6 +237,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
 
     /// Gives everybody what the generation in force has for them.
     pub(crate) fn new_generation(&mut self) {
+        self.servers.listen(self.generations.listeners());
         if let Some(view) = self.generations.smtp_server_view() {
             for server in self.servers.links() {
                 send_view(server, self.generations.generation, &view);
