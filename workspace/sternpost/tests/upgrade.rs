@@ -6,7 +6,7 @@ mod switch;
 use rustix::process::{Signal, geteuid};
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
@@ -44,6 +44,30 @@ fn install_another(switch: &Switch) {
     install(switch, |new| {
         fs::copy(program(), new).unwrap();
     });
+}
+
+/// Whether it could take over it is asked with the right bootstrap, and then it is run with another one.
+fn install_one_that_cannot_begin(switch: &Switch) {
+    let lines = fs::read_to_string(switch.bootstrap()).unwrap();
+    let other = switch.home().join("other.toml");
+    fs::write(&other, format!("node = \"another\"\n{lines}")).unwrap();
+    let script = format!(
+        "#!/bin/sh\nfor last; do :; done\ncase \"$last\" in --check) exec {0} \"$@\";; esac\nexec {0} run --bootstrap {1} \"$last\"\n",
+        program(),
+        other.display()
+    );
+    install(switch, |new| fs::write(new, script).unwrap());
+}
+
+/// Kills the store until its executable is given up.
+fn kill_the_stores(switch: &Switch) {
+    let mut dead = 0;
+    for _ in 0..3 {
+        // One that has just died may still be listed.
+        let store = wait_for("next store", || Some(switch.pid("store")).filter(|store| *store != dead));
+        signal(store, Signal::KILL);
+        dead = store;
+    }
 }
 
 /// Until another executable is in force, or not.
@@ -343,13 +367,7 @@ fn an_executable_whose_roles_do_not_stay_is_given_up_for_the_one_before() {
     // A second attempt meanwhile makes the executable on trial not the one to go back to.
     install_another(&switch);
     assert_eq!(upgrade(&switch).status.code(), Some(0));
-    let mut dead = 0;
-    for _ in 0..3 {
-        // One that has just died may still be listed.
-        let store = wait_for("next store", || Some(switch.pid("store")).filter(|store| *store != dead));
-        signal(store, Signal::KILL);
-        dead = store;
-    }
+    kill_the_stores(&switch);
     wait_for("the executable before", || (!is_of_the_new_file(&switch, supervisor)).then_some(()));
     let said = wait_for("a word about it", || {
         let said = fs::read_to_string(switch.home().join("r/upgrade.json")).ok()?;
@@ -408,16 +426,7 @@ fn an_executable_that_cannot_begin_is_given_up_for_the_one_before_and_nobody_is_
     let smtp = sink();
     let switch = Switch::start_at(home(&site(&smtp, &lmtp_sink()).tables()), SMALL_ROOM, "auto", TABLES);
     let supervisor = switch.supervisor_pid();
-    // Whether it could take over it is asked with the right bootstrap, and then it is run with another one.
-    let lines = fs::read_to_string(switch.bootstrap()).unwrap();
-    let other = switch.home().join("other.toml");
-    fs::write(&other, format!("node = \"another\"\n{lines}")).unwrap();
-    let script = format!(
-        "#!/bin/sh\nfor last; do :; done\ncase \"$last\" in --check) exec {0} \"$@\";; esac\nexec {0} run --bootstrap {1} \"$last\"\n",
-        program(),
-        other.display()
-    );
-    install(&switch, |new| fs::write(new, script).unwrap());
+    install_one_that_cannot_begin(&switch);
     let sending = start(SourceOptions {
         sessions_count: 4,
         messages_count: u64::MAX,
@@ -446,6 +455,35 @@ fn an_executable_that_cannot_begin_is_given_up_for_the_one_before_and_nobody_is_
     assert!(switch::listening_sockets_of(switch.pid("store")).is_empty());
     assert!(executable(supervisor).is_some_and(|path| path.starts_with(switch.home())));
     assert!(switch.log().contains("upgrade.gone-back"));
+}
+
+#[test]
+fn one_that_cannot_begin_gives_everything_back_to_the_executable_on_trial_and_that_stays_on_trial() {
+    let smtp = sink();
+    let switch = Switch::start_at(home(&site(&smtp, &lmtp_sink()).tables()), SMALL_ROOM, "auto", TABLES);
+    let supervisor = switch.supervisor_pid();
+    // The file that is run, whether it has a name or not.
+    let runs = || fs::metadata(format!("/proc/{supervisor}/exe")).unwrap().ino();
+    let first = runs();
+    install_another(&switch);
+    assert_eq!(upgrade(&switch).status.code(), Some(0));
+    let on_trial = runs();
+    assert_ne!(on_trial, first);
+    install_one_that_cannot_begin(&switch);
+    let upgraded = upgrade(&switch);
+    let said = text(&upgraded.stdout);
+    assert_eq!(upgraded.status.code(), Some(1), "{said}{}", text(&upgraded.stderr));
+    assert!(
+        said.contains("cannot begin: ") && said.contains("is in force again, and on trial as before"),
+        "{said}"
+    );
+    assert_eq!(runs(), on_trial);
+    kill_the_stores(&switch);
+    wait_for("the first executable", || (runs() == first).then_some(()));
+    let reply =
+        Client::greet(switch.address()).message("<a@sender.test>", &["b@smtp.test"], b"Subject: x\r\n\r\n");
+    assert!(reply.starts_with("250 ") && smtp.wait_for(1, switch::PATIENCE), "{reply}");
+    assert!(!switch.log().contains("upgrade.no-way-back") && !switch.log().contains("upgrade.lost"));
 }
 
 #[test]

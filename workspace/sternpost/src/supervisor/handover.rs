@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use sternpost_link::PROTOCOL_VERSION;
 use sternpost_platform::{memory, process};
 
 /// The version of [`Handover`].
@@ -39,6 +40,14 @@ pub(crate) enum HandoverError {
         /// Which key.
         what: &'static str,
     },
+    /// What could be gone back to understands nothing that runs.
+    #[error(
+        "the executable before speaks version {theirs} of the protocol between processes, and those that run {PROTOCOL_VERSION}"
+    )]
+    Protocol {
+        /// What it speaks.
+        theirs: u16,
+    },
     /// A descriptor is not there.
     #[error("descriptor {number} was not handed over")]
     Descriptor {
@@ -64,6 +73,10 @@ pub(super) struct Handover {
     /// spoke ours.
     #[serde(default)]
     pub(super) before_link: Option<u16>,
+    /// The executable that hands over, where it is on trial itself, so that `before` is another one. To it a successor that cannot
+    /// begin gives everything back.
+    #[serde(default)]
+    pub(super) on_trial: Option<RawFd>,
     /// The bootstrap with which the switch runs.
     #[serde(default)]
     pub(super) bootstrap: Option<PathBuf>,
@@ -185,13 +198,13 @@ impl Handover {
         serde_json::from_slice(&octets).map_err(HandoverError::Parse)
     }
 
-    /// The number of each descriptor of the switch's own; one that serves several listeners comes several times. Not those
-    /// of the executables.
+    /// The number of each descriptor of the switch's own, and of the executable before; one that serves several listeners comes
+    /// several times. Not those of the other executables.
     pub(super) fn numbers(&mut self) -> impl Iterator<Item = &mut RawFd> {
         let own = [&mut self.lock, &mut self.store, &mut self.qmgr, &mut self.supervisor];
         let listeners = self.listeners.iter_mut().filter_map(|listener| Some(&mut listener.open.as_mut()?.0));
         let words = self.processes.iter_mut().filter_map(|process| process.words.as_mut());
-        own.into_iter().chain(&mut self.given).chain(listeners).chain(words)
+        own.into_iter().chain(&mut self.before).chain(&mut self.given).chain(listeners).chain(words)
     }
 }
 
@@ -228,13 +241,13 @@ impl Drop for Given<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::family::{ChannelOrder, Start};
     use super::*;
     use std::os::fd::IntoRawFd;
     use sternpost_link::{ChannelKind, Role};
 
-    fn bootstrap(folder: &std::path::Path, queue: &str) -> Bootstrap {
+    pub(in super::super) fn bootstrap(folder: &std::path::Path, queue: &str) -> Bootstrap {
         let path = folder.join("boot.toml");
         let text = format!(
             "run_directory = \"r\"\nstate_directory = \"s\"\nnode = \"n\"\n[queue]\npath = \"{queue}\"\n[tables]\npath = \"t\"\n"
@@ -243,7 +256,7 @@ mod tests {
         Bootstrap::read(&path).unwrap()
     }
 
-    fn handover(bootstrap: &Bootstrap) -> Handover {
+    pub(in super::super) fn handover(bootstrap: &Bootstrap) -> Handover {
         let order = ChannelOrder { process: 4, channel: "out".into(), kind: ChannelKind::Lmtp, capacity: 9 };
         let adopted = |start, pid| Adopted { start, pid, starts_count: 2, leaves_within_ms: None };
         Handover {
@@ -253,6 +266,7 @@ mod tests {
             successor: None,
             before: Some(20),
             before_link: None,
+            on_trial: None,
             bootstrap: None,
             attempts_count: 1,
             went_back: None,

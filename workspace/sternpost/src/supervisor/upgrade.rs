@@ -53,6 +53,21 @@ pub(super) struct Before {
     link: u16,
 }
 
+/// What a successor can go back to.
+#[derive(Debug, Default)]
+struct WayBack {
+    /// When its roles do not stay, and when it cannot begin unless `on_trial` is there.
+    before: Option<Before>,
+    /// This executable, where it is not `before`: when the successor cannot begin.
+    on_trial: Option<Successor>,
+}
+
+impl WayBack {
+    fn programs(&self) -> impl Iterator<Item = &Successor> {
+        self.before.iter().map(|before| &before.program).chain(&self.on_trial)
+    }
+}
+
 /// An executable that speaks another protocol, so that nothing of this one may run beside it.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -117,6 +132,8 @@ pub(super) fn go_on(bootstrap: &Bootstrap, handover: Handover) -> Result<Beginni
     let (run_directory, sockets) = RunDirectory::taken_over(bootstrap, &handover)?;
     let listening = Listening::taken_over(&handover.given, &handover.listeners)?;
     drop(handover.successor.map(handover::descriptor).transpose()?);
+    // Only a successor that cannot begin has a use for it, and that one has a copy.
+    drop(handover.on_trial.map(handover::descriptor).transpose()?);
     let link = handover.before_link.unwrap_or(PROTOCOL_VERSION);
     let before = handover.before.map(handover::descriptor).transpose()?;
     let before = before.map(|program| Before { program: Successor::of(program), link });
@@ -150,7 +167,7 @@ impl Supervisor {
         let path = &self.upgrades.executable;
         tracing::info!(event = "upgrade.check", executable = %path.display(), "looking at the executable");
         let opened = Successor::open(path).and_then(|successor| {
-            let memory = self.hand_over(None, None, None).seal()?;
+            let memory = self.hand_over(None, &WayBack::default(), None).seal()?;
             Ok((successor, memory))
         });
         let (successor, memory) = match opened {
@@ -173,10 +190,10 @@ impl Supervisor {
             Err(why) => self.refuse_upgrade(&why),
             Ok(Sound { version, link }) if link == PROTOCOL_VERSION => {
                 tracing::info!(event = "upgrade.begin", version, "another executable takes over");
-                let before = self.before_next();
-                self.step_over(&successor, before.as_ref(), None);
+                let way_back = self.way_back();
+                self.step_over(&successor, &way_back, None);
                 // It is there still, and on trial as before.
-                self.upgrades.before = before.filter(|_| self.family.is_on_trial());
+                self.upgrades.before = way_back.before.filter(|_| self.family.is_on_trial());
             }
             Ok(Sound { version, .. }) => {
                 tracing::info!(
@@ -199,13 +216,16 @@ impl Supervisor {
         self.family.apply(Instant::now(), Event::StopForAnother);
     }
 
-    /// What the next executable could go back to: this one, or while this one is on trial itself, the one before.
-    fn before_next(&mut self) -> Option<Before> {
-        let own = || {
-            let program = Successor::open(Path::new("/proc/self/exe")).ok()?;
-            Some(Before { program, link: PROTOCOL_VERSION })
-        };
-        self.upgrades.before.take().or_else(own)
+    /// What the next executable could go back to: this one, and later, while this one is on trial itself, the one before.
+    fn way_back(&mut self) -> WayBack {
+        let own = Successor::open(Path::new("/proc/self/exe")).ok();
+        match self.upgrades.before.take() {
+            Some(before) => WayBack { before: Some(before), on_trial: own },
+            None => {
+                let before = own.map(|program| Before { program, link: PROTOCOL_VERSION });
+                WayBack { before, on_trial: None }
+            }
+        }
     }
 
     /// Roles of this executable do not stay.
@@ -213,7 +233,7 @@ impl Supervisor {
         let Some(Before { program, link }) = self.upgrades.before.take() else { return };
         tracing::error!(event = "upgrade.back", why, "the executable before takes over again");
         if link == PROTOCOL_VERSION {
-            self.step_over(&program, None, Some(why));
+            self.step_over(&program, &WayBack::default(), Some(why));
         } else {
             self.end_all_for(Waiting { program, went_back: Some(why) });
         }
@@ -237,15 +257,15 @@ impl Supervisor {
 
     /// Everything has ended. If the other executable cannot be run, this one begins again.
     pub(super) fn step_over_alone(&mut self, waiting: &Waiting) {
-        let before = if waiting.went_back.is_none() { self.before_next() } else { None };
-        self.step_over(&waiting.program, before.as_ref(), waiting.went_back.clone());
+        let way_back = if waiting.went_back.is_none() { self.way_back() } else { WayBack::default() };
+        self.step_over(&waiting.program, &way_back, waiting.went_back.clone());
         self.family = Family::new(Instant::now());
         self.family.apply(Instant::now(), Event::ListeningChanged { is_empty: self.listening.is_empty() });
     }
 
     /// Puts another executable into the place of this one. Returns only when that failed.
-    fn step_over(&mut self, successor: &Successor, before: Option<&Before>, went_back: Option<String>) {
-        let handover = self.hand_over(Some(successor), before, went_back);
+    fn step_over(&mut self, successor: &Successor, way_back: &WayBack, went_back: Option<String>) {
+        let handover = self.hand_over(Some(successor), way_back, went_back);
         let words = self.children.values().filter_map(|child| child.words.as_ref()).map(AsFd::as_fd);
         let own = [
             self.run_directory.lock().1,
@@ -256,9 +276,9 @@ impl Supervisor {
         let error = match handover.seal() {
             Ok(memory) => {
                 let own = own.into_iter().chain([memory.as_fd(), successor.descriptor()]);
-                let before = before.map(|before| before.program.descriptor());
+                let programs = way_back.programs().map(Successor::descriptor);
                 let descriptors: Vec<BorrowedFd<'_>> =
-                    own.chain(before).chain(self.listening.descriptors()).chain(words).collect();
+                    own.chain(programs).chain(self.listening.descriptors()).chain(words).collect();
                 successor.step_over(&self.spawner.bootstrap_path, &memory, descriptors)
             }
             Err(error) => error,
@@ -269,7 +289,7 @@ impl Supervisor {
     fn hand_over(
         &self,
         successor: Option<&Successor>,
-        before: Option<&Before>,
+        WayBack { before, on_trial }: &WayBack,
         went_back: Option<String>,
     ) -> Handover {
         let (given, listeners) = self.listening.hand_over();
@@ -283,8 +303,9 @@ impl Supervisor {
             settings: self.upgrades.settings.clone(),
             executable: self.upgrades.executable.clone(),
             successor: successor.map(Successor::number),
-            before: before.map(|before| before.program.number()),
-            before_link: before.map(|before| before.link),
+            before: before.as_ref().map(|before| before.program.number()),
+            before_link: before.as_ref().map(|before| before.link),
+            on_trial: on_trial.as_ref().map(Successor::number),
             bootstrap: Some(self.spawner.bootstrap_path.clone()),
             attempts_count: self.upgrades.attempts_count,
             went_back,
@@ -338,9 +359,10 @@ impl Supervisor {
                     why,
                     "this executable is in force again"
                 );
+                let trial = if self.family.is_on_trial() { ", and on trial as before" } else { "" };
                 self.tell_of_upgrade(
                     Stage::NotInForce,
-                    format!("{why}; version {VERSION} is in force again"),
+                    format!("{why}; version {VERSION} is in force again{trial}"),
                 );
             }
         }
