@@ -15,7 +15,8 @@
 //! - **Refusals.** A peer that fails one association while it holds others has refused one too many. What it holds stays,
 //!   and is the number from then on, be it below the operator's minimum, and one more is tried after a time that
 //!   doubles with each refusal. When that one is held, the refusal is forgotten. A peer that fails and holds nothing does
-//!   not work, which is no business of this module. A refusal after a long time without one changes nothing.
+//!   not work, which is no business of this module. A refusal after a long time without one changes nothing. When what was refused
+//!   goes again is `attempt`'s.
 //! - **Deferrals.** Where most Mlists end in an error of the message, the number is halved, to [`START_SLOTS`] at least, and none are
 //!   added: some peers say in this way that there are too many.
 //! - Rates are compared only where more waited nearly all the time than was let go: else the number was no limit.
