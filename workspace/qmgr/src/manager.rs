@@ -425,7 +425,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         let scheduler = self.scheduler.wake_at().map_or(u64::MAX, |at| at.0);
         let attach = self.processes.unattached().map(|(_, by)| by.0).min().unwrap_or(u64::MAX);
         let ping_ms = PING_INTERVAL_MS.saturating_sub(self.since_last_ping_ms());
-        let ping = self.clocks.now().plus_ms(ping_ms + 1);
+        let ping = self.clocks.now().plus_ms(ping_ms);
         UnixMillis(scheduler.min(attach).min(ping.0))
     }
 
@@ -458,5 +458,43 @@ fn send_view(link: &impl Wire, generation: u64, view: &[u8]) {
             error = &error as &dyn std::error::Error,
             "a role did not get its view of the configuration"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Found;
+    use std::cell::Cell;
+    use sternpost_platform::link::Link;
+
+    #[derive(Clone, Debug)]
+    struct SetClock(Rc<Cell<u64>>);
+
+    impl Timepiece for SetClock {
+        fn wall(&self) -> UnixMillis {
+            UnixMillis(self.counted_ms())
+        }
+
+        fn counted_ms(&self) -> u64 {
+            self.0.get()
+        }
+    }
+
+    #[test]
+    fn the_channels_are_asked_whether_they_live_though_nothing_else_is_due() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = SetClock(Rc::new(Cell::new(1_000_000_000)));
+        let clocks = Clocks::new(folder.path(), clock.clone());
+        let generations = Generations::new("north".into(), folder.path(), Found::default());
+        let mut manager = Manager::<Link, SetClock>::new(generations, clocks, 1);
+        for _ in 0..3 {
+            let due = manager.clocks.now().plus_ms(PING_INTERVAL_MS);
+            clock.0.set(clock.0.get() + PING_INTERVAL_MS - 1);
+            assert_eq!(manager.wake_at(), due);
+            clock.0.set(clock.0.get() + 1);
+            assert!(manager.wake_at() <= manager.clocks.now());
+            manager.wake();
+        }
     }
 }
