@@ -242,3 +242,43 @@ fn a_hundred_looks_under_load_harm_nothing() {
     switch.wait_until_empty();
     assert!(slowest < PATIENCE);
 }
+
+/// How often the threads of a process have gone to sleep since it began.
+fn sleeps(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that lives has threads");
+    let of_thread = |thread: std::io::Result<fs::DirEntry>| {
+        let status = fs::read_to_string(thread?.path().join("status"))?;
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        Ok::<u64, std::io::Error>(
+            count.expect("the kernel counts").trim().parse().expect("a count is a number"),
+        )
+    };
+    // A thread that ends meanwhile wakes nobody.
+    threads.filter_map(|thread| of_thread(thread).ok()).sum()
+}
+
+#[test]
+fn where_nothing_is_to_be_done_every_process_sleeps() {
+    let (smtp, lmtp) = (sink(), lmtp_sink());
+    let switch = Switch::start(&tables_of_both(smtp.address(), lmtp.address()));
+    let reply = Client::greet(switch.address()).message(
+        "<a@sender.test>",
+        &["b@smtp.test", "c@lmtp.test"],
+        b"Subject: x\r\n\r\n",
+    );
+    assert!(reply.starts_with("250 "), "{reply}");
+    assert!(smtp.wait_for(1, PATIENCE) && lmtp.wait_for(1, PATIENCE));
+    switch.wait_until_empty();
+    // Every timer that runs by itself is due at least once in this: QMGR asks its channels every five seconds.
+    std::thread::sleep(Duration::from_secs(6));
+    let before: Vec<_> =
+        switch.processes().into_iter().map(|process| (sleeps(process.pid), process)).collect();
+    assert!(before.len() >= 6, "{before:?}");
+    let seconds = 5;
+    std::thread::sleep(Duration::from_secs(seconds));
+    for (before, process) in before {
+        let rate = sleeps(process.pid).saturating_sub(before) / seconds;
+        println!("{}: {rate} a second", process.role);
+        assert!(rate <= 20, "{process:?} wakes {rate} times a second");
+    }
+}
