@@ -1,15 +1,23 @@
 //! Entry points for fuzzing, which plain tests also run over `tests/corpus`. Each asserts what must hold whatever the
 //! octets are: no panic, bounded memory, and an end to everything that was begun.
 
-use crate::client::{self, ClientPolicy, ClientSession, Protocol, Transaction, TransactionRecipient};
+use crate::client::{self, ClientPolicy, ClientSession, Protocol, Tls, Transaction, TransactionRecipient};
 use crate::reply::{LINE_OCTETS_MAX, Reply, ReplyReader, TEXT_OCTETS_MAX};
-use crate::server::{self, Answer, BareLineEndings, Question, ServerPolicy, ServerSession};
+use crate::server::{self, Answer, BareLineEndings, Question, ServerPolicy, ServerSession, StartTls};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use sternpost_message::{BodyType, EnhancedStatus, Mailbox, ReversePath};
+use sternpost_message::{BodyType, Diagnostic, EnhancedStatus, Mailbox, ReversePath};
+
+/// The wire in pieces of so many octets; for none, one line at a time, as somebody talks who waits for each reply.
+fn pieces(wire: &[u8], piece_octets: u8) -> Vec<&[u8]> {
+    match piece_octets {
+        0 => wire.split_inclusive(|&octet| octet == b'\n').collect(),
+        octets => wire.chunks(usize::from(octets)).collect(),
+    }
+}
 
 /// Feeds a server: the first octet chooses the policy, the second the size of the pieces, the rest is the client.
-/// Every seventh answer is a refusal.
+/// Every seventh answer is a refusal, and some handshakes fail.
 ///
 /// # Panics
 /// When an invariant is broken.
@@ -23,18 +31,23 @@ pub fn fuzz_server(data: &[u8]) {
         command_line_octets_max: 1024,
         content_line_octets_max: 512,
         bare_line_endings,
+        starttls: [StartTls::Absent, StartTls::Offered, StartTls::Required][usize::from(choice >> 6) % 3],
         ..ServerPolicy::new("mx.example.org")
     };
+    let needs_tls = policy.starttls == StartTls::Required;
     let now = Instant::now();
-    let mut session = ServerSession::new(now, Arc::new(policy));
-    let mut watch = ServerWatch { answers: u32::from(*choice), ..ServerWatch::default() };
-    for piece in wire.chunks(usize::from(*piece_octets).max(1)) {
+    let begin = if *choice >> 6 == 3 { ServerSession::secured } else { ServerSession::new };
+    let mut session = begin(now, Arc::new(policy));
+    let mut watch = ServerWatch { answers: u32::from(*choice), needs_tls, ..ServerWatch::default() };
+    for piece in pieces(wire, *piece_octets) {
         let mut rest = piece;
         loop {
             let taken = session.handle(now, server::Input::Octets(rest));
             assert!(taken <= rest.len(), "more octets are taken than were offered");
             rest = &rest[taken..];
             watch.drain(now, &mut session);
+            let has_plain_octets = std::mem::take(&mut watch.shook_hands) && !rest.is_empty();
+            assert!(!has_plain_octets, "nothing of the plain stream is left behind the handshake");
             if rest.is_empty() || !session.wants_input() {
                 break;
             }
@@ -57,6 +70,10 @@ struct ServerWatch {
     /// A sender was accepted, and neither the end of the content nor an abort has come.
     open: bool,
     content_octets: u64,
+    /// Without TLS there is no transaction.
+    needs_tls: bool,
+    /// The handshake was done since the last offer.
+    shook_hands: bool,
     closed: bool,
 }
 
@@ -77,13 +94,37 @@ impl ServerWatch {
                     self.content_octets = 0;
                 }
                 server::Output::Ask(question) => {
+                    assert!(
+                        question == Question::StartTls || session.is_secured() || !self.needs_tls,
+                        "where TLS is required nothing else is asked before it"
+                    );
                     let answer = self.answer(&question);
                     session.handle(now, server::Input::Answer(answer));
                 }
+                server::Output::StartTls => self.shake_hands(now, session),
                 server::Output::WakeAt(_) => {}
                 server::Output::Close => self.closed = true,
             }
         }
+    }
+
+    /// Three of five handshakes are done, one fails, and in one the client goes on in the clear.
+    fn shake_hands(&mut self, now: Instant, session: &mut ServerSession) {
+        assert_eq!(
+            (session.held_octets(), session.wants_input()),
+            (0, false),
+            "all was sent, and nothing is taken"
+        );
+        let input = match self.answers % 5 {
+            0 => server::Input::PeerClosed,
+            1 => server::Input::Octets(b"EHLO c\r\n"),
+            _ => server::Input::Secured,
+        };
+        let is_done = matches!(input, server::Input::Secured);
+        assert_eq!(session.handle(now, input), 0, "no octet is taken before the handshake");
+        assert_eq!(session.is_secured(), is_done);
+        assert!(!is_done || session.helo().is_none(), "what was said before the handshake is forgotten");
+        self.shook_hands = true;
     }
 
     fn answer(&mut self, question: &Question) -> Answer {
@@ -94,6 +135,7 @@ impl ServerWatch {
                 assert!(!self.open, "transactions do not nest");
                 self.open = !is_refused;
             }
+            Question::StartTls => assert!(!self.open, "TLS does not begin within a transaction"),
             Question::Recipient(_) | Question::StartContent => assert!(self.open, "a sender came before"),
             Question::EndOfContent(summary) => {
                 assert!(std::mem::take(&mut self.open), "a message belongs to an open transaction");
@@ -109,7 +151,7 @@ impl ServerWatch {
     }
 }
 
-/// Feeds a client: the first octet chooses protocol and content, the second the size of the pieces, the rest is the
+/// Feeds a client: the first octet chooses protocol, TLS and content, the second the size of the pieces, the rest is the
 /// peer.
 ///
 /// # Panics
@@ -117,13 +159,23 @@ impl ServerWatch {
 pub fn fuzz_client(data: &[u8]) {
     let [choice, piece_octets, wire @ ..] = data else { return };
     let protocol = if choice & 1 == 0 { Protocol::Smtp } else { Protocol::Lmtp };
-    let policy = ClientPolicy { bdat_octets_min: 100, ..ClientPolicy::new("mx.example.org", protocol) };
+    let tls_choice = usize::from(choice >> 1 & 3);
+    let tls = [Tls::Never, Tls::Opportunistic, Tls::Required, Tls::Required][tls_choice];
+    let policy = ClientPolicy { bdat_octets_min: 100, tls, ..ClientPolicy::new("mx.example.org", protocol) };
     let content = vec![b'.'; usize::from(*choice)];
     let start = Instant::now();
-    let mut session = ClientSession::new(start, policy);
-    let mut watch = ClientWatch { content: &content, open: Vec::new(), next: 0, closed: false };
+    let begin = if tls_choice == 3 { ClientSession::secured } else { ClientSession::new };
+    let mut session = begin(start, policy);
+    let mut watch = ClientWatch {
+        content: &content,
+        open: Vec::new(),
+        next: 0,
+        needs_tls: tls == Tls::Required,
+        handshake_fails: choice & 8 != 0,
+        closed: false,
+    };
     watch.offer(start, &mut session);
-    for piece in wire.chunks(usize::from(*piece_octets).max(1)) {
+    for piece in pieces(wire, *piece_octets) {
         session.handle(start, client::Input::Octets(piece));
         watch.drain(start, &mut session);
         watch.offer(start, &mut session);
@@ -142,6 +194,9 @@ struct ClientWatch<'a> {
     /// The transactions that are not done: the number, and which recipients have no result.
     open: Vec<(u64, Vec<usize>)>,
     next: u64,
+    /// Without TLS there is no transaction.
+    needs_tls: bool,
+    handshake_fails: bool,
     closed: bool,
 }
 
@@ -200,7 +255,24 @@ impl ClientWatch<'_> {
                     assert!(!self.closed, "a session closes once");
                     self.closed = true;
                 }
-                client::Output::Send(_) | client::Output::WakeAt(_) | client::Output::Failed { .. } => {}
+                client::Output::Send(octets) => {
+                    let is_of_transaction = octets.windows(5).any(|octets| octets == b"MAIL ");
+                    assert!(
+                        !is_of_transaction || session.is_secured() || !self.needs_tls,
+                        "where TLS is required no transaction begins before it"
+                    );
+                }
+                client::Output::StartTls => {
+                    assert_eq!(session.held_octets(), 0, "all was sent and read");
+                    if self.handshake_fails {
+                        let why = Diagnostic::own(EnhancedStatus::new(4, 7, 5), "No");
+                        session.handle(now, client::Input::HandshakeFailed(why));
+                    } else {
+                        session.handle(now, client::Input::Secured);
+                        assert_eq!(*session.extensions(), client::Extensions::default(), "all is forgotten");
+                    }
+                }
+                client::Output::WakeAt(_) | client::Output::Failed { .. } => {}
             }
         }
     }

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::time::Instant;
 use sternpost_message::{BodyType, EnhancedStatus, Mailbox, MtPriority, Notify, Outcome, Ret, ReversePath};
 use sternpost_smtp::client::{
-    self, ClientPolicy, ClientSession, Protocol, Transaction, TransactionRecipient,
+    self, ClientPolicy, ClientSession, Protocol, Tls, Transaction, TransactionRecipient,
 };
 use sternpost_smtp::reply::Reply;
-use sternpost_smtp::server::{self, Answer, MailFrom, Question, RcptTo, ServerPolicy, ServerSession};
+use sternpost_smtp::server::{
+    self, Answer, MailFrom, Question, RcptTo, ServerPolicy, ServerSession, StartTls,
+};
 
 /// A message as the server received it.
 #[derive(Debug)]
 struct Received {
+    protocol: &'static str,
     mail: MailFrom,
     recipients: Vec<RcptTo>,
     content: Vec<u8>,
@@ -37,6 +40,8 @@ struct Relay {
     received: Vec<Received>,
     results: Vec<(u64, usize, Outcome)>,
     done: Vec<u64>,
+    /// Who wants the handshake to begin: the client, the server.
+    wants_handshake: [bool; 2],
     client_closed: bool,
 }
 
@@ -46,6 +51,13 @@ impl Relay {
         for _ in 0..1_000_000 {
             self.drain_server();
             self.drain_client();
+            if self.wants_handshake == [true, true] {
+                assert!(self.to_server.is_empty() && self.to_client.is_empty(), "nothing is on its way");
+                self.wants_handshake = [false, false];
+                self.server.handle(self.now, server::Input::Secured);
+                self.client.handle(self.now, client::Input::Secured);
+                self.drain_client();
+            }
             let octets = take(&mut self.to_client, self.read_octets_max);
             if !octets.is_empty() {
                 self.client.handle(self.now, client::Input::Octets(&octets));
@@ -87,6 +99,7 @@ impl Relay {
                     self.results.push((transaction, recipient, outcome));
                 }
                 client::Output::TransactionDone { transaction } => self.done.push(transaction),
+                client::Output::StartTls => self.wants_handshake[0] = true,
                 client::Output::Failed { diagnostic } => panic!("{diagnostic}"),
                 client::Output::Close => self.client_closed = true,
                 client::Output::WakeAt(_) => {}
@@ -100,6 +113,7 @@ impl Relay {
                 server::Output::Send(octets) => self.to_client.extend(octets),
                 server::Output::Content(octets) => self.receiving.as_mut().unwrap().content.extend(octets),
                 server::Output::TransactionAborted => self.receiving = None,
+                server::Output::StartTls => self.wants_handshake[1] = true,
                 server::Output::Ask(question) => {
                     let answer = self.answer(question);
                     self.server.handle(self.now, server::Input::Answer(answer));
@@ -113,7 +127,9 @@ impl Relay {
     fn answer(&mut self, question: Question) -> Answer {
         match question {
             Question::Sender(mail) => {
-                self.receiving = Some(Received { mail, recipients: Vec::new(), content: Vec::new() });
+                let protocol = self.server.protocol();
+                self.receiving =
+                    Some(Received { protocol, mail, recipients: Vec::new(), content: Vec::new() });
             }
             Question::Recipient(rcpt) if rcpt.address.as_str().starts_with("no") => {
                 return Answer::Reject(Reply::new(550, Some(EnhancedStatus::new(5, 1, 1)), "Nobody"));
@@ -122,7 +138,7 @@ impl Relay {
                 return Answer::Reject(Reply::new(450, Some(EnhancedStatus::new(4, 2, 1)), "Later"));
             }
             Question::Recipient(rcpt) => self.receiving.as_mut().unwrap().recipients.push(rcpt),
-            Question::StartContent => {}
+            Question::StartContent | Question::StartTls => {}
             Question::EndOfContent(_) => self.received.extend(self.receiving.take()),
         }
         Answer::Accept
@@ -140,13 +156,19 @@ fn relay(
     piece_octets: usize,
     chain: bool,
     bdat_octets_min: u64,
+    (tls, starttls): (Tls, StartTls),
 ) -> Relay {
     let now = Instant::now();
-    let policy =
-        ClientPolicy { chain, bdat_octets_min, ..ClientPolicy::new("client.example.org", Protocol::Smtp) };
+    let client = ClientPolicy {
+        chain,
+        bdat_octets_min,
+        tls,
+        ..ClientPolicy::new("client.example.org", Protocol::Smtp)
+    };
+    let server = ServerPolicy { starttls, ..ServerPolicy::new("server.example.org") };
     Relay {
-        client: ClientSession::new(now, policy),
-        server: ServerSession::new(now, Arc::new(ServerPolicy::new("server.example.org"))),
+        client: ClientSession::new(now, client),
+        server: ServerSession::new(now, Arc::new(server)),
         now,
         to_server: Vec::new(),
         to_client: Vec::new(),
@@ -158,6 +180,7 @@ fn relay(
         received: Vec::new(),
         results: Vec::new(),
         done: Vec::new(),
+        wants_handshake: [false, false],
         client_closed: false,
     }
     .run()
@@ -220,6 +243,19 @@ fn message() -> impl Strategy<Value = (Transaction, Vec<u8>)> {
     )
 }
 
+/// Every pair whose sides can come together: what the client wants, and what the server offers.
+fn tls() -> impl Strategy<Value = (Tls, StartTls)> {
+    prop::sample::select(vec![
+        (Tls::Never, StartTls::Absent),
+        (Tls::Never, StartTls::Offered),
+        (Tls::Opportunistic, StartTls::Absent),
+        (Tls::Opportunistic, StartTls::Offered),
+        (Tls::Opportunistic, StartTls::Required),
+        (Tls::Required, StartTls::Offered),
+        (Tls::Required, StartTls::Required),
+    ])
+}
+
 proptest! {
     #[test]
     fn every_message_comes_out_as_it_went_in(
@@ -228,11 +264,13 @@ proptest! {
         piece_octets in 1usize..200,
         chain in any::<bool>(),
         bdat_octets_min in prop_oneof![Just(0u64), Just(50), Just(65_536)],
+        tls in tls(),
     ) {
         for (id, (transaction, _)) in (0..).zip(&mut messages) {
             transaction.id = id;
         }
-        let relayed = relay(messages.clone(), read_octets_max, piece_octets, chain, bdat_octets_min);
+        let relayed = relay(messages.clone(), read_octets_max, piece_octets, chain, bdat_octets_min, tls);
+        let comes_under_tls = tls.0 != Tls::Never && tls.1 != StartTls::Absent;
         prop_assert_eq!(relayed.done.len(), messages.len());
         let mut received = relayed.received.into_iter();
         for (transaction, content) in &messages {
@@ -257,6 +295,7 @@ proptest! {
             let ended = if content.is_empty() || content.ends_with(b"\r\n") { b"" } else { &b"\r\n"[..] };
             prop_assert_eq!(&got.content, &[content, ended].concat());
             prop_assert_eq!(&got.mail.sender, &transaction.sender);
+            prop_assert_eq!(got.protocol.ends_with("SMTPS"), comes_under_tls);
             prop_assert_eq!(got.mail.size, Some(transaction.content_octets));
             prop_assert_eq!((got.mail.body, got.mail.ret), (transaction.body, transaction.ret));
             prop_assert_eq!(got.mail.mt_priority, transaction.mt_priority);

@@ -1,8 +1,10 @@
 //! The client's dialogues, whole and cut at every octet.
 //!
 //! Happens: `transaction id sender recipients(,) octets [8bit] [utf8] [ret=full|hdrs] [envid=…] [priority=…]
-//! [ordinary=…] [notify=never] [orcpt=…]`, `content octets`, `end`, `quit`, `time seconds`, `closed` (by the peer), `failed`.
-//! Wants: `need id`, `result id recipient kind code status text`, `done id`, `failed code status text`, `close`.
+//! [ordinary=…] [notify=never] [orcpt=…]`, `content octets`, `end`, `quit`, `time seconds`, `closed` (by the peer),
+//! `failed` (the content), `secured` (the handshake is done), `handshake-failed status text`, `admitted …`.
+//! Wants: `need id`, `result id recipient kind code status text`, `done id`, `handshake`, `failed code status text`,
+//! `close`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
 mod script;
@@ -10,9 +12,11 @@ mod script;
 use proptest::prelude::*;
 use script::{Cut, Item, Script, escape, scripts, unescape};
 use std::time::{Duration, Instant};
-use sternpost_message::{BodyType, Diagnostic, ErrorScope, Mailbox, Notify, Outcome, Ret, ReversePath};
+use sternpost_message::{
+    BodyType, Diagnostic, EnhancedStatus, ErrorScope, Mailbox, Notify, Outcome, Ret, ReversePath,
+};
 use sternpost_smtp::client::{
-    ClientPolicy, ClientSession, Input, Output, Protocol, Transaction, TransactionRecipient,
+    ClientPolicy, ClientSession, Input, Output, Protocol, Tls, Transaction, TransactionRecipient,
 };
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,9 @@ fn policy(script: &Script) -> ClientPolicy {
             ("protocol", "lmtp") => policy.protocol = Protocol::Lmtp,
             ("chain", "no") => policy.chain = false,
             ("bdat_octets_min", octets) => policy.bdat_octets_min = octets.parse().unwrap(),
+            ("tls", "opportunistic") => policy.tls = Tls::Opportunistic,
+            ("tls", "required") => policy.tls = Tls::Required,
+            ("tls", "first") => {}
             other => panic!("no policy {other:?}"),
         }
     }
@@ -104,6 +111,7 @@ impl Driver {
                     format!("result {transaction} {recipient} {}", describe(&outcome))
                 }
                 Output::TransactionDone { transaction } => format!("done {transaction}"),
+                Output::StartTls => "handshake".to_owned(),
                 Output::Failed { diagnostic } => format!("failed {}", words(&diagnostic)),
                 Output::Close => "close".to_owned(),
             };
@@ -120,6 +128,12 @@ impl Driver {
             "quit" => self.input(Input::Quit),
             "closed" => self.input(Input::PeerClosed),
             "failed" => self.input(Input::ContentFailed),
+            "secured" => self.input(Input::Secured),
+            "handshake-failed" => {
+                let (status, text) = EnhancedStatus::split_from(rest).unwrap();
+                self.input(Input::HandshakeFailed(Diagnostic::own(status, text)));
+            }
+            "admitted" => assert_eq!(self.session.is_admitted().to_string(), rest),
             "can" => assert_eq!(self.session.can_take_transaction().to_string(), rest),
             "idle" => assert_eq!(self.session.is_idle().to_string(), rest),
             "time" => {
@@ -159,7 +173,9 @@ fn words(diagnostic: &Diagnostic) -> String {
 
 fn run(script: &Script, cut: &Cut, strict: bool) {
     let now = Instant::now();
-    let session = ClientSession::new(now, policy(script));
+    let is_secured = script.policy.contains(&("tls".to_owned(), "first".to_owned()));
+    let begin = if is_secured { ClientSession::secured } else { ClientSession::new };
+    let session = begin(now, policy(script));
     let mut driver = Driver { session, now, wake: None, heard: Heard::default() };
     driver.input(Input::Wake);
     let mut expected = Heard::default();

@@ -59,8 +59,9 @@ fn mutated(name: &'static str) -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// What a client may say, at the right time or the wrong one.
-const COMMANDS: [&[u8]; 24] = [
+const COMMANDS: [&[u8]; 25] = [
     b"EHLO c\r\n",
+    b"STARTTLS\r\n",
     b"HELO c\r\n",
     b"MAIL FROM:<a@b>\r\n",
     b"MAIL FROM:<a@b> SIZE=99999\r\n",
@@ -87,9 +88,10 @@ const COMMANDS: [&[u8]; 24] = [
 ];
 
 /// What a peer may answer, likewise.
-const REPLIES: [&[u8]; 10] = [
+const REPLIES: [&[u8]; 11] = [
     b"220 p\r\n",
     b"250-p\r\n250-CHUNKING\r\n250 PIPELINING\r\n",
+    b"250-p\r\n250-STARTTLS\r\n250 PIPELINING\r\n",
     b"250 ok\r\n",
     b"250 ok\r\n",
     b"354 go\r\n",
@@ -100,6 +102,11 @@ const REPLIES: [&[u8]; 10] = [
     b"garbage\r\n",
 ];
 
+/// An entry point's two choices; one line at a time as often as in pieces of any size.
+fn choices() -> impl Strategy<Value = [u8; 2]> {
+    (any::<u8>(), prop_oneof![Just(0), any::<u8>()]).prop_map(|(choice, piece_octets)| [choice, piece_octets])
+}
+
 /// `lines` behind an entry point's two choices and a beginning that opens the session.
 fn data(choices: [u8; 2], begin: &[u8], lines: &[&[u8]]) -> Vec<u8> {
     [&choices[..], begin, &lines.concat()].concat()
@@ -108,7 +115,7 @@ fn data(choices: [u8; 2], begin: &[u8], lines: &[&[u8]]) -> Vec<u8> {
 proptest! {
     #[test]
     fn the_server_survives_commands_in_any_order(
-        choices in any::<[u8; 2]>(),
+        choices in choices(),
         lines in proptest::collection::vec(prop::sample::select(&COMMANDS[..]), 0..60),
     ) {
         fuzz_server(&data(choices, b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n", &lines));
@@ -116,11 +123,12 @@ proptest! {
 
     #[test]
     fn the_client_survives_replies_in_any_order(
-        choices in any::<[u8; 2]>(),
-        lines in proptest::collection::vec(prop::sample::select(&REPLIES[..8]), 0..60),
+        choices in choices(),
+        offer in prop::sample::select(&REPLIES[1..3]),
+        lines in proptest::collection::vec(prop::sample::select(&REPLIES[..9]), 0..60),
         last in prop::sample::select(&REPLIES[..]),
     ) {
-        let begin = [REPLIES[0], REPLIES[1]].concat();
+        let begin = [REPLIES[0], offer].concat();
         fuzz_client(&data(choices, &begin, &[lines.concat().as_slice(), last]));
     }
 }

@@ -1,7 +1,8 @@
 //! The server's dialogues, whole and cut at every octet.
 //!
-//! Happens: `accept [x.y.z] [text]`, `reject code [x.y.z] text`, `time seconds`, `shutdown`, `closed` (by the client).
-//! Wants: `sender …`, `recipient …`, `start`, `content octets` and then `end`, `aborted`, `close`.
+//! Happens: `accept [x.y.z] [text]`, `reject code [x.y.z] text`, `time seconds`, `secured` (the handshake is done),
+//! `shutdown`, `closed` (by the client).
+//! Wants: `sender …`, `recipient …`, `start`, `content octets` and then `end`, `aborted`, `tls`, `handshake`, `close`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
 mod script;
@@ -14,7 +15,7 @@ use sternpost_message::{BodyType, EnhancedStatus};
 use sternpost_smtp::Protocol;
 use sternpost_smtp::reply::Reply;
 use sternpost_smtp::server::{
-    Answer, BareLineEndings, Input, Output, Question, ServerPolicy, ServerSession, replies,
+    Answer, BareLineEndings, Input, Output, Question, ServerPolicy, ServerSession, StartTls, replies,
 };
 
 /// What the machine said and wanted, in two streams: how the one lies in the other depends on the cuts.
@@ -41,6 +42,9 @@ fn policy(script: &Script) -> ServerPolicy {
             "bare_line_endings" if value == "normalise" => {
                 policy.bare_line_endings = BareLineEndings::Normalise;
             }
+            "starttls" if value == "offered" => policy.starttls = StartTls::Offered,
+            "starttls" if value == "required" => policy.starttls = StartTls::Required,
+            "tls" if value == "first" => {}
             other => panic!("no policy {other} {value}"),
         }
     }
@@ -59,7 +63,9 @@ struct Driver {
 impl Driver {
     fn new(script: &Script) -> Self {
         let now = Instant::now();
-        let session = ServerSession::new(now, Arc::new(policy(script)));
+        let is_secured = script.policy.iter().any(|(name, _)| name == "tls");
+        let begin = if is_secured { ServerSession::secured } else { ServerSession::new };
+        let session = begin(now, Arc::new(policy(script)));
         let (waiting, content) = (Vec::new(), Vec::new());
         let mut driver = Self { session, now, waiting, content, wake: None, heard: Heard::default() };
         driver.drain();
@@ -71,11 +77,15 @@ impl Driver {
         self.offer();
     }
 
+    /// Also while nothing is taken: that octets are there may matter.
     fn offer(&mut self) {
-        while self.session.wants_input() && !self.waiting.is_empty() {
+        while !self.waiting.is_empty() {
             let taken = self.session.handle(self.now, Input::Octets(&self.waiting));
             self.waiting.drain(..taken);
             self.drain();
+            if taken == 0 {
+                break;
+            }
         }
     }
 
@@ -102,6 +112,7 @@ impl Driver {
                 self.input(Input::Answer(Answer::Reject(Reply::new(code.parse().unwrap(), enhanced, text))));
             }
             "time" => self.sleep(Duration::from_secs(rest.parse().unwrap())),
+            "secured" => self.input(Input::Secured),
             "shutdown" => self.input(Input::Shutdown),
             "closed" => self.input(Input::PeerClosed),
             other => panic!("what happens when {other}?"),
@@ -138,6 +149,7 @@ impl Driver {
                     self.content.clear();
                     "aborted".to_owned()
                 }
+                Output::StartTls => "handshake".to_owned(),
                 Output::Close => "close".to_owned(),
                 Output::Ask(Question::EndOfContent(summary)) => {
                     let content = std::mem::take(&mut self.content);
@@ -184,6 +196,7 @@ fn describe(question: &Question) -> String {
             )
         }
         Question::StartContent => "start".to_owned(),
+        Question::StartTls => "tls".to_owned(),
         Question::EndOfContent(_) => "end".to_owned(),
     }
 }

@@ -274,7 +274,7 @@ impl<'a> Association<'a> {
                     let mlists = under_way.chain(self.next.as_ref().map(Job::mlist)).collect();
                     peer_failed(self.relay, self.jobs, &diagnostic.to_string(), mlists, self.has_carried);
                 }
-                Output::Close => self.is_closing = true,
+                Output::StartTls | Output::Close => self.is_closing = true,
             }
         }
         if self.session.is_admitted() {

@@ -188,7 +188,7 @@ impl Connection {
                 Output::Content(octets) => self.content(&octets).await,
                 Output::TransactionAborted => self.abort().await,
                 Output::WakeAt(at) => self.wake_at = Some(at),
-                Output::Close => self.is_closing = true,
+                Output::StartTls | Output::Close => self.is_closing = true,
             }
         }
         if out.is_empty() {
@@ -205,6 +205,7 @@ impl Connection {
             Question::Recipient(rcpt) => self.recipient(rcpt),
             Question::StartContent => self.start_content().await,
             Question::EndOfContent(summary) => self.end_of_content(summary).await,
+            Question::StartTls => reject(454, 4, 7, 0, "TLS is not available"),
         }
     }
 

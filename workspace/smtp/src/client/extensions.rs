@@ -19,6 +19,8 @@ pub struct Extensions {
     pub dsn: bool,
     /// RFC 6710.
     pub mt_priority: bool,
+    /// RFC 3207. Means nothing in a reply that came under TLS.
+    pub starttls: bool,
 }
 
 impl Extensions {
@@ -48,6 +50,8 @@ impl Extensions {
                 extensions.dsn = true;
             } else if is("MT-PRIORITY") {
                 extensions.mt_priority = true;
+            } else if is("STARTTLS") {
+                extensions.starttls = true;
             }
         }
         extensions
@@ -67,5 +71,6 @@ mod tests {
         );
         assert_eq!((extensions.size, extensions.size_octets_max), (true, Some(1000)));
         assert_eq!(Extensions::parse("x\nSIZE 0").size_octets_max, None);
+        assert!(Extensions::parse("x\nStartTLS").starttls && !Extensions::parse("STARTTLS\nx").starttls);
     }
 }

@@ -10,7 +10,12 @@
 //!
 //! The content goes out as it is handed in, but for the fields that say a priority (see `header_edit`).
 //!
-//! Not here: TLS, authentication, whom to connect to, when to try again (`scheduler`).
+//! TLS begins behind the first EHLO (RFC 3207: [`Output::StartTls`], the driver's handshake, [`Input::Secured`]) or
+//! before the session (RFC 8314: [`ClientSession::secured`]). Nothing of a transaction is said before that is settled,
+//! and nothing that the peer said before the handshake is believed behind it.
+//!
+//! Not here: the handshake and what a certificate is worth, authentication, whom to connect to, when to try again
+//! (`scheduler`).
 
 mod commands;
 mod extensions;
@@ -31,6 +36,11 @@ pub struct ClientTimeouts {
     pub greeting: Duration,
     /// The reply to EHLO, LHLO or HELO.
     pub hello: Duration,
+    /// The reply to STARTTLS, for which RFC 5321 has no row: as long as for DATA, whose reply, too, says only that
+    /// something may begin.
+    pub starttls: Duration,
+    /// The handshake: a few round trips and no mail.
+    pub handshake: Duration,
     /// The reply to MAIL (and to RSET).
     pub mail: Duration,
     /// The reply to each RCPT.
@@ -51,6 +61,8 @@ impl Default for ClientTimeouts {
         Self {
             greeting: minutes(5),
             hello: minutes(5),
+            starttls: minutes(2),
+            handshake: minutes(1),
             mail: minutes(5),
             rcpt: minutes(5),
             data_init: minutes(2),
@@ -59,6 +71,19 @@ impl Default for ClientTimeouts {
             quit: Duration::from_secs(5),
         }
     }
+}
+
+/// What a session that begins in the clear does about STARTTLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tls {
+    /// Nothing.
+    #[default]
+    Never,
+    /// TLS where the peer offers it and does not refuse it, else the session goes on in the clear. A handshake that
+    /// fails ends the session all the same: whether the peer is tried again without is the driver's to say.
+    Opportunistic,
+    /// TLS or no transaction.
+    Required,
 }
 
 /// How a session behaves.
@@ -75,6 +100,8 @@ pub struct ClientPolicy {
     /// Content of at least this many octets goes by BDAT where an SMTP peer has CHUNKING and PIPELINING. Below, DATA
     /// costs no more.
     pub bdat_octets_min: u64,
+    /// Whether TLS comes first. Of no meaning to a session that begins under TLS.
+    pub tls: Tls,
 }
 
 impl ClientPolicy {
@@ -87,6 +114,7 @@ impl ClientPolicy {
             timeouts: ClientTimeouts::default(),
             chain: true,
             bdat_octets_min: 64 * 1024,
+            tls: Tls::Never,
         }
     }
 }
@@ -139,6 +167,11 @@ pub enum Input<'a> {
     Content(&'a [u8]),
     /// No more content.
     ContentEnd,
+    /// The handshake asked for by [`Output::StartTls`] is done, and what comes next was said under TLS. Ignored when
+    /// none was asked for.
+    Secured,
+    /// It failed, for this reason: the session ends. Ignored when none was asked for.
+    HandshakeFailed(Diagnostic),
     /// End with QUIT once nothing is going on.
     Quit,
     /// A wake that was asked for, or any other: too many do no harm.
@@ -154,6 +187,9 @@ pub enum Input<'a> {
 pub enum Output {
     /// Octets for the peer.
     Send(Vec<u8>),
+    /// Perform the handshake, then hand in [`Input::Secured`] or [`Input::HandshakeFailed`]. Octets that come before are
+    /// the end of the session.
+    StartTls,
     /// Hand in all content of this transaction, in [`Input::Content`] pieces, and then [`Input::ContentEnd`]; stop when
     /// the transaction is done meanwhile. Said once. Content by BDAT has one chunk for each piece: let them be large.
     NeedContent {

@@ -3,7 +3,7 @@
 
 use super::commands::{self, DotStuffer};
 use super::header_edit::HeaderEdit;
-use super::{ClientPolicy, Extensions, Input, Output, Protocol, Transaction};
+use super::{ClientPolicy, Extensions, Input, Output, Protocol, Tls, Transaction};
 use crate::reply::{Reply, ReplyReader};
 use crate::timer::Timer;
 use std::collections::VecDeque;
@@ -16,6 +16,8 @@ use sternpost_message::{Diagnostic, EnhancedStatus, ErrorScope, Outcome};
 pub struct ClientSession {
     policy: ClientPolicy,
     stage: Stage,
+    /// What is said comes and goes under TLS.
+    is_secured: bool,
     extensions: Extensions,
     reader: ReplyReader,
     /// What the peer still has to answer, oldest first.
@@ -40,6 +42,10 @@ enum Stage {
     Hello,
     /// HELO, because the peer does not know EHLO.
     PlainHello,
+    StartTlsReply,
+    /// The peer is ready, and the driver has to be told.
+    HandshakeDue,
+    Handshake,
     Transactions,
     QuitReply,
     Closing,
@@ -104,9 +110,20 @@ impl ClientSession {
     /// A session that begins now, with the connection just made.
     #[must_use]
     pub fn new(now: Instant, policy: ClientPolicy) -> Self {
+        Self::begin(now, policy, false)
+    }
+
+    /// A session that begins now, behind a handshake: implicit TLS, RFC 8314, section 3.3.
+    #[must_use]
+    pub fn secured(now: Instant, policy: ClientPolicy) -> Self {
+        Self::begin(now, policy, true)
+    }
+
+    fn begin(now: Instant, policy: ClientPolicy, is_secured: bool) -> Self {
         let mut session = Self {
             policy,
             stage: Stage::Greeting,
+            is_secured,
             extensions: Extensions::default(),
             reader: ReplyReader::default(),
             expected: VecDeque::from([Expected::Session]),
@@ -135,13 +152,19 @@ impl ClientSession {
         match input {
             Input::Octets(octets) => self.octets(now, octets),
             Input::Transaction(transaction) => {
-                if self.expected.is_empty() {
+                if self.expected.is_empty() && !self.awaits_handshake() {
                     self.active = now;
                 }
                 self.running.push_back(Running::new(transaction));
             }
             Input::Content(piece) => self.content(now, piece),
             Input::ContentEnd => self.content_end(now),
+            Input::Secured => self.handshake_done(now),
+            Input::HandshakeFailed(diagnostic) => {
+                if self.stage == Stage::Handshake {
+                    self.lose(&diagnostic);
+                }
+            }
             Input::Quit => self.is_quitting = true,
             Input::Wake => {
                 if self.timer.rings(now) {
@@ -172,6 +195,10 @@ impl ClientSession {
                 self.stage = Stage::Closed;
                 Some(Output::Close)
             }
+            Stage::HandshakeDue => {
+                self.stage = Stage::Handshake;
+                Some(Output::StartTls)
+            }
             Stage::Closed => None,
             _ => self.timer.announce().map(Output::WakeAt),
         }
@@ -191,7 +218,7 @@ impl ClientSession {
             }
     }
 
-    /// The peer has greeted and taken the EHLO, and holds the association.
+    /// The peer has greeted and taken the EHLO, under TLS where there is TLS, and holds the association.
     #[must_use]
     pub fn is_admitted(&self) -> bool {
         self.stage == Stage::Transactions
@@ -203,7 +230,13 @@ impl ClientSession {
         self.stage == Stage::Transactions && self.running.is_empty() && self.expected.is_empty()
     }
 
-    /// What the peer offers; nothing before its EHLO reply.
+    /// Whether what is said comes and goes under TLS.
+    #[must_use]
+    pub const fn is_secured(&self) -> bool {
+        self.is_secured
+    }
+
+    /// What the peer offers; nothing before its EHLO reply, and nothing between the handshake and the next.
     #[must_use]
     pub const fn extensions(&self) -> &Extensions {
         &self.extensions
@@ -228,6 +261,10 @@ impl ClientSession {
         matches!(self.stage, Stage::Closing | Stage::Closed)
     }
 
+    const fn awaits_handshake(&self) -> bool {
+        matches!(self.stage, Stage::HandshakeDue | Stage::Handshake)
+    }
+
     const fn chains(&self) -> bool {
         self.policy.chain && self.extensions.pipelining
     }
@@ -235,6 +272,11 @@ impl ClientSession {
     fn octets(&mut self, now: Instant, octets: &[u8]) {
         let mut rest = octets;
         while !rest.is_empty() && !self.is_over() {
+            // Anybody on the way may have put it there: it must not be taken for what the peer says under TLS.
+            if self.awaits_handshake() {
+                let text = "The peer said something between its reply to STARTTLS and the handshake";
+                return self.lose(&own(4, 7, 0, text));
+            }
             match self.reader.read(rest) {
                 Ok((taken, reply)) => {
                     rest = &rest[taken..];
@@ -271,12 +313,7 @@ impl ClientSession {
         if reply.code / 100 == 3 && expected != Expected::Data
             || expected == Expected::Data && reply.is_positive()
         {
-            return self.lose(&own(
-                4,
-                5,
-                0,
-                &format!("The peer answered out of turn: {}", diagnostic(reply)),
-            ));
+            return self.lose(&out_of_turn(reply));
         }
         match expected {
             Expected::Mail => self.mail_reply(reply),
@@ -304,28 +341,67 @@ impl ClientSession {
     fn session_reply(&mut self, reply: &Reply) {
         let is_lmtp = self.policy.protocol == Protocol::Lmtp;
         match self.stage {
-            Stage::Greeting if reply.code == 220 => {
-                self.hello(if is_lmtp { "LHLO" } else { "EHLO" }, Stage::Hello);
-            }
+            Stage::Greeting if reply.code == 220 => self.extended_hello(),
             Stage::Hello if reply.is_positive() => {
                 self.extensions = Extensions::parse(&reply.text);
-                self.stage = Stage::Transactions;
+                let wants_tls = self.policy.tls != Tls::Never && !self.is_secured;
+                if wants_tls && self.extensions.starttls {
+                    self.command("STARTTLS", Stage::StartTlsReply);
+                } else {
+                    self.go_on("the peer does not offer STARTTLS");
+                }
             }
             Stage::Hello if reply.code >= 500 && !is_lmtp => self.hello("HELO", Stage::PlainHello),
-            Stage::PlainHello if reply.is_positive() => self.stage = Stage::Transactions,
-            Stage::Greeting | Stage::Hello | Stage::PlainHello => {
-                self.lose(&diagnostic(reply));
-                self.send.extend_from_slice(b"QUIT\r\n");
+            Stage::PlainHello if reply.is_positive() => self.go_on("the peer knows no EHLO"),
+            Stage::StartTlsReply if reply.code == 220 => self.stage = Stage::HandshakeDue,
+            Stage::StartTlsReply if reply.code >= 400 => {
+                self.go_on(&format!("the peer refused STARTTLS: {}", diagnostic(reply)));
             }
+            // Whether the peer speaks TLS now or not, nobody can know.
+            Stage::StartTlsReply => self.lose(&out_of_turn(reply)),
+            Stage::Greeting | Stage::Hello | Stage::PlainHello => self.lose_politely(&diagnostic(reply)),
             Stage::QuitReply => self.stage = Stage::Closing,
-            Stage::Transactions | Stage::Closing | Stage::Closed => {}
+            Stage::HandshakeDue | Stage::Handshake | Stage::Transactions | Stage::Closing | Stage::Closed => {
+            }
         }
     }
 
+    fn extended_hello(&mut self) {
+        let verb = if self.policy.protocol == Protocol::Lmtp { "LHLO" } else { "EHLO" };
+        self.hello(verb, Stage::Hello);
+    }
+
     fn hello(&mut self, verb: &str, stage: Stage) {
-        self.send.extend_from_slice(format!("{verb} {}\r\n", self.policy.hostname).as_bytes());
+        self.command(&format!("{verb} {}", self.policy.hostname), stage);
+    }
+
+    /// A command of the session, outside all transactions.
+    fn command(&mut self, line: &str, stage: Stage) {
+        self.send.extend_from_slice(line.as_bytes());
+        self.send.extend_from_slice(b"\r\n");
         self.expected.push_back(Expected::Session);
         self.stage = stage;
+    }
+
+    /// To the transactions, as the session is: secured or not. `lack` is why there is no TLS where some was wanted.
+    fn go_on(&mut self, lack: &str) {
+        if self.policy.tls == Tls::Required && !self.is_secured {
+            self.lose_politely(&own(4, 7, 10, &format!("TLS is required, and {lack}")));
+        } else {
+            self.stage = Stage::Transactions;
+        }
+    }
+
+    /// RFC 3207, 4.2: what the peer has said before the handshake is forgotten, and EHLO said again.
+    fn handshake_done(&mut self, now: Instant) {
+        if self.stage != Stage::Handshake {
+            return;
+        }
+        assert_eq!(self.held_octets(), 0, "the plain stream ended with the reply to STARTTLS");
+        self.extensions = Extensions::default();
+        self.is_secured = true;
+        self.active = now;
+        self.extended_hello();
     }
 
     /// A reply to nothing. While content is on its way it is the peer's early word about it.
@@ -336,7 +412,7 @@ impl ClientSession {
             self.resolve_rest(&self.outcome(reply));
         }
         self.send.clear();
-        self.lose(&own(4, 5, 0, &format!("The peer answered out of turn: {}", diagnostic(reply))));
+        self.lose(&out_of_turn(reply));
     }
 
     fn mail_reply(&mut self, reply: &Reply) {
@@ -491,9 +567,7 @@ impl ClientSession {
             }
         }
         if self.is_quitting && self.is_idle() {
-            self.send.extend_from_slice(b"QUIT\r\n");
-            self.expected.push_back(Expected::Session);
-            self.stage = Stage::QuitReply;
+            self.command("QUIT", Stage::QuitReply);
         }
         if !was_waiting && !self.expected.is_empty() {
             self.active = now;
@@ -624,11 +698,13 @@ impl ClientSession {
         }
         let awaited = match self.expected.front() {
             Some(Expected::Session) if self.stage == Stage::Greeting => "a greeting",
+            Some(Expected::Session) if self.stage == Stage::StartTlsReply => "the reply to STARTTLS",
             Some(Expected::Session) => "the reply to EHLO",
             Some(Expected::Reset) => "the reply to RSET",
             Some(Expected::Mail) => "the reply to MAIL",
             Some(Expected::Rcpt(_)) => "the reply to RCPT",
             Some(Expected::Data) => "the reply to DATA",
+            None if self.awaits_handshake() => "the TLS handshake",
             Some(Expected::Chunk) | None => "content to be taken",
             Some(Expected::ContentEnd | Expected::RecipientEnd(_) | Expected::LoneDot) => {
                 "the reply to the content"
@@ -654,6 +730,12 @@ impl ClientSession {
         self.stage = Stage::Closing;
     }
 
+    /// As `lose`, from a peer that listens.
+    fn lose_politely(&mut self, diagnostic: &Diagnostic) {
+        self.lose(diagnostic);
+        self.send.extend_from_slice(b"QUIT\r\n");
+    }
+
     fn defer_all(&mut self, scope: ErrorScope, diagnostic: &Diagnostic) {
         self.plan.clear();
         self.expected.clear();
@@ -677,6 +759,7 @@ impl ClientSession {
             Some(Expected::Session) => Some(match self.stage {
                 Stage::Greeting => timeouts.greeting,
                 Stage::QuitReply => timeouts.quit,
+                Stage::StartTlsReply => timeouts.starttls,
                 _ => timeouts.hello,
             }),
             Some(Expected::Reset | Expected::Mail) => Some(timeouts.mail),
@@ -686,6 +769,7 @@ impl ClientSession {
             Some(Expected::ContentEnd | Expected::RecipientEnd(_) | Expected::LoneDot) => {
                 Some(timeouts.data_end)
             }
+            None if self.awaits_handshake() => Some(timeouts.handshake),
             None => content_is_open.then_some(timeouts.data_block),
         }
     }
@@ -725,6 +809,10 @@ impl Running {
 
 fn own(class: u8, subject: u16, detail: u16, text: &str) -> Diagnostic {
     Diagnostic::own(EnhancedStatus::new(class, subject, detail), text)
+}
+
+fn out_of_turn(reply: &Reply) -> Diagnostic {
+    own(4, 5, 0, &format!("The peer answered out of turn: {}", diagnostic(reply)))
 }
 
 /// The peer's words. `remote` is the driver's to fill in.

@@ -20,6 +20,8 @@ pub(crate) enum Command<'a> {
     Vrfy,
     Help,
     Quit,
+    /// What stands behind the verb, where nothing may stand. RFC 3207, section 4.
+    StartTls(&'a str),
 }
 
 /// What BDAT announces. RFC 3030, section 2.
@@ -59,6 +61,7 @@ impl<'a> Command<'a> {
             4 if is("QUIT") => without_argument(Self::Quit),
             4 if is("NOOP") => Ok(Self::Noop),
             4 if is("HELP") => Ok(Self::Help),
+            8 if is("STARTTLS") => Ok(Self::StartTls(argument)),
             4 if is("VRFY") => {
                 if argument.is_empty() {
                     Err(replies::VRFY_SYNTAX)
@@ -66,13 +69,23 @@ impl<'a> Command<'a> {
                     Ok(Self::Vrfy)
                 }
             }
-            _ if ["EXPN", "AUTH", "STARTTLS", "ETRN", "TURN", "SEND", "SOML", "SAML", "BURL"]
+            _ if ["EXPN", "AUTH", "ETRN", "TURN", "SEND", "SOML", "SAML", "BURL"]
                 .iter()
                 .any(|name| is(name)) =>
             {
                 Err(replies::NOT_IMPLEMENTED)
             }
             _ => Err(replies::UNKNOWN_COMMAND),
+        }
+    }
+
+    /// Whether a client may say it before the handshake where TLS is required. RFC 3207, section 4; RSET and HELP, as
+    /// they tell and change nothing.
+    pub(crate) const fn is_served_in_clear(&self) -> bool {
+        match self {
+            Self::Ehlo(_) | Self::Helo(_) | Self::Lhlo(_) | Self::StartTls(_) => true,
+            Self::Rset | Self::Noop | Self::Help | Self::Quit => true,
+            Self::Mail(_) | Self::Rcpt(_) | Self::Data | Self::Bdat(_) | Self::Vrfy => false,
         }
     }
 }
@@ -113,6 +126,8 @@ mod tests {
         assert_eq!(Command::parse(b"quit  "), Ok(Command::Quit));
         let chunk = Chunk { octets: 10, is_last: true, is_malformed: false };
         assert_eq!(Command::parse(b"bdat 10 last"), Ok(Command::Bdat(chunk)));
+        assert_eq!(Command::parse(b"StartTLS "), Ok(Command::StartTls("")));
+        assert_eq!(Command::parse(b"STARTTLS now"), Ok(Command::StartTls("now")));
     }
 
     #[test]

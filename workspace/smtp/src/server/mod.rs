@@ -8,7 +8,11 @@
 //! Replies to a pipelined group leave in one piece (RFC 2920, 3.2): they wait until the octets that the driver offered
 //! are used up and no question is open. A driver whose answer takes long may call [`ServerSession::release_replies`].
 //!
-//! Not here: TLS, authentication, what an address means (`submission`), where content goes (`store`), the trace header.
+//! TLS begins with STARTTLS (RFC 3207) or before the session (RFC 8314: [`ServerSession::secured`]). STARTTLS is a
+//! question, then [`Output::StartTls`], then the driver's handshake, and [`Input::Secured`] ends what was before it.
+//! No octet that stands behind STARTTLS in the plain stream is ever obeyed: it ends the session.
+//!
+//! Not here: the handshake, authentication, what an address means (`submission`), where content goes (`store`), the trace header.
 
 mod command;
 mod content;
@@ -35,6 +39,18 @@ pub enum BareLineEndings {
     Normalise,
 }
 
+/// Whether a session that began in the clear goes on under TLS. RFC 3207.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartTls {
+    /// STARTTLS is not announced and not known.
+    #[default]
+    Absent,
+    /// As the client wishes. RFC 3207, section 4: the rule for a server that anybody may send mail to.
+    Offered,
+    /// Before the handshake there is no transaction: 530 5.7.0.
+    Required,
+}
+
 /// The limits of a session.
 #[derive(Clone, Debug)]
 pub struct ServerPolicy {
@@ -58,12 +74,16 @@ pub struct ServerPolicy {
     pub command_timeout: Duration,
     /// Time between two reads of content.
     pub data_timeout: Duration,
+    /// Time from the reply to STARTTLS to the end of the handshake.
+    pub handshake_timeout: Duration,
     /// Time for the whole session.
     pub session_timeout: Duration,
     /// Messages in one session.
     pub transactions_max: u32,
     /// What MT-PRIORITY is announced with (RFC 6710, section 3).
     pub priority_policy: PriorityPolicy,
+    /// What becomes of STARTTLS. Of no meaning to a session that begins under TLS.
+    pub starttls: StartTls,
 }
 
 impl ServerPolicy {
@@ -81,9 +101,11 @@ impl ServerPolicy {
             bare_line_endings: BareLineEndings::Refuse,
             command_timeout: Duration::from_secs(5 * 60),
             data_timeout: Duration::from_secs(3 * 60),
+            handshake_timeout: Duration::from_secs(60),
             session_timeout: Duration::from_secs(24 * 60 * 60),
             transactions_max: 1_000_000,
             priority_policy: PriorityPolicy::default(),
+            starttls: StartTls::Absent,
         }
     }
 }
@@ -97,6 +119,9 @@ pub enum Input<'a> {
     Answer(Answer),
     /// A wake that was asked for, or any other: too many do no harm.
     Wake,
+    /// The handshake asked for by [`Output::StartTls`] is done, and what comes next was said under TLS. Ignored when
+    /// none was asked for. A handshake that failed is [`Input::PeerClosed`].
+    Secured,
     /// The client closed or the connection broke.
     PeerClosed,
     /// End with 421 4.3.2: at once when nothing is going on, else at the next reply. A message whose end has come is
@@ -109,7 +134,7 @@ pub enum Input<'a> {
 pub enum Answer {
     /// Yes, in the session's words.
     Accept,
-    /// Yes, in these words (behind `250 2.x.y`, or 354).
+    /// Yes, in these words (behind `250 2.x.y`, `220 2.0.0` or 354).
     AcceptText(String),
     /// Yes, with this status, of class 2, in the place of ours, and in these words.
     AcceptAs(EnhancedStatus, String),
@@ -128,6 +153,9 @@ pub enum Output {
     Content(Vec<u8>),
     /// The message of the latest accepted sender will not be completed: forget it, with what came of its content.
     TransactionAborted,
+    /// Perform the handshake once all is sent, then hand in [`Input::Secured`]. Until then no octets are taken, and any
+    /// that are offered end the session. What the driver has read of the plain stream must not be offered afterwards.
+    StartTls,
     /// Hand in [`Input::Wake`] at this instant, once. Replaces the wake asked for before.
     WakeAt(Instant),
     /// Close the connection once all is sent. The last output.
@@ -145,6 +173,8 @@ pub enum Question {
     StartContent,
     /// The message is complete: make it durable, then answer.
     EndOfContent(ContentSummary),
+    /// May the handshake begin? A refusal, 454 4.7.0 by RFC 3207, leaves the session in the clear.
+    StartTls,
 }
 
 /// MAIL. RFC 5321, 4.1.1.2.

@@ -11,6 +11,8 @@ macro_rules! replies {
 replies! {
     /// HELP. RFC 5321, 4.1.1.8.
     HELP = "214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT";
+    /// STARTTLS. RFC 3207, section 4.
+    READY_FOR_TLS = "220 2.0.0 Ready to start TLS";
     /// QUIT.
     CLOSING = "221 2.0.0 Closing the connection";
     /// RSET.
@@ -75,24 +77,28 @@ replies! {
     VRFY_SYNTAX = "501 5.5.4 Syntax: VRFY text";
     /// BDAT with something other than LAST behind its size.
     BDAT_SYNTAX = "501 5.5.4 Syntax: BDAT size [LAST]";
-    /// DATA, RSET and QUIT.
+    /// DATA, RSET, QUIT and STARTTLS.
     NO_PARAMETER = "501 5.5.4 The command has no parameter";
     /// A parameter twice.
     PARAMETER_TWICE = "501 5.5.4 A parameter stands there twice";
     /// A parameter whose value is wrong.
     PARAMETER_VALUE = "501 5.5.4 A parameter has a wrong value";
-    /// EXPN, AUTH, STARTTLS and other verbs that are known, but not here.
+    /// EXPN, AUTH and other verbs that are known, but not here; STARTTLS where TLS is not offered.
     NOT_IMPLEMENTED = "502 5.5.1 Command not implemented";
-    /// MAIL before EHLO.
+    /// MAIL before EHLO; STARTTLS before EHLO, or behind HELO.
     HELLO_FIRST = "503 5.5.1 EHLO first";
     /// RCPT, DATA or BDAT before MAIL.
     MAIL_FIRST = "503 5.5.1 MAIL first";
-    /// MAIL within a transaction.
+    /// MAIL or STARTTLS within a transaction.
     MAIL_TWICE = "503 5.5.1 A transaction is open";
     /// RCPT or DATA between the chunks of a message. RFC 3030, section 3.
     CHUNKS_OPEN = "503 5.5.1 BDAT or RSET expected";
+    /// STARTTLS under TLS. RFC 3207, 4.2.
+    TLS_TWICE = "503 5.5.1 TLS is active already";
     /// `BODY=BINARYMIME`, which EHLO does not offer.
     BODY_UNSUPPORTED = "504 5.5.4 Body type not supported";
+    /// MAIL and the like before the handshake where TLS is required. RFC 3207, section 4.
+    TLS_FIRST = "530 5.7.0 Must issue a STARTTLS command first";
     /// Content with a bare CR or LF.
     CONTENT_ENDS_BARE = "550 5.5.2 The content has a bare CR or LF";
     /// Content with a NUL. RFC 5321, 2.3.8.
@@ -103,6 +109,8 @@ replies! {
     TOO_LARGE = "552 5.3.4 The message is too large";
     /// An address beyond US-ASCII without SMTPUTF8. RFC 6531, 3.5.
     NEEDS_SMTPUTF8 = "553 5.6.7 The address needs SMTPUTF8";
+    /// Octets behind STARTTLS in the plain stream: whoever put them there must not be heard under TLS.
+    BEHIND_STARTTLS = "554 5.5.0 Nothing may stand behind STARTTLS";
     /// DATA or BDAT without an accepted recipient.
     NO_RECIPIENTS = "554 5.5.1 No valid recipients";
     /// A parameter that is not known, or any parameter after HELO.

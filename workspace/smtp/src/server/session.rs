@@ -2,7 +2,7 @@
 
 use super::command::{Chunk, Command};
 use super::content::{ContentReader, Framing, Progress, wire_octets_max};
-use super::{Answer, ContentSummary, Input, Output, Question, ServerPolicy, parameters, replies};
+use super::{Answer, ContentSummary, Input, Output, Question, ServerPolicy, StartTls, parameters, replies};
 use crate::Protocol;
 use crate::reply::Reply;
 use crate::timer::Timer;
@@ -14,6 +14,8 @@ use sternpost_message::Diagnostic;
 
 /// The driver's words in a positive reply: 512 octets (RFC 5321, 4.5.3.1.5) less codes and CR LF.
 const WORDS_OCTETS_MAX: usize = 500;
+/// What [`ServerSession::protocol`] says before the first sender.
+const PROTOCOL_UNKNOWN: &str = "SMTP";
 
 /// One SMTP session, from the greeting to the end. Holds at most one command line, the replies of one piece of input
 /// and the content of one piece of input.
@@ -31,6 +33,8 @@ pub struct ServerSession {
     /// The driver holds octets that were offered and not taken.
     input_waits: bool,
     question: Option<Asked>,
+    /// What is said comes and goes under TLS.
+    is_secured: bool,
     client: Option<Client>,
     transaction: Option<Transaction>,
     /// A step of a transaction was refused: what a pipelining client sent behind it is out of place, yet no error.
@@ -64,6 +68,9 @@ enum State {
         /// None when the refusal is already said.
         reply: Option<&'static str>,
     },
+    /// The reply to STARTTLS is still to leave.
+    HandshakeDue,
+    Handshake,
     /// Nothing but the last poll.
     Closing,
     Closed,
@@ -71,6 +78,7 @@ enum State {
 
 #[derive(Debug)]
 enum Asked {
+    StartTls,
     Sender { smtputf8: bool },
     Recipient,
     StartContent(Start),
@@ -96,9 +104,19 @@ struct Transaction {
 }
 
 impl ServerSession {
-    /// A session that begins now. Its greeting waits in [`Self::poll`].
+    /// A session that begins now, in the clear. Its greeting waits in [`Self::poll`].
     #[must_use]
     pub fn new(now: Instant, policy: Arc<ServerPolicy>) -> Self {
+        Self::begin(now, policy, false)
+    }
+
+    /// A session that begins now, behind a handshake: implicit TLS, RFC 8314, section 3.3.
+    #[must_use]
+    pub fn secured(now: Instant, policy: Arc<ServerPolicy>) -> Self {
+        Self::begin(now, policy, true)
+    }
+
+    fn begin(now: Instant, policy: Arc<ServerPolicy>, is_secured: bool) -> Self {
         let name = if policy.protocol == Protocol::Lmtp { "LMTP" } else { "ESMTP" };
         let greeting = format!("220 {} {name} Sternpost\r\n", policy.hostname);
         let mut session = Self {
@@ -111,12 +129,13 @@ impl ServerSession {
             replies_released: false,
             input_waits: false,
             question: None,
+            is_secured,
             client: None,
             transaction: None,
             refused: false,
             content: None,
             replies_due: 1,
-            protocol: "SMTP",
+            protocol: PROTOCOL_UNKNOWN,
             errors: 0,
             transactions: 0,
             is_shutting_down: false,
@@ -129,7 +148,8 @@ impl ServerSession {
     }
 
     /// Takes one input and gives the octets taken of [`Input::Octets`]: all of them, unless a question is open or the
-    /// session is ending. The driver keeps the rest and offers it again after the answer.
+    /// session is ending. The driver keeps the rest and offers it again after the answer. A driver that reads on while
+    /// a question is open offers what it reads, though nothing is taken: that it is there decides about STARTTLS.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> usize {
         let mut taken = 0;
         match input {
@@ -139,13 +159,9 @@ impl ServerSession {
                 self.active = now;
                 self.answer(&answer);
             }
+            Input::Secured => self.handshake_done(now),
             Input::Wake => self.wake(now),
-            Input::PeerClosed => {
-                self.question = None;
-                self.replies.clear();
-                self.abort();
-                self.state = State::Closing;
-            }
+            Input::PeerClosed => self.close_silently(),
             Input::Shutdown => {
                 self.is_shutting_down = true;
                 if self.is_idle() {
@@ -173,15 +189,25 @@ impl ServerSession {
                 self.state = State::Closed;
                 Some(Output::Close)
             }
+            State::HandshakeDue => {
+                self.state = State::Handshake;
+                Some(Output::StartTls)
+            }
             State::Closed => None,
             _ => self.timer.announce().map(Output::WakeAt),
         }
     }
 
-    /// Whether octets would be taken: no question is open and the session goes on.
+    /// Whether octets would be taken: no question is open, no handshake awaited, and the session goes on.
     #[must_use]
     pub const fn wants_input(&self) -> bool {
-        self.question.is_none() && !matches!(self.state, State::Closing | State::Closed)
+        self.question.is_none()
+            && !self.awaits_handshake()
+            && !matches!(self.state, State::Closing | State::Closed)
+    }
+
+    const fn awaits_handshake(&self) -> bool {
+        matches!(self.state, State::HandshakeDue | State::Handshake)
     }
 
     /// Lets replies out although a question is open or octets wait: for a driver whose answer takes long.
@@ -193,6 +219,12 @@ impl ServerSession {
     #[must_use]
     pub const fn protocol(&self) -> &'static str {
         self.protocol
+    }
+
+    /// Whether what is said comes and goes under TLS.
+    #[must_use]
+    pub const fn is_secured(&self) -> bool {
+        self.is_secured
     }
 
     /// The name that the client gave itself.
@@ -214,6 +246,10 @@ impl ServerSession {
 
     fn octets(&mut self, now: Instant, octets: &[u8]) -> usize {
         if !octets.is_empty() {
+            // No word of ours: the client, if there is one, speaks TLS by now.
+            if self.awaits_handshake() {
+                self.close_silently();
+            }
             self.active = now;
         }
         let mut taken = 0;
@@ -224,7 +260,7 @@ impl ServerSession {
                 State::Content => self.content_octets(rest),
                 State::ChunkOctets { remaining, is_last } => self.chunk_octets(rest, remaining, is_last),
                 State::ChunkEnd { remaining, reply } => self.drop_chunk(rest, remaining, reply),
-                State::Closing | State::Closed => 0,
+                State::HandshakeDue | State::Handshake | State::Closing | State::Closed => 0,
             };
         }
         self.input_waits = taken < octets.len();
@@ -275,10 +311,21 @@ impl ServerSession {
             return self.error(replies::LINE_ENDS_BARE);
         };
         match Command::parse(line) {
+            Ok(Command::Bdat(chunk)) if self.needs_tls_first() => {
+                self.begin_dropping(chunk, replies::TLS_FIRST);
+            }
+            Ok(command) if self.needs_tls_first() && !command.is_served_in_clear() => {
+                self.out_of_place(replies::TLS_FIRST);
+            }
+            Err(replies::NOT_IMPLEMENTED) if self.needs_tls_first() => self.out_of_place(replies::TLS_FIRST),
             Ok(command) => self.command(command),
             Err(replies::CHUNK_WITHOUT_SIZE) => self.close_with(replies::CHUNK_WITHOUT_SIZE),
             Err(reply) => self.error(reply),
         }
+    }
+
+    fn needs_tls_first(&self) -> bool {
+        self.policy.starttls == StartTls::Required && !self.is_secured
     }
 
     fn command(&mut self, command: Command<'_>) {
@@ -305,6 +352,19 @@ impl ServerSession {
             Command::Vrfy => self.say(replies::NOT_VERIFIED),
             Command::Help => self.say(replies::HELP),
             Command::Quit => self.close_with(replies::CLOSING),
+            Command::StartTls(argument) => self.start_tls(argument),
+        }
+    }
+
+    fn start_tls(&mut self, argument: &str) {
+        let is_extended = self.client.as_ref().is_some_and(|client| client.extended);
+        match () {
+            () if self.is_secured => self.out_of_place(replies::TLS_TWICE),
+            () if self.policy.starttls == StartTls::Absent => self.error(replies::NOT_IMPLEMENTED),
+            () if !argument.is_empty() => self.error(replies::NO_PARAMETER),
+            () if !is_extended => self.out_of_place(replies::HELLO_FIRST),
+            () if self.transaction.is_some() => self.out_of_place(replies::MAIL_TWICE),
+            () => self.ask(Question::StartTls, Asked::StartTls),
         }
     }
 
@@ -315,10 +375,13 @@ impl ServerSession {
         let hostname = &self.policy.hostname;
         // How many replies follow a refused chunk in LMTP is nowhere said.
         let chunking = if self.policy.protocol == Protocol::Lmtp { "" } else { "250-CHUNKING\r\n" };
+        // RFC 3207, 4.2: under TLS it is not offered again.
+        let offers_tls = self.policy.starttls != StartTls::Absent && !self.is_secured;
+        let starttls = if offers_tls { "250-STARTTLS\r\n" } else { "" };
         let reply = if extended {
             format!(
                 "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n\
-                 250-SMTPUTF8\r\n{chunking}250-DSN\r\n250 MT-PRIORITY {}",
+                 250-SMTPUTF8\r\n{chunking}{starttls}250-DSN\r\n250 MT-PRIORITY {}",
                 self.policy.message_octets_max,
                 self.policy.priority_policy.name()
             )
@@ -341,12 +404,17 @@ impl ServerSession {
             }
             Ok(mail) => {
                 let smtputf8 = mail.smtputf8;
-                self.protocol = match (self.policy.protocol, extended, smtputf8) {
-                    (Protocol::Lmtp, _, false) => "LMTP",
-                    (Protocol::Lmtp, _, true) => "UTF8LMTP",
-                    (Protocol::Smtp, false, _) => "SMTP",
-                    (Protocol::Smtp, true, false) => "ESMTP",
-                    (Protocol::Smtp, true, true) => "UTF8SMTP",
+                self.protocol = match (self.policy.protocol, extended, smtputf8, self.is_secured) {
+                    (Protocol::Lmtp, _, false, false) => "LMTP",
+                    (Protocol::Lmtp, _, false, true) => "LMTPS",
+                    (Protocol::Lmtp, _, true, false) => "UTF8LMTP",
+                    (Protocol::Lmtp, _, true, true) => "UTF8LMTPS",
+                    // RFC 3848 has no name for HELO under TLS.
+                    (Protocol::Smtp, false, _, _) => "SMTP",
+                    (Protocol::Smtp, true, false, false) => "ESMTP",
+                    (Protocol::Smtp, true, false, true) => "ESMTPS",
+                    (Protocol::Smtp, true, true, false) => "UTF8SMTP",
+                    (Protocol::Smtp, true, true, true) => "UTF8SMTPS",
                 };
                 self.ask(Question::Sender(mail), Asked::Sender { smtputf8 });
             }
@@ -523,6 +591,9 @@ impl ServerSession {
         if matches!(asked, Asked::EndOfContent) {
             return self.answer_end_of_content(answer);
         }
+        if matches!(asked, Asked::StartTls) {
+            return self.answer_start_tls(answer);
+        }
         if let Answer::Reject(reply) = answer {
             return self.reject(&asked, reply);
         }
@@ -549,7 +620,41 @@ impl ServerSession {
                 self.content = Some(self.content_reader(Framing::Counted));
                 self.begin_chunk(chunk);
             }
-            Asked::EndOfContent => {}
+            Asked::EndOfContent | Asked::StartTls => {}
+        }
+    }
+
+    /// What stands behind STARTTLS in the plain stream anybody on the way may have put there (CVE-2011-0411): taken for
+    /// commands behind the handshake it would be the client's. A client waits for the reply (RFC 3207, section 4), so
+    /// the session ends, whatever the answer is.
+    fn answer_start_tls(&mut self, answer: &Answer) {
+        if self.input_waits {
+            return self.close_with(replies::BEHIND_STARTTLS);
+        }
+        match answer {
+            Answer::Reject(reply) => self.say_rejection(reply),
+            Answer::Accept | Answer::AcceptText(_) | Answer::AcceptAs(..) => {
+                self.state = State::HandshakeDue;
+                self.accept(replies::READY_FOR_TLS, answer);
+            }
+        }
+    }
+
+    /// RFC 3207, 4.2: what the client has said before the handshake is forgotten. Errors and messages go on counting,
+    /// for they measure our patience.
+    fn handshake_done(&mut self, now: Instant) {
+        if self.state != State::Handshake {
+            return;
+        }
+        assert!(self.line.is_empty() && self.replies.is_empty(), "the plain stream ended with our reply");
+        self.reset();
+        self.client = None;
+        self.protocol = PROTOCOL_UNKNOWN;
+        self.is_secured = true;
+        self.active = now;
+        self.state = State::Command;
+        if self.is_shutting_down {
+            self.close_with(replies::SHUTTING_DOWN);
         }
     }
 
@@ -676,6 +781,14 @@ impl ServerSession {
         self.state = State::Closing;
     }
 
+    /// There is nobody to say anything to.
+    fn close_silently(&mut self) {
+        self.question = None;
+        self.replies.clear();
+        self.abort();
+        self.state = State::Closing;
+    }
+
     fn reset(&mut self) {
         self.abort();
         self.content = None;
@@ -699,6 +812,9 @@ impl ServerSession {
         if !self.timer.rings(now) {
             return;
         }
+        if self.awaits_handshake() {
+            return self.close_silently();
+        }
         let session_end = self.started.checked_add(self.policy.session_timeout);
         if session_end.is_some_and(|end| end <= now) {
             self.close_with(replies::SESSION_TIMEOUT);
@@ -711,10 +827,13 @@ impl ServerSession {
 
     /// While a question is open the driver is at work and nothing is late.
     fn set_timer(&mut self) {
-        let patience =
-            if self.state == State::Command { self.policy.command_timeout } else { self.policy.data_timeout };
+        let patience = match self.state {
+            State::Command => self.policy.command_timeout,
+            State::HandshakeDue | State::Handshake => self.policy.handshake_timeout,
+            _ => self.policy.data_timeout,
+        };
         let ends = [self.active.checked_add(patience), self.started.checked_add(self.policy.session_timeout)];
-        let deadline = if self.wants_input() { ends.into_iter().flatten().min() } else { None };
+        let deadline = if self.question.is_none() { ends.into_iter().flatten().min() } else { None };
         self.timer.set(deadline);
     }
 }

@@ -97,7 +97,7 @@ async fn converse(mut stream: TcpStream, policy: Arc<ServerPolicy>, seen: Rc<See
                 Output::Content(octets) => coming.hash.update(&octets),
                 Output::TransactionAborted => coming = Coming::default(),
                 Output::WakeAt(_) => {}
-                Output::Close => return Ok(()),
+                Output::StartTls | Output::Close => return Ok(()),
             }
         }
         if rest.is_empty() {

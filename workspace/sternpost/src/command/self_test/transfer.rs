@@ -381,7 +381,7 @@ impl Serving {
                     self.digest.update(&octets);
                     self.content.extend_from_slice(&octets);
                 }
-                server::Output::Close => self.is_closing = true,
+                server::Output::StartTls | server::Output::Close => self.is_closing = true,
                 // The patience of a session is minutes, and the test is over in seconds.
                 server::Output::TransactionAborted | server::Output::WakeAt(_) => {}
             }
@@ -488,7 +488,9 @@ impl Sending {
                 | client::Output::WakeAt(_) => {}
                 client::Output::Result { outcome, .. } => return Err(format!("{outcome:?}")),
                 client::Output::Failed { diagnostic } => return Err(diagnostic.to_string()),
-                client::Output::Close => return Err("the session has closed".to_owned()),
+                client::Output::StartTls | client::Output::Close => {
+                    return Err("the session has closed".to_owned());
+                }
             }
         }
         if out.is_empty() {
