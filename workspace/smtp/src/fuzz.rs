@@ -72,7 +72,7 @@ struct ServerWatch {
     content_octets: u64,
     /// Without TLS there is no transaction.
     needs_tls: bool,
-    /// The handshake was done since the last offer.
+    /// A handshake was asked for since the last offer.
     shook_hands: bool,
     closed: bool,
 }
