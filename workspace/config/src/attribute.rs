@@ -5,6 +5,8 @@
 pub enum Class {
     /// One machine.
     Node,
+    /// Whose word counts about who somebody is.
+    Trust,
     /// Where mail comes in.
     Listener,
     /// How mail goes out.
@@ -20,15 +22,39 @@ pub enum Class {
 }
 
 impl Class {
-    /// Every class, in the order in which tables are written.
-    pub const ALL: [Self; 7] =
-        [Self::Node, Self::Listener, Self::Channel, Self::Peer, Self::Route, Self::Qmgr, Self::Minimise];
+    /// Every class, in the order in which tables are written: one that is referred to before those that refer to it.
+    pub const ALL: [Self; 8] = [
+        Self::Node,
+        Self::Trust,
+        Self::Listener,
+        Self::Channel,
+        Self::Peer,
+        Self::Route,
+        Self::Qmgr,
+        Self::Minimise,
+    ];
+
+    /// The number of its OID below the schema's arc. Given once and never again.
+    #[must_use]
+    pub const fn oid(self) -> u16 {
+        match self {
+            Self::Node => 1,
+            Self::Listener => 2,
+            Self::Channel => 3,
+            Self::Peer => 4,
+            Self::Route => 5,
+            Self::Qmgr => 6,
+            Self::Minimise => 7,
+            Self::Trust => 8,
+        }
+    }
 
     /// The name of the object class.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Node => "sternpostNode",
+            Self::Trust => "sternpostTrust",
             Self::Listener => "sternpostListener",
             Self::Channel => "sternpostChannel",
             Self::Peer => "sternpostPeer",
@@ -43,6 +69,7 @@ impl Class {
     pub const fn table(self) -> &'static str {
         match self {
             Self::Node => "node",
+            Self::Trust => "trust",
             Self::Listener => "listener",
             Self::Channel => "channel",
             Self::Peer => "peer",
@@ -59,6 +86,7 @@ impl Class {
             Self::Node => {
                 "One switch. Entries below it are for it alone and go before shared ones of the same name."
             }
+            Self::Trust => "Authorities that vouch for peers and for clients, by their certificates.",
             Self::Listener => "A place where SMTP clients connect.",
             Self::Channel => "A kind of work that processes of their own do: SMTP, LMTP, reports.",
             Self::Peer => "A peer MTA or message store.",
@@ -89,6 +117,8 @@ pub enum Syntax {
     Text,
     /// The `cn` of another entry.
     Name,
+    /// What a certificate and its key on the device are called.
+    Credential,
     /// A domain name.
     Hostname,
     /// A domain, `.domain` or `*`.
@@ -111,6 +141,8 @@ pub enum Syntax {
     Order(&'static [&'static str]),
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// X.509 certificates: PEM (RFC 7468) with one or several, or the base64 of one in DER.
+    Certificates,
 }
 
 /// How many values an attribute may have.
@@ -148,9 +180,20 @@ pub enum Closed {
     /// Each value grants something: one that cannot be read grants nothing, the others stay. A kept version grants
     /// no more than the new one does.
     Grant,
+    /// The values are the only ones that count. One that cannot be read counts for nothing, the others stay; that no
+    /// value is left does not make it as if there had been none. A kept version has the values that both versions have;
+    /// where there are none, nothing counts.
+    Only {
+        /// Whether everything counts where there is no value; else something that the description says.
+        all_without: bool,
+    },
     /// The attribute restricts: it then has this value. A kept version has the lesser of its own and that.
     At(&'static str),
 }
+
+/// What stands in a kept version in place of the values of a [`Closed::Only`] when its two versions have none in common. It is
+/// no name and no domain, for these have no colon.
+pub(crate) const NOBODY: &str = ":nobody";
 
 /// One attribute of one class.
 #[derive(Clone, Copy, Debug)]
@@ -259,10 +302,10 @@ impl Attribute {
     }
 }
 
-use Class::{Channel, Listener, Minimise, Node, Peer, Qmgr, Route};
+use Class::{Channel, Listener, Minimise, Node, Peer, Qmgr, Route, Trust};
 use Syntax::{
-    Boolean, Choice, DomainPattern, Hostname, Mailbox, Name, Network, NetworkPrecedence, Order,
-    SocketAddress, Text, Time,
+    Boolean, Certificates, Choice, Credential, DomainPattern, Hostname, Mailbox, Name, Network,
+    NetworkPrecedence, Order, SocketAddress, Text, Time,
 };
 use Values::{OptionalMany, OptionalOne, RequiredMany, RequiredOne};
 
@@ -278,8 +321,10 @@ const PRECEDENCES: &[&str] = &["deferred", "routine", "priority", "immediate", "
 /// Header fields that may say a priority.
 const PRIORITY_FIELDS: &[&str] =
     &["mt-priority", "mmhs-primary-precedence", "mmhs-copy-precedence", "priority", "x-priority"];
+/// The lowest versions of TLS, the strictest first.
+const TLS_VERSIONS: &[&str] = &["1.3", "1.2"];
 
-/// Every attribute of the model.
+/// Every attribute of the model. Each class has blocks of ten numbers; a class that outgrows one gets the next free block.
 #[rustfmt::skip]
 pub const ATTRIBUTES: &[Attribute] = &[
     text(1, Node, "sternpostIdentity", Text, OptionalMany, "Other names of the node, such as the serial number of its hardware; its cn is one already."),
@@ -303,6 +348,11 @@ pub const ATTRIBUTES: &[Attribute] = &[
     text(23, Listener, "sternpostPriorityFields", Order(PRIORITY_FIELDS), OptionalOne, "The header fields by which clients with a grant above ordinary mail may ask for a precedence where MAIL has no MT-PRIORITY, the first one first, or none. Name them only where these clients themselves keep strangers from writing such fields.").with("none", Closed::At("none")),
     number(24, Listener, "sternpostConnectionsReserveUrgent", "connections", "10", (0, 65_535), "Of the connections, those for clients that may ask for flash or override alone; both reserves take the smaller half of them at most, and one that no client of the listener may use is not kept."),
     number(25, Listener, "sternpostConnectionsReserveNormal", "connections", "10", (0, 65_535), "Of the connections, further ones for clients that may ask for priority or more alone."),
+    text(26, Listener, "sternpostTls", Choice(&["immediate", "required", "offered", "none"]), OptionalOne, "Whether clients speak TLS. none: never; offered: those that ask by STARTTLS (RFC 3207); required: all, before any mail; immediate: all, from the first octet (RFC 8314, port 465). As long as the credential is missing no TLS is offered, and where it is required no mail comes in.").with("offered", Closed::At("required")),
+    text(27, Listener, "sternpostTlsCredential", Credential, OptionalOne, "The certificate, with its key, that clients are shown: NAME.pem among the credentials on the device.").with("default", Closed::Not),
+    text(28, Listener, "sternpostTlsClientCertificates", Choice(&["required", "requested", "none"]), OptionalOne, "Whether clients are asked for a certificate, and whether those without a trusted one may send mail. Where it is required so is TLS.").with("none", Closed::At("required")),
+    text(29, Listener, "sternpostTlsClientTrust", Name, OptionalMany, "The trust entries that vouch for clients. Without it all of them.").with("", Closed::Only { all_without: true }),
+    text(100, Listener, "sternpostTlsVersionMin", Choice(TLS_VERSIONS), OptionalOne, "The lowest version of TLS that clients may use.").with("1.2", Closed::At("1.3")),
 
     text(30, Channel, "sternpostKind", Choice(&["smtp", "lmtp", "housekeeper"]), RequiredOne, "What the channel does."),
     number(31, Channel, "sternpostProcessesMax", "processes", "4", (1, 256), "The most processes at a time."),
@@ -323,6 +373,12 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(55, Peer, "sternpostAssociationsMin", "associations", "", (1, 10_000), "The fewest associations with the peer at a time; as many as the most, or more, fix the number. Without it what the channel says."),
     number(53, Peer, "sternpostAssociationsReserveUrgent", "associations", "", (0, 10_000), "Of the associations with the peer, those for urgent mail alone. Without it what the channel says."),
     number(54, Peer, "sternpostAssociationsReserveNormal", "associations", "", (0, 10_000), "Of the associations with the peer, further ones that non-urgent mail may not take. Without it what the channel says."),
+    text(56, Peer, "sternpostPeerTls", Choice(&["mutual", "verified", "required", "opportunistic", "none"]), OptionalOne, "Whether mail goes by TLS. none: never; opportunistic: where the peer offers it; required: always, whoever answers; verified: always, and the certificate of the peer is trusted and has its name; mutual: as verified, and the peer gets a certificate of ours. Mail that cannot go so waits.").with("opportunistic", Closed::At("verified")),
+    text(57, Peer, "sternpostPeerTlsImmediate", Boolean, OptionalOne, "Whether TLS begins with the first octet and not after STARTTLS. Then it is always required.").with("FALSE", Closed::Not),
+    text(58, Peer, "sternpostPeerTlsNames", Hostname, OptionalMany, "Domain names, one of which the certificate of a verified peer must have among its subjectAltNames. Without it the peer's address, as an iPAddress.").with("", Closed::Only { all_without: false }),
+    text(59, Peer, "sternpostPeerTlsCredential", Credential, OptionalOne, "The certificate, with its key, that a mutual peer is shown: NAME.pem among the credentials on the device. Other peers are shown none.").with("default", Closed::Not),
+    text(110, Peer, "sternpostPeerTlsTrust", Name, OptionalMany, "The trust entries that vouch for a verified peer. Without it all of them.").with("", Closed::Only { all_without: true }),
+    text(111, Peer, "sternpostPeerTlsVersionMin", Choice(TLS_VERSIONS), OptionalOne, "The lowest version of TLS that is used with the peer.").with("1.2", Closed::At("1.3")),
 
     text(60, Route, "sternpostDomain", DomainPattern, RequiredMany, "A domain, all domains below one (.example.org) or every domain (*)."),
     text(61, Route, "sternpostPeer", Name, RequiredOne, "The peer that gets the mail."),
@@ -347,6 +403,8 @@ pub const ATTRIBUTES: &[Attribute] = &[
     text(92, Minimise, "sternpostMinimisePeer", Name, OptionalOne, "The peer where it holds."),
     text(93, Minimise, "sternpostMinimiseFrom", Time, OptionalOne, "From when on, in UTC (Z) or with an offset (+0100). Without it at once."),
     text(94, Minimise, "sternpostMinimiseUntil", Time, OptionalOne, "Until when, in UTC (Z) or with an offset (+0100). Without it until the entry is removed."),
+
+    text(120, Trust, "sternpostTrustCertificates", Certificates, RequiredMany, "Certificates of authorities: PEM with one or several, or the base64 of one in DER. They are public; never a private key.").with("", Closed::Grant),
 ];
 
 #[cfg(test)]
@@ -359,6 +417,8 @@ mod tests {
         let names: HashSet<_> = ATTRIBUTES.iter().map(|attribute| attribute.name).collect();
         let numbers: HashSet<_> = ATTRIBUTES.iter().map(|attribute| attribute.oid).collect();
         assert_eq!((names.len(), numbers.len()), (ATTRIBUTES.len(), ATTRIBUTES.len()));
+        let classes: HashSet<_> = Class::ALL.map(Class::oid).into();
+        assert_eq!(classes.len(), Class::ALL.len());
     }
 
     #[test]

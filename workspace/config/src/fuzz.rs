@@ -1,5 +1,7 @@
 //! Entry points for fuzzing, which plain tests also run over `tests/corpus`.
 
+use crate::ldif::base64;
+use crate::trust::{CERTIFICATE_OCTETS_MAX, certificates};
 use crate::{Configuration, DomainPattern, SmtpServerView, entries_from_tables, entries_to_tables, load};
 
 /// Reads any text as tables and as a configuration. Each domain finds its route, and tables without a problem that are
@@ -26,6 +28,20 @@ pub fn fuzz_tables(octets: &[u8]) {
         let again =
             entries_from_tables(&written).map(|entries| load(&entries, "").configuration.map(in_order));
         assert_eq!(again, Ok(Some(in_order(configuration))), "{written}");
+    }
+}
+
+/// Reads any text as certificates. What is read has the shape of a certificate, and read again as base64 it is the same.
+///
+/// # Panics
+/// When that does not hold.
+pub fn fuzz_certificates(octets: &[u8]) {
+    let Ok(text) = std::str::from_utf8(octets) else { return };
+    let Ok(all) = certificates(text) else { return };
+    assert!(!all.is_empty(), "a value that is read has a certificate");
+    for der in all {
+        assert!(der.len() <= CERTIFICATE_OCTETS_MAX && der.starts_with(&[0x30]), "{text}");
+        assert_eq!(certificates(&base64(&der)).ok(), Some(vec![der]), "{text}");
     }
 }
 

@@ -13,6 +13,7 @@
 //! | something | an entry is wrong that never was good | left out |
 //! | something | a good entry is gone | gone |
 
+use crate::attribute::NOBODY;
 use crate::load::{own_node, visible};
 use crate::{Attribute, Class, Closed, Configuration, Effect, Entry, Problem, Syntax, load};
 use serde::{Deserialize, Serialize};
@@ -183,9 +184,18 @@ fn kept_version(good: &Entry, new: &Entry) -> Entry {
                     values.retain(|value| new.values(&key).contains(value));
                 }
             }
+            Closed::Only { all_without } => {
+                let values = in_both(good.values(&key), new.values(&key), all_without);
+                if values.is_empty() {
+                    kept.attributes.remove(&key);
+                } else {
+                    kept.attributes.insert(key, values);
+                }
+            }
             Closed::At(closed) => {
                 let in_force = |entry| readable_value(attribute, entry).unwrap_or(closed);
-                let value = narrower(attribute, closed, in_force(good), in_force(new));
+                let asked = with_its_port(attribute, new, in_force(new));
+                let value = narrower(attribute, closed, in_force(good), asked);
                 if only_value(attribute, good) != Some(value) {
                     kept.attributes.insert(key, vec![value.to_owned()]);
                 }
@@ -193,6 +203,33 @@ fn kept_version(good: &Entry, new: &Entry) -> Entry {
         }
     }
     kept
+}
+
+/// The values of a [`Closed::Only`] that both versions have. Without values a version has all, or something that has no
+/// value and that only itself is equal to.
+fn in_both(good: &[String], new: &[String], all_without: bool) -> Vec<String> {
+    match (good, new) {
+        ([], []) => Vec::new(),
+        ([], values) | (values, []) if all_without => values.to_vec(),
+        _ => {
+            let both: Vec<String> = good.iter().filter(|value| new.contains(value)).cloned().collect();
+            if both.is_empty() { vec![NOBODY.to_owned()] } else { both }
+        }
+    }
+}
+
+/// What the word of a new version asks of the kept one. TLS from the first octet belongs to a port, and the kept version
+/// has its own: it asks for as much, by STARTTLS.
+fn with_its_port<'a>(attribute: &Attribute, new: &Entry, word: &'a str) -> &'a str {
+    let is_immediate = || {
+        let attribute = Attribute::find(Class::Peer, "peer_tls_immediate").expect("the table has it");
+        readable_value(attribute, new) != Some("FALSE")
+    };
+    match (attribute.name, word) {
+        ("sternpostTls", "immediate") => "required",
+        ("sternpostPeerTls", "none" | "opportunistic") if is_immediate() => "required",
+        _ => word,
+    }
 }
 
 /// What the entry says, or the default; none when that cannot be read.

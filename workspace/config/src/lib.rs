@@ -23,6 +23,8 @@ mod network;
 mod reader;
 mod schema;
 mod tables;
+mod tls;
+mod trust;
 mod view;
 
 pub use attribute::{ATTRIBUTES, Attribute, Class, Closed, Syntax, Values};
@@ -41,4 +43,8 @@ pub use model::{
 pub use network::{Network, NetworkError, NetworkPrecedence, NetworkPrecedenceError};
 pub use schema::{SCHEMA_LDIF, reference, schema_ldif, schema_update_ldif};
 pub use tables::{TableError, entries_from_tables, entries_to_tables};
+pub use tls::{
+    ClientCertificates, ListenerTls, ListenerTlsPolicy, PeerReference, PeerTls, PeerTlsPolicy, TlsVersion,
+};
+pub use trust::{Trust, TrustScope};
 pub use view::{ChannelView, Destination, HousekeeperView, RouteTable, SmtpServerView};

@@ -5,12 +5,14 @@
 //! An entry that is wrong is left out and reported, the rest is configured. Where leaving out would open a door, the
 //! table says what holds instead ([`crate::Closed`]).
 
+mod tls;
+
 use crate::model::{
     BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Minimise, Node, Peer,
     PeerAddress, Qmgr, RouteRule,
 };
 use crate::reader::Reader;
-use crate::{Class, DomainPattern, Entry, Instant, dn_is_under, normalised_dn};
+use crate::{Class, DomainPattern, Entry, Instant, Trust, dn_is_under, normalised_dn};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
@@ -174,8 +176,10 @@ impl Loading {
         let node = self.named(Class::Node, &of(Class::Node), &own_dn, node).into_values().next();
         // Without a node there is no configuration, whatever its listeners are.
         let ordinary = node.as_ref().map(|node| node.priority_policy).unwrap_or_default().ordinary();
-        let listeners =
-            self.named(Class::Listener, &of(Class::Listener), &own_dn, |reader| listener(reader, ordinary));
+        let trusts = self.named(Class::Trust, &of(Class::Trust), &own_dn, trust);
+        let listeners = self.named(Class::Listener, &of(Class::Listener), &own_dn, |reader| {
+            listener(reader, ordinary, &trusts)
+        });
         let mut channels = self.named(Class::Channel, &of(Class::Channel), &own_dn, channel);
         if !channels.contains_key(HOUSEKEEPER) {
             let default = Entry {
@@ -189,7 +193,8 @@ impl Loading {
             let mut reader = Reader::new(&default, Class::Channel, &mut self.problems);
             channels.extend(channel(&mut reader).map(|channel| (HOUSEKEEPER.to_owned(), channel)));
         }
-        let peers = self.named(Class::Peer, &of(Class::Peer), &own_dn, |reader| peer(reader, &channels));
+        let peers =
+            self.named(Class::Peer, &of(Class::Peer), &own_dn, |reader| peer(reader, &channels, &trusts));
         let routes = self.named(Class::Route, &of(Class::Route), &own_dn, |reader| route(reader, &peers));
         let orders = self.named(Class::Minimise, &of(Class::Minimise), &own_dn, |reader| {
             minimise(reader, &channels, &peers)
@@ -203,6 +208,7 @@ impl Loading {
         };
         Some(Configuration {
             node: node?,
+            trusts: trusts.into_values().collect(),
             listeners: listeners.into_values().collect(),
             channels: channels.into_values().collect(),
             peers: peers.into_values().collect(),
@@ -314,7 +320,15 @@ fn node(reader: &mut Reader<'_>) -> Option<Node> {
     })
 }
 
-fn listener(reader: &mut Reader<'_>, ordinary: Precedence) -> Option<Listener> {
+fn trust(reader: &mut Reader<'_>) -> Option<Trust> {
+    Some(Trust { name: reader.name(), certificates: reader.certificates("trust_certificates") })
+}
+
+fn listener(
+    reader: &mut Reader<'_>,
+    ordinary: Precedence,
+    trusts: &BTreeMap<String, Trust>,
+) -> Option<Listener> {
     let name = reader.name();
     let addresses: Vec<SocketAddr> =
         reader.many("addresses", "Give an address and a port, such as 0.0.0.0:25 or [::]:25.");
@@ -349,6 +363,7 @@ fn listener(reader: &mut Reader<'_>, ordinary: Precedence) -> Option<Listener> {
             .map_or_else(Vec::new, |FieldOrder(fields)| fields),
         connections_reserve_urgent: reader.number32("connections_reserve_urgent"),
         connections_reserve_normal: reader.number32("connections_reserve_normal"),
+        tls: tls::listener(reader, trusts),
     };
     // A default that helps nobody is no mistake of an installer's.
     let (urgent, normal) = listener.connections_reserves_in_force(ordinary);
@@ -425,7 +440,11 @@ fn channel(reader: &mut Reader<'_>) -> Option<Channel> {
     Some(Channel { slots_reserve_urgent: 0, slots_reserve_normal: 0, ..channel })
 }
 
-fn peer(reader: &mut Reader<'_>, channels: &BTreeMap<String, Channel>) -> Option<Peer> {
+fn peer(
+    reader: &mut Reader<'_>,
+    channels: &BTreeMap<String, Channel>,
+    trusts: &BTreeMap<String, Trust>,
+) -> Option<Peer> {
     const ADDRESS: &str = "Give an address and a port, such as 192.0.2.1:25 or [2001:db8::1]:25.";
     let name = reader.name();
     let channel: Option<String> = reader.one("channel", "Give the cn of a channel.");
@@ -448,6 +467,7 @@ fn peer(reader: &mut Reader<'_>, channels: &BTreeMap<String, Channel>) -> Option
     if address.is_some_and(|address| address.0.port() == 0) {
         reader.wrong(Some("sternpostAddress"), "port 0 is nobody's".into(), ADDRESS);
     }
+    let tls = tls::peer(reader, address, trusts);
     Some(Peer {
         name,
         associations_max: reader.number32_if_any("associations_max"),
@@ -456,6 +476,7 @@ fn peer(reader: &mut Reader<'_>, channels: &BTreeMap<String, Channel>) -> Option
         associations_reserve_normal: reader.number32_if_any("associations_reserve_normal"),
         channel: channel?,
         address: address?,
+        tls,
     })
 }
 

@@ -77,6 +77,7 @@ fn facts(attribute: &Attribute) -> String {
     let mut out = match attribute.syntax {
         Syntax::Text => "Text".to_owned(),
         Syntax::Name => "The cn of an entry".to_owned(),
+        Syntax::Credential => "The name of a credential".to_owned(),
         Syntax::Hostname => "A domain name".to_owned(),
         Syntax::DomainPattern => "A domain, .domain or *".to_owned(),
         Syntax::Mailbox => "A mailbox".to_owned(),
@@ -93,6 +94,7 @@ fn facts(attribute: &Attribute) -> String {
             format!("Some of {}, the first one first, with blanks between; or none", words.join(", "))
         }
         Syntax::Choice(words) => format!("One of {}", words.join(", ")),
+        Syntax::Certificates => "PEM, or the base64 of DER".to_owned(),
     };
     out.push_str(match attribute.values {
         Values::OptionalOne => "",

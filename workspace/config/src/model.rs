@@ -1,7 +1,7 @@
 //! The configuration in force, typed. Units stand in the names, bounds and defaults in the comments and, binding,
 //! in [`crate::ATTRIBUTES`].
 
-use crate::{DomainPattern, Instant, Network, NetworkPrecedence};
+use crate::{DomainPattern, Instant, ListenerTls, Network, NetworkPrecedence, PeerTls, Trust};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,6 +16,8 @@ pub const HOUSEKEEPER: &str = "housekeeper";
 pub struct Configuration {
     /// This node.
     pub node: Node,
+    /// Who vouches for clients and peers. May be empty.
+    pub trusts: Vec<Trust>,
     /// Where mail comes in. May be empty.
     pub listeners: Vec<Listener>,
     /// How mail goes out. Holds at least [`HOUSEKEEPER`].
@@ -122,6 +124,8 @@ pub struct Listener {
     /// Of the connections, those that only clients may take that may ask for more than non-urgent mail, beyond the above:
     /// 0 to 65,535, default 10.
     pub connections_reserve_normal: u32,
+    /// Whether and how clients speak TLS.
+    pub tls: ListenerTls,
 }
 
 impl Listener {
@@ -291,6 +295,8 @@ pub struct Peer {
     /// Those of them that non-urgent mail may not take, beyond the above: 0 to 10,000, default the channel's
     /// `associations_per_peer_reserve_normal`.
     pub associations_reserve_normal: Option<u32>,
+    /// Whether and how mail goes there by TLS.
+    pub tls: PeerTls,
 }
 
 /// Which peer gets the mail of a domain.

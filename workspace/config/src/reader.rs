@@ -1,7 +1,10 @@
 //! Reads the attributes of one entry by the table, and notes what is wrong with them.
 
+use crate::attribute::NOBODY;
 use crate::load::{Effect, Problem};
+use crate::trust::{CERTIFICATES_MAX, CertificateError, certificates};
 use crate::{Attribute, Class, Closed, Entry, Syntax};
+use std::collections::HashSet;
 use std::str::FromStr;
 
 /// One entry that is being read.
@@ -48,6 +51,12 @@ impl<'a> Reader<'a> {
         });
     }
 
+    /// The same for an attribute by its key.
+    pub(crate) fn note_key(&mut self, key: &str, reason: String, what_to_do: &str, effect: Effect) {
+        let attribute = self.attribute(key);
+        self.note(Some(attribute.name), reason, what_to_do, effect);
+    }
+
     /// `Some(value)` when nothing was wrong with the entry.
     pub(crate) fn finish<T>(self, value: Option<T>) -> Option<T> {
         if self.wrong { None } else { value }
@@ -57,9 +66,7 @@ impl<'a> Reader<'a> {
     /// switch's own, see [`sternpost_message::NullHop`].
     pub(crate) fn name(&mut self) -> String {
         let name = self.entry.name();
-        let is_good = (1..=64).contains(&name.len())
-            && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_'));
-        if !is_good {
+        if !is_name(name) {
             self.wrong(
                 Some("cn"),
                 format!("{name:?} is no name"),
@@ -78,6 +85,57 @@ impl<'a> Reader<'a> {
             self.wrong(Some(attribute.name), "is missing".into(), wanted);
         }
         values.iter().filter_map(|value| self.parsed(attribute, value, wanted)).collect()
+    }
+
+    /// All values that can be read, if there is any value: for attributes in which no value is another thing than none that
+    /// can be read ([`Closed::Only`]).
+    pub(crate) fn many_if_any<T: FromStr>(&mut self, key: &str, wanted: &str) -> Option<Vec<T>> {
+        let (attribute, entry) = (self.attribute(key), self.entry);
+        let values = entry.values(attribute.name);
+        let said = || values.iter().filter(|value| *value != NOBODY);
+        (!values.is_empty())
+            .then(|| said().filter_map(|value| self.parsed(attribute, value, wanted)).collect())
+    }
+
+    /// The certificates of all values that can be read, in DER, each once. What stands in a value is never repeated: it could
+    /// be a private key that somebody took for a certificate.
+    pub(crate) fn certificates(&mut self, key: &str) -> Vec<Vec<u8>> {
+        const WANTED: &str = "Give certificates in PEM, or the base64 of one in DER.";
+        let (attribute, entry) = (self.attribute(key), self.entry);
+        let values = entry.values(attribute.name);
+        if values.is_empty() {
+            self.wrong(Some(attribute.name), "is missing".into(), WANTED);
+        }
+        let mut all: Vec<Vec<u8>> = Vec::new();
+        let mut seen: HashSet<Vec<u8>> = HashSet::new();
+        for (number, value) in (1..).zip(values) {
+            match certificates(value) {
+                Ok(read) => all.extend(read.into_iter().filter(|der| seen.insert(der.clone()))),
+                Err(error) => {
+                    let what_to_do = match error {
+                        CertificateError::PrivateKey => {
+                            "Remove it, and make a new key and certificate: who can read the directory has had this one. Keys are credentials on the device."
+                        }
+                        _ => WANTED,
+                    };
+                    let reason = format!("value {number} of {} {error}", values.len());
+                    self.unreadable(attribute, reason, what_to_do);
+                }
+            }
+        }
+        if all.len() > CERTIFICATES_MAX {
+            self.wrong(
+                Some(attribute.name),
+                format!("has {} certificates; {CERTIFICATES_MAX} are the most", all.len()),
+                "Leave out those that nobody needs, or spread them over several trust entries.",
+            );
+        }
+        all
+    }
+
+    /// Whether the entry itself says something about the attribute.
+    pub(crate) fn says(&self, key: &str) -> bool {
+        !self.entry.values(self.attribute(key).name).is_empty()
     }
 
     /// The one value, or the default of the table; none when neither is there or can be read.
@@ -104,8 +162,7 @@ impl<'a> Reader<'a> {
 
     /// The one value, if there is one that can be read. For attributes that are neither required nor have a default.
     pub(crate) fn one_if_any<T: FromStr>(&mut self, key: &str, wanted: &str) -> Option<T> {
-        let is_there = !self.entry.values(self.attribute(key).name).is_empty();
-        if is_there { self.one(key, wanted) } else { None }
+        if self.says(key) { self.one(key, wanted) } else { None }
     }
 
     /// A number within the bounds of the table. A value that cannot be read makes the entry wrong, and zero.
@@ -159,13 +216,21 @@ impl<'a> Reader<'a> {
     fn unreadable(&mut self, attribute: &'static Attribute, reason: String, wanted: &str) {
         match attribute.closed {
             Closed::Not => self.wrong(Some(attribute.name), reason, wanted),
-            Closed::Grant => self.note(Some(attribute.name), reason, wanted, Effect::FailsClosed),
+            Closed::Grant | Closed::Only { .. } => {
+                self.note(Some(attribute.name), reason, wanted, Effect::FailsClosed);
+            }
             Closed::At(value) => {
                 let reason = format!("{reason}, so {value} holds");
                 self.note(Some(attribute.name), reason, wanted, Effect::FailsClosed);
             }
         }
     }
+}
+
+/// 1 to 64 letters, digits, dots, hyphens and underscores.
+pub(crate) fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_'))
 }
 
 /// RFC 4517 writes numbers without a plus sign (3.3.16) and truth in two words (3.3.3); Rust's own parsers differ.

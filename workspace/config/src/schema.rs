@@ -43,6 +43,8 @@ fn attribute_types() -> String {
             Syntax::Integer => ("integerMatch", "1.3.6.1.4.1.1466.115.121.1.27"),
             Syntax::Boolean => ("booleanMatch", "1.3.6.1.4.1.1466.115.121.1.7"),
             Syntax::Time => ("generalizedTimeMatch", "1.3.6.1.4.1.1466.115.121.1.24"),
+            // Base64 tells upper case from lower.
+            Syntax::Certificates => ("caseExactMatch", "1.3.6.1.4.1.1466.115.121.1.15"),
             _ => ("caseIgnoreMatch", "1.3.6.1.4.1.1466.115.121.1.15"),
         };
         write!(
@@ -60,7 +62,7 @@ fn attribute_types() -> String {
 
 fn object_classes() -> String {
     let mut out = String::new();
-    for (number, class) in (1..).zip(Class::ALL) {
+    for class in Class::ALL {
         let names = |required: bool| {
             let own = class.attributes().filter(|a| a.values.required() == required).map(|a| a.name);
             // A route needs no name: its domains tell it from the others.
@@ -70,7 +72,8 @@ fn object_classes() -> String {
         };
         writeln!(
             out,
-            "olcObjectClasses: ( {ARC}.2.{number}\n  NAME '{}'\n  DESC '{}'\n  SUP top STRUCTURAL\n  MUST ( {} )\n  MAY ( {} ) )",
+            "olcObjectClasses: ( {ARC}.2.{}\n  NAME '{}'\n  DESC '{}'\n  SUP top STRUCTURAL\n  MUST ( {} )\n  MAY ( {} ) )",
+            class.oid(),
             class.name(),
             class.description().replace('\'', "\\27"),
             names(true),
@@ -136,6 +139,7 @@ fn value(attribute: &Attribute) -> String {
     let one = match attribute.syntax {
         Syntax::Text => "text".to_owned(),
         Syntax::Name => "cn of an entry".to_owned(),
+        Syntax::Credential => "name of a credential".to_owned(),
         Syntax::Hostname => "domain name".to_owned(),
         Syntax::DomainPattern => "`domain`, `.domain` or `*`".to_owned(),
         Syntax::Mailbox => "mailbox".to_owned(),
@@ -147,6 +151,7 @@ fn value(attribute: &Attribute) -> String {
         Syntax::NetworkPrecedence => "address/prefix and precedence".to_owned(),
         Syntax::Order(words) => format!("`none`, or some of {} in order", quoted(words, " ")),
         Syntax::Choice(words) => quoted(words, " or "),
+        Syntax::Certificates => "PEM, or base64 of DER".to_owned(),
     };
     match attribute.values {
         Values::OptionalOne | Values::RequiredOne => one,

@@ -1,7 +1,7 @@
 //! The same model as text: TOML tables for small static sites.
 //!
-//! `[node]`, `[[listener]]`, `[[channel]]`, `[[peer]]`, `[[route]]`, `[qmgr]` and `[[minimise]]` hold the attributes of their classes
-//! under the keys of [`crate::Attribute::key`]; `name` is the `cn`. Tables become entries, so that everything behind
+//! `[node]`, `[[trust]]`, `[[listener]]`, `[[channel]]`, `[[peer]]`, `[[route]]`, `[qmgr]` and `[[minimise]]` hold the attributes of
+//! their classes under the keys of [`crate::Attribute::key`]; `name` is the `cn`. Tables become entries, so that everything behind
 //! (bounds, last good versions, problems) is the same for both. Only the form is judged here.
 
 use crate::load::{own_node, visible};
@@ -201,12 +201,15 @@ fn write_table(out: &mut String, class: Class, entry: &Entry) {
     }
 }
 
-/// A basic string of TOML.
+/// A basic string of TOML; of many lines, as PEM is, where the text has them.
 fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
+    let (open, close) = if text.contains('\n') { ("\"\"\"\n", "\"\"\"") } else { ("\"", "\"") };
+    let mut out = String::with_capacity(text.len() + 8);
+    out.push_str(open);
     for character in text.chars() {
         match character {
+            // A line's end is in a string of many lines alone.
+            '\n' => out.push('\n'),
             '"' | '\\' => out.extend(['\\', character]),
             control if control.is_control() => {
                 write!(out, "\\u{:04X}", u32::from(control)).expect("a String takes every text");
@@ -214,7 +217,7 @@ fn quoted(text: &str) -> String {
             other => out.push(other),
         }
     }
-    out.push('"');
+    out.push_str(close);
     out
 }
 
@@ -244,7 +247,7 @@ mod tests {
             ("[[node]]\nname = \"p\"", "line 1: node: write it as [node]"),
             (
                 "[peers]",
-                "line 1: peers: there is no such table; there are node, listener, channel, peer, route, qmgr, minimise",
+                "line 1: peers: there is no such table; there are node, trust, listener, channel, peer, route, qmgr, minimise",
             ),
             (
                 "[[listener]]\nname = \"l\"\naddresses = [1]",
@@ -255,6 +258,19 @@ mod tests {
             assert_eq!(entries_from_tables(toml).unwrap_err().to_string(), error, "{toml}");
         }
         assert_eq!(entries_from_tables("[node]\nhostname = ").unwrap_err().line, 2);
+    }
+
+    #[test]
+    fn a_text_of_many_lines_is_written_on_many_lines_and_comes_back() {
+        let texts = ["a\nb\n", "\n", "\n\n\"\"\"\\ \r\n\t", "-----BEGIN X-----\r\nMA==\r\n"];
+        for text in texts {
+            let written =
+                format!("[node]\nhostname = {}\nidentity = [{}, \"x\"]", quoted(text), quoted(text));
+            let entries = entries_from_tables(&written).unwrap();
+            assert_eq!(entries[0].values("sternpostHostname"), [text], "{written}");
+            assert_eq!(entries[0].values("sternpostIdentity"), [text, "x"], "{written}");
+        }
+        assert_eq!(quoted("a\nb\n"), "\"\"\"\na\nb\n\"\"\"");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What each role gets to see: its part of the configuration and no more. The views travel between processes.
 
-use crate::{Channel, Configuration, DomainPattern, HOUSEKEEPER, Listener, Node, Peer, Qmgr, RouteRule};
+use crate::{
+    Channel, ClientCertificates, Configuration, DomainPattern, HOUSEKEEPER, Listener, Node, Peer, Qmgr,
+    RouteRule, Trust, TrustScope,
+};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -95,6 +98,13 @@ impl From<RouteTable> for Vec<(RouteRule, String)> {
     }
 }
 
+/// The trust entries that count in one of these places.
+fn trusts_of<'a>(trusts: &[Trust], places: impl Iterator<Item = &'a TrustScope>) -> Vec<Trust> {
+    let places: Vec<&TrustScope> = places.collect();
+    let counts = |trust: &&Trust| places.iter().any(|place| place.holds(&trust.name));
+    trusts.iter().filter(counts).cloned().collect()
+}
+
 /// What `smtp-server` gets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SmtpServerView {
@@ -102,6 +112,8 @@ pub struct SmtpServerView {
     pub node: Node,
     /// All listeners, with the numbers of connections that are in force.
     pub listeners: Vec<Listener>,
+    /// Who vouches for the clients of those listeners that ask for a certificate.
+    pub trusts: Vec<Trust>,
     /// All routes.
     pub routes: RouteTable,
     /// All peers.
@@ -125,8 +137,11 @@ impl SmtpServerView {
                 ..listener.clone()
             }
         };
+        let asks = |listener: &&Listener| listener.tls.client_certificates != ClientCertificates::None;
+        let places = configuration.listeners.iter().filter(asks).map(|listener| &listener.tls.client_trust);
         Self {
             node: configuration.node.clone(),
+            trusts: trusts_of(&configuration.trusts, places),
             listeners: configuration.listeners.iter().map(with_numbers).collect(),
             routes: RouteTable::new(&configuration.routes, &configuration.peers),
             peers: configuration.peers.clone(),
@@ -149,17 +164,21 @@ pub struct ChannelView {
     pub channel: Channel,
     /// The channel's peers.
     pub peers: Vec<Peer>,
+    /// Who vouches for those of them that are verified.
+    pub trusts: Vec<Trust>,
 }
 
 impl ChannelView {
     /// The part of a configuration that a process of the channel gets; none when there is no such channel.
     #[must_use]
     pub fn new(configuration: &Configuration, channel: &str) -> Option<Self> {
-        let on_channel = |peer: &&Peer| peer.channel == channel;
+        let peers = || configuration.peers.iter().filter(|peer| peer.channel == channel);
+        let places = peers().filter(|peer| peer.tls.policy.is_verified()).map(|peer| &peer.tls.trust);
         Some(Self {
+            trusts: trusts_of(&configuration.trusts, places),
             node: configuration.node.clone(),
             channel: configuration.channel(channel)?.clone(),
-            peers: configuration.peers.iter().filter(on_channel).cloned().collect(),
+            peers: peers().cloned().collect(),
         })
     }
 

@@ -3,14 +3,19 @@
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use sternpost_config::{
-    ATTRIBUTES, Attribute, BareLineEndings, Class, Effect, Entry, HOUSEKEEPER, HousekeeperView, InForce,
-    Removals, SmtpServerView, Step, Syntax, entries_from_tables, entries_to_tables, load, next,
+    ATTRIBUTES, Attribute, BareLineEndings, Class, ClientCertificates, Effect, Entry, HOUSEKEEPER,
+    HousekeeperView, InForce, Removals, SmtpServerView, Step, Syntax, TrustScope, entries_from_tables,
+    entries_to_tables, load, next,
 };
 use sternpost_message::{CivilPriority, Precedence, PriorityField, PriorityPolicy};
 
 const TABLES: &str = r#"
 [node]
 hostname = "relay.example"
+
+[[trust]]
+name = "partner"
+trust_certificates = "MAMwAQA="
 
 [[listener]]
 name = "inbound"
@@ -585,7 +590,7 @@ fn value(attribute: &'static Attribute) -> BoxedStrategy<String> {
         Syntax::Integer => (attribute.min..=attribute.max).prop_map(|number| number.to_string()).boxed(),
         Syntax::Boolean => prop_oneof!["TRUE", "FALSE"].boxed(),
         Syntax::Choice(words) => proptest::sample::select(words).prop_map(str::to_owned).boxed(),
-        Syntax::Name => "[ab]".boxed(),
+        Syntax::Name | Syntax::Credential => "[ab]".boxed(),
         Syntax::Hostname => "[a-c]{1,3}(\\.[a-c]{1,3})?".boxed(),
         Syntax::DomainPattern => "\\.?[a-c]{1,2}|\\*".boxed(),
         Syntax::Mailbox => "[a-z]{1,4}@[a-z]{1,4}".boxed(),
@@ -596,6 +601,11 @@ fn value(attribute: &'static Attribute) -> BoxedStrategy<String> {
             proptest::sample::subsequence(words, 1..=words.len()).prop_map(|words| words.join(" ")).boxed()
         }
         Syntax::Text => "[a-z]{1,4}".boxed(),
+        Syntax::Certificates => prop_oneof![
+            "MAMwAQ[AEI]=",
+            "-----BEGIN CERTIFICATE-----\nMAMwAQ[AEI]=\n-----END CERTIFICATE-----\n"
+        ]
+        .boxed(),
         Syntax::Time => "20[2-9][0-9](0[1-9]|1[0-2])(0[1-9]|1[0-9])([01][0-9])(00)?(00)?Z".boxed(),
     };
     match attribute.syntax {
@@ -659,6 +669,17 @@ fn invariant_names_exist_and_bounds_hold(generation: &InForce) {
     assert!(configuration.peers.iter().all(|peer| configuration.channel(&peer.channel).is_some()));
     assert!(configuration.routes.iter().all(|route| configuration.peer(&route.peer).is_some()));
     assert!(configuration.listeners.iter().all(|listener| !listener.addresses.is_empty()));
+    let trusts = |name: &String| configuration.trusts.iter().any(|trust| trust.name == *name);
+    let exist = |scope: &TrustScope| match scope {
+        TrustScope::All => true,
+        TrustScope::Named(names) => names.iter().all(trusts),
+    };
+    assert!(configuration.peers.iter().all(|peer| exist(&peer.tls.trust) && !peer.tls.credential.is_empty()));
+    assert!(configuration.peers.iter().all(|peer| peer.tls.policy.is_required() || !peer.tls.immediate));
+    for tls in configuration.listeners.iter().map(|listener| &listener.tls) {
+        assert!(exist(&tls.client_trust) && !tls.credential.is_empty());
+        assert!(tls.policy.is_required() || tls.client_certificates != ClientCertificates::Required);
+    }
     let qmgr = &configuration.qmgr;
     let reserves = qmgr.qmgr_reserve_urgent + qmgr.qmgr_reserve_normal;
     assert!(qmgr.qmgr_maxchans.is_none_or(|maxchans| reserves < maxchans));

@@ -12,7 +12,7 @@ use job::{Job, PeerJobs};
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::rc::Rc;
-use sternpost_config::{ChannelView, Peer, PeerAddress};
+use sternpost_config::{ChannelView, Peer, PeerAddress, PeerTls, PeerTlsPolicy};
 use sternpost_link::qmgr::Assignment;
 use sternpost_message::{MlistId, NullHop, Outcome, RecipientIndex};
 
@@ -79,6 +79,7 @@ fn peer(view: &ChannelView, name: &str) -> Option<Peer> {
             associations_min: None,
             associations_reserve_urgent: None,
             associations_reserve_normal: None,
+            tls: PeerTls { policy: PeerTlsPolicy::None, ..PeerTls::default() },
         }),
         None => view.peer(name).cloned(),
     }
