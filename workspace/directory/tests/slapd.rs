@@ -143,6 +143,36 @@ async fn the_schema_and_the_example_tree_load_and_make_a_configuration_without_p
 }
 
 #[tokio::test]
+async fn a_trust_entry_is_the_same_from_a_file_of_pem_and_from_folded_base64() {
+    let dir = tempfile::tempdir().unwrap();
+    let slapd = Slapd::start(dir.path(), false);
+    let partner = include_str!("../../../provisioning/example/partner.ldif").replace("dc=example", BASE_DN);
+    slapd.add_ldif(&tree());
+    slapd.add_ldif(&partner);
+    let value = partner.split_once("sternpostTrustCertificates: ").expect("the example has a certificate").1;
+    let base64 = value.split("\n\n").next().expect("a text has a first part").replace("\n ", "\n");
+    let file = dir.path().join("ca.pem");
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
+    std::fs::write(&file, pem.repeat(2)).unwrap();
+    slapd.add_ldif(&format!(
+        "dn: cn=from-file,ou=shared,ou=sternpost,{BASE_DN}\nobjectClass: sternpostTrust\ncn: from-file\n\
+         sternpostTrustCertificates:< file://{}\n",
+        file.display()
+    ));
+    let mut watched = Watched::new(slapd.bootstrap("switch-1"));
+    watched.entries(|entries| entries.len() == 13).await;
+    let step = next(None, watched.entries.clone(), "switch-1", Removals::Hold);
+    let Step::InForce(generation) = step else { panic!("{step:?}") };
+    assert_eq!(generation.problems, []);
+    let [from_file, partner] = &generation.configuration.trusts[..] else {
+        panic!("{:?}", generation.configuration.trusts)
+    };
+    assert_eq!((from_file.name.as_str(), partner.name.as_str()), ("from-file", "partner-ca"));
+    assert_eq!(from_file.certificates, partner.certificates);
+    assert_eq!(partner.certificates.len(), 1);
+}
+
+#[tokio::test]
 async fn add_modify_delete_and_modrdn_are_seen_within_two_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let slapd = Slapd::start(dir.path(), false);
