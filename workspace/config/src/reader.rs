@@ -203,12 +203,12 @@ impl<'a> Reader<'a> {
 
     fn parsed<T: FromStr>(&mut self, attribute: &'static Attribute, value: &str, wanted: &str) -> Option<T> {
         if value.contains(char::REPLACEMENT_CHARACTER) {
-            self.unreadable(attribute, format!("{value:?} is not UTF-8"), wanted);
+            self.unreadable(attribute, format!("{} is not UTF-8", shown(value)), wanted);
             return None;
         }
         let parsed = parse(attribute.syntax, value);
         if parsed.is_none() {
-            self.unreadable(attribute, format!("{value:?} cannot be read"), wanted);
+            self.unreadable(attribute, format!("{} cannot be read", shown(value)), wanted);
         }
         parsed
     }
@@ -225,6 +225,12 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// A value as a message may have it. Messages go where the directory is not read: a key that was pasted into the wrong place
+/// stays out of them.
+pub(crate) fn shown(value: &str) -> String {
+    if value.contains("PRIVATE KEY") { "a private key".to_owned() } else { format!("{value:?}") }
 }
 
 /// 1 to 64 letters, digits, dots, hyphens and underscores.

@@ -160,6 +160,7 @@ mod as_text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// The smallest that has the shape.
     const SMALL: &str = "MAMwAQA=";
@@ -252,6 +253,23 @@ mod tests {
         let octets = postcard::to_stdvec(&trust).unwrap();
         assert_eq!(octets.len(), 8 + 1 + 1 + 5);
         assert_eq!(postcard::from_bytes::<Trust>(&octets).unwrap(), trust);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_certificates_or_an_error(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    Just(BEGIN.to_owned()), Just(END.to_owned()), Just(SMALL.to_owned()), Just("\n".to_owned()),
+                    "-----(BEGIN|END) .{0,9}", "[A-Za-z0-9+/=]{0,9}", any::<String>(),
+                ],
+                0..9,
+            )
+        ) {
+            crate::fuzz::fuzz_certificates(parts.concat().as_bytes());
+        }
     }
 
     #[test]

@@ -299,12 +299,25 @@ fn a_certificate_that_cannot_be_read_vouches_for_nobody_and_the_others_stay() {
 #[test]
 fn a_private_key_in_the_directory_is_reported_and_never_repeated() {
     let key = "\"\"\"-----BEGIN PRIVATE KEY-----\\nU0VDUkVU\\n-----END PRIVATE KEY-----\\n\"\"\"";
-    let entries = tables(&with("", "").replace("\"MAMwAQI=\"", key));
-    let loaded = load(&entries, "");
-    let [problem] = &loaded.problems[..] else { panic!("{:?}", loaded.problems) };
-    let text = problem.to_string();
-    assert!(text.contains("value 1 of 1 holds a private key") && text.contains("make a new key"), "{text}");
-    assert!(!text.contains("U0VDUkVU"), "{text}");
+    let rows = [
+        (with("", "").replace("\"MAMwAQI=\"", key), "value 1 of 1 holds a private key"),
+        (with(&format!("tls_credential = {key}"), ""), "a private key cannot be read"),
+        (
+            with("", &format!("peer_tls = \"verified\"\npeer_tls_names = {key}")),
+            "a private key cannot be read",
+        ),
+        (
+            with("", &format!("peer_tls = \"verified\"\npeer_tls_trust = {key}")),
+            "no trust entry a private key",
+        ),
+    ];
+    for (toml, wanted) in rows {
+        let problems: Vec<String> =
+            load(&tables(&toml), "").problems.iter().map(ToString::to_string).collect();
+        let text = problems.join("\n");
+        assert!(text.contains(wanted), "{text}");
+        assert!(!text.contains("U0VDUkVU"), "{text}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! the belief that it protects, though it does not, is a problem that says so. A default is nobody's mistake.
 
 use crate::load::{Effect, Hostname, PeerAddress};
-use crate::reader::{Reader, is_name};
+use crate::reader::{Reader, is_name, shown};
 use crate::tls::{
     ClientCertificates, ListenerTls, ListenerTlsPolicy, PeerReference, PeerTls, PeerTlsPolicy, TlsVersion,
 };
@@ -154,7 +154,7 @@ fn trust_scope(reader: &mut Reader<'_>, key: &str, trusts: &BTreeMap<String, Tru
     let Some(names) = reader.many_if_any::<String>(key, TRUST) else { return TrustScope::All };
     let (known, unknown): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| trusts.contains_key(name));
     for name in unknown {
-        let reason = format!("there is no trust entry {name:?} in force, so it vouches for nobody");
+        let reason = format!("there is no trust entry {} in force, so it vouches for nobody", shown(&name));
         reader.note_key(key, reason, TRUST, Effect::FailsClosed);
     }
     TrustScope::Named(known)
