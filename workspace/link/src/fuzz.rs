@@ -1,6 +1,7 @@
 //! Entry points for fuzzing: octets as they could come from a link.
 
 use crate::qmgr::{FromQmgr, ToQmgr};
+use crate::signer::{FromSigner, ToSigner};
 use crate::store::{FromStore, ToStore};
 use crate::supervisor::{FromSupervisor, ToSupervisor};
 use crate::{Frames, Outbox};
@@ -12,6 +13,8 @@ pub fn fuzz_datagram(datagram: &[u8]) {
     read::<FromStore>(datagram);
     read::<ToQmgr>(datagram);
     read::<FromQmgr>(datagram);
+    read::<ToSigner>(datagram);
+    read::<FromSigner>(datagram);
     read::<ToSupervisor>(datagram);
     read::<FromSupervisor>(datagram);
 }

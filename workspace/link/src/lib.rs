@@ -9,6 +9,7 @@ mod appender;
 mod datagram;
 pub mod fuzz;
 pub mod qmgr;
+pub mod signer;
 pub mod store;
 pub mod supervisor;
 
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the protocol that this build speaks. A peer that says another one is refused: all processes come
 /// from one executable, and after an update the supervisor replaces them all.
-pub const PROTOCOL_VERSION: u16 = 5;
+pub const PROTOCOL_VERSION: u16 = 6;
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub enum Role {
     Channel,
     /// The channel process that makes reports.
     Housekeeper,
+    /// The holder of the private keys.
+    Signer,
     /// A command at a terminal.
     Operator,
 }
@@ -56,6 +59,7 @@ impl Role {
             Self::SmtpServer => "smtp-server",
             Self::Channel => "channel",
             Self::Housekeeper => "housekeeper",
+            Self::Signer => "signer",
             Self::Operator => "operator",
         }
     }

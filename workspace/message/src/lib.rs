@@ -17,6 +17,7 @@ mod priority_field;
 mod priority_policy;
 #[cfg(feature = "sample")]
 pub mod sample;
+mod tls_facts;
 
 pub use address::{
     ADDRESS_OCTETS_MAX, AddressError, DOMAIN_OCTETS_MAX, LOCAL_PART_OCTETS_MAX, Mailbox, ReversePath,
@@ -33,3 +34,4 @@ pub use outcome::{Diagnostic, EnhancedStatus, ErrorScope, Outcome, OutcomeKind, 
 pub use priority::{CivilPriority, MtPriority, Precedence, PriorityError};
 pub use priority_field::{FIELD_VALUE_OCTETS_MAX, PriorityField};
 pub use priority_policy::PriorityPolicy;
+pub use tls_facts::{PeerCertificate, TlsFacts};

@@ -7,6 +7,7 @@ pub mod child;
 pub mod clock;
 pub mod disk;
 pub mod door;
+pub mod exchange;
 pub mod link;
 pub mod memory;
 pub mod process;

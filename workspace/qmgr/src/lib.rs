@@ -259,7 +259,7 @@ async fn serve(shared: Shared, link: Rc<Link>) {
         Role::Directory => {
             manager.directory_says(false, "the directory process is being restarted".to_owned());
         }
-        Role::Operator | Role::Supervisor | Role::Store | Role::Qmgr => {}
+        Role::Operator | Role::Supervisor | Role::Store | Role::Qmgr | Role::Signer => {}
     });
 }
 
@@ -271,7 +271,9 @@ fn greet(shared: &Shared, hello: &Hello, link: &Rc<Link>) -> Result<(), &'static
             Role::Channel | Role::Housekeeper => return manager.channel_connected(hello, link),
             Role::SmtpServer => return manager.server_connected(hello, link),
             Role::Directory | Role::Operator => send(&**link, &FromQmgr::Welcome(manager.hello())),
-            Role::Supervisor | Role::Store | Role::Qmgr => return Err("its role has no business with QMGR"),
+            Role::Supervisor | Role::Store | Role::Qmgr | Role::Signer => {
+                return Err("its role has no business with QMGR");
+            }
         }
         Ok(())
     })

@@ -18,10 +18,12 @@ const CRATES: &[(&str, u8, &[&str])] = &[
     ("queue", 2, &["message"]),
     ("platform", 3, &["message", "link", "queue"]),
     ("directory", 3, &["message", "config"]),
+    ("tls", 3, &["message", "link"]),
     ("store", 4, &["message", "link", "queue", "platform"]),
     // QMGR keeps the last known good configuration, whose file format is the directory's.
     ("qmgr", 4, &["message", "config", "link", "scheduler", "platform", "directory"]),
-    ("channels", 4, &["message", "config", "smtp", "link", "submission", "platform"]),
+    ("signer", 4, &["message", "link", "platform", "tls"]),
+    ("channels", 4, &["message", "config", "smtp", "link", "submission", "platform", "tls"]),
     (
         "sternpost",
         5,
@@ -38,6 +40,7 @@ const CRATES: &[(&str, u8, &[&str])] = &[
             "directory",
             "store",
             "qmgr",
+            "signer",
             "channels",
         ],
     ),
