@@ -1,7 +1,7 @@
 //! The operator's end of a link: one question to a running process, and its answer, in a bounded time.
 
 use crate::bootstrap::{Bootstrap, BootstrapError, RUN_DIRECTORY_DEFAULT};
-use crate::supervisor::{QMGR_SOCKET, STORE_SOCKET, SUPERVISOR_SOCKET};
+use crate::supervisor::{QMGR_SOCKET, SIGNER_SOCKET, STORE_SOCKET, SUPERVISOR_SOCKET};
 use serde::Serialize;
 use std::future::Future;
 use std::io;
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 use sternpost_link::qmgr::{FromQmgr, Question, ToQmgr};
+use sternpost_link::signer::{Credentials, FromSigner, ToSigner};
 use sternpost_link::store::{FromStore, MessageDetail, Shown, StoreStatus, ToStore};
 use sternpost_link::supervisor::{
     FailedListener, Failing, FromSupervisor, ListeningSocket, Running, ToSupervisor,
@@ -282,6 +283,33 @@ fn read_json(attached: Option<OwnedFd>) -> io::Result<serde_json::Value> {
     let memory =
         attached.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no memory came with it"))?;
     Ok(serde_json::from_slice(&memory::unseal(memory, memory::ANSWER_OCTETS_MAX)?)?)
+}
+
+/// What credentials the signer has, after it has read the files again if that is wanted.
+///
+/// # Errors
+/// See [`AskError`].
+pub(crate) async fn credentials(which: &Which, reload: bool) -> Result<Credentials, AskError> {
+    let who = "the signer";
+    let mut asking = Asking::connect(which, SIGNER_SOCKET, who, ToSigner::Hello)?;
+    if reload {
+        asking.say(&ToSigner::Reload)?;
+    }
+    asking.say(&ToSigner::Watch)?;
+    asking
+        .answer(|frame, attached| match frame {
+            FromSigner::Credentials => {
+                Some(read_credentials(attached).map_err(|source| AskError::Answer { who, source }))
+            }
+            _ => None,
+        })
+        .await
+}
+
+fn read_credentials(attached: Option<OwnedFd>) -> io::Result<Credentials> {
+    let memory =
+        attached.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no memory came with it"))?;
+    postcard::from_bytes(&memory::unseal(memory, memory::VIEW_OCTETS_MAX)?).map_err(io::Error::other)
 }
 
 /// A link to the store, for one question after the other.

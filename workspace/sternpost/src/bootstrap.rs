@@ -14,6 +14,7 @@
 //! | `[queue]` `partial_timeout_s` | when content whose message is not complete, and of which nothing more comes, is thrown away | 3,600 | 1 … 604,800 |
 //! | `[qmgr]` `record` | name of the files, `.1` and so on behind it, into which QMGR records the events and decisions of its scheduler (scheduler/JOURNAL.md) | none | |
 //! | `[qmgr]` `record_octets_max` | octets of these files together, at which the recording ends | 268,435,456 | 1,048,576 … 1,073,741,824 |
+//! | `[signer]` `credentials` | folder of the certificates with their private keys: the credential `mx` is `mx.pem` | `credentials` in `state_directory` | |
 //! | `[self_test]` `profile` | file in which the self test says what it found, and from which `run` takes it | none | |
 //! | `[self_test]` `history` | folder of the last ten profiles | none | |
 //! | `[tables]` `path` | the configuration as a TOML file | one of the two | |
@@ -32,6 +33,8 @@ use toml::Spanned;
 /// Where the sockets are when nobody says otherwise.
 pub(crate) const RUN_DIRECTORY_DEFAULT: &str = "/run/sternpost";
 const STATE_DIRECTORY_DEFAULT: &str = "/var/lib/sternpost";
+/// The folder of the credentials, in the state directory.
+const CREDENTIALS_FOLDER: &str = "credentials";
 const SEGMENT_OCTETS_MIN: u32 = 1 << 20;
 const SEGMENT_OCTETS_MAX: u32 = 64 << 20;
 /// The log is written, read and aligned in pages. queue/FORMAT.md.
@@ -197,6 +200,8 @@ pub(crate) struct Bootstrap {
     pub(crate) queue: Queue,
     /// What QMGR records, if anything.
     pub(crate) record: Option<Record>,
+    /// The folder of the certificates with their private keys.
+    pub(crate) credentials: PathBuf,
     /// The self test's files.
     pub(crate) self_test: SelfTest,
     /// The configuration.
@@ -215,6 +220,7 @@ struct Document {
     role_users: RoleUsers,
     queue: Spanned<QueueSection>,
     qmgr: Option<QmgrSection>,
+    signer: Option<SignerSection>,
     self_test: Option<SelfTestSection>,
     tables: Option<Spanned<TablesSection>>,
     directory: Option<Spanned<sternpost_directory::Bootstrap>>,
@@ -237,6 +243,12 @@ struct QueueSection {
 struct QmgrSection {
     record: Option<PathBuf>,
     record_octets_max: Option<Spanned<u64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignerSection {
+    credentials: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -321,9 +333,13 @@ impl Bootstrap {
         };
         let absolute =
             |path: Option<PathBuf>, default: &str| folder.join(path.unwrap_or_else(|| default.into()));
+        let state_directory = absolute(document.state_directory, STATE_DIRECTORY_DEFAULT);
+        let credentials = document.signer.unwrap_or_default().credentials;
         Ok(Self {
             run_directory: absolute(document.run_directory, RUN_DIRECTORY_DEFAULT),
-            state_directory: absolute(document.state_directory, STATE_DIRECTORY_DEFAULT),
+            credentials: credentials
+                .map_or_else(|| state_directory.join(CREDENTIALS_FOLDER), |path| folder.join(path)),
+            state_directory,
             role_users: document.role_users,
             queue: reading.queue(document.queue.into_inner(), folder)?,
             record: reading.record(document.qmgr.unwrap_or_default(), folder)?,

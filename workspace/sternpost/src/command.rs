@@ -2,6 +2,7 @@
 
 pub(crate) mod check_config;
 pub(crate) mod config;
+pub(crate) mod credentials;
 pub(crate) mod device;
 pub(crate) mod health;
 pub(crate) mod man;

@@ -1,7 +1,7 @@
 //! `sternpost`: the one executable of the switch. A command for people, or a role that the supervisor starts.
 //!
 //! Exit status: 0 all is well, 1 a problem was found or something failed, 2 the command line was wrong.
-//! Not here: what a role does (`sternpost-store`, `-qmgr`, `-directory`, `-channels`). This is the edge, where an
+//! Not here: what a role does (`sternpost-store`, `-qmgr`, `-directory`, `-signer`, `-channels`). This is the edge, where an
 //! error is printed, with its causes, once.
 #![forbid(unsafe_code)]
 
@@ -60,6 +60,8 @@ enum Command {
     Config(command::config::Command),
     /// Show what runs, where it listens, and what waits
     Status(command::status::Arguments),
+    /// Show the certificates that the switch has a private key for, and what is wrong with others
+    Credentials(command::credentials::Arguments),
     /// Say whether the switch is good: a probe of its own passes through every kind of channel
     Health(command::health::Arguments),
     /// Measure the disk and the machine, and derive the values that the switch works by
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
         Command::CheckConfig(arguments) => command::check_config::run(&arguments),
         Command::Config(command) => command::config::run(&command),
         Command::Status(arguments) => command::status::run(&arguments),
+        Command::Credentials(arguments) => command::credentials::run(&arguments),
         Command::Health(arguments) => command::health::run(&arguments),
         Command::SelfTest(arguments) => command::self_test::run(&arguments),
         Command::Queue(command) => command::queue::run(&command),

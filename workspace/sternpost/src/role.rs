@@ -28,6 +28,8 @@ pub(crate) enum Role {
     Qmgr(Qmgr),
     /// The client of the configuration directory
     Directory(Reading),
+    /// The holder of the private keys
+    Signer(Signer),
     /// The SMTP server
     SmtpServer(SmtpServer),
     /// A channel process
@@ -76,6 +78,7 @@ pub(crate) fn users(role_users: RoleUsers, supervisor_user: u32) -> Users {
         (link::Role::Store, "store"),
         (link::Role::Qmgr, "qmgr"),
         (link::Role::Directory, "directory"),
+        (link::Role::Signer, "signer"),
         (link::Role::SmtpServer, "smtp-server"),
         (link::Role::Channel, "smtp"),
         (link::Role::Channel, "lmtp"),
@@ -136,6 +139,21 @@ pub(crate) struct Qmgr {
     /// Connections on all listeners together that it found
     #[arg(long)]
     found_connections: Option<u32>,
+    /// The inherited listening socket
+    #[arg(long)]
+    listen_fd: RawFd,
+}
+
+/// The signer's folder and socket.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Signer {
+    #[command(flatten)]
+    tie: Tie,
+    /// The folder of the certificates with their private keys
+    #[arg(long)]
+    credentials: PathBuf,
+    #[command(flatten)]
+    users: Trusting,
     /// The inherited listening socket
     #[arg(long)]
     listen_fd: RawFd,
@@ -294,6 +312,7 @@ pub(crate) fn run(role: Role) -> Result<(), RoleError> {
             directory::run(source, &arguments.tie.run_directory)
                 .map_err(|source| RoleError::Directory { source })
         }
+        Role::Signer(arguments) => signer(arguments),
         Role::SmtpServer(arguments) => smtp_server(arguments),
         Role::Channel(arguments) => channel(arguments),
         Role::Trial(tie) => {
@@ -401,6 +420,15 @@ fn qmgr(arguments: Qmgr) -> Result<(), RoleError> {
         },
     })
     .map_err(ended("qmgr"))
+}
+
+fn signer(arguments: Signer) -> Result<(), RoleError> {
+    let listening = inherited(arguments.listen_fd)?;
+    begin(&arguments.tie, "signer")?;
+    close_door("signer", &[("<credentials>", vec![arguments.credentials.clone()])])?;
+    let users = arguments.users.users();
+    sternpost_signer::run(sternpost_signer::Options { listening, folder: arguments.credentials, users })
+        .map_err(ended("signer"))
 }
 
 fn smtp_server(arguments: SmtpServer) -> Result<(), RoleError> {

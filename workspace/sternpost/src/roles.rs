@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn every_role_that_the_supervisor_starts_is_in_the_table_with_a_filter() {
-        let started = ["store", "qmgr", "directory", "smtp-server", "smtp", "lmtp", "housekeeper"];
+        let started = ["store", "qmgr", "directory", "signer", "smtp-server", "smtp", "lmtp", "housekeeper"];
         let roles = Roles::of_this_build();
         let known = roles.roles.iter().filter(|(_, role)| role.started_by == StartedBy::Supervisor);
         assert_eq!(known.map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>(), BTreeSet::from(started));
@@ -528,6 +528,7 @@ mod tests {
             ("/var/lib/sternpost", ("0755", "root", "root")),
             ("/var/lib/sternpost/bootstrap", ("0700", "root", "root")),
             ("/var/lib/sternpost/qmgr", ("0700", user("qmgr"), group)),
+            ("/var/lib/sternpost/credentials", ("0700", user("signer"), group)),
             ("/var/lib/sternpost/self-test", ("0750", user("self-test"), group)),
         ];
         assert_eq!(folders, BTreeMap::from(expected));

@@ -1,6 +1,6 @@
 //! `sternpost run`: the small parent of all processes of the switch. One thread, never busy, and it outlives them all.
 //!
-//! It owns the run directory: the lock, the socket files `store.sock`, `qmgr.sock` and `supervisor.sock`, and the
+//! It owns the run directory: the lock, the socket files `store.sock`, `qmgr.sock`, `signer.sock` and `supervisor.sock`, and the
 //! listening sockets behind them and behind `smtp-server`. They stay open while a role restarts, so that a client
 //! which connects meanwhile waits in the backlog instead of being refused.
 //! [`Family`] decides what is started and stopped; this file carries it out. It never reads mail, the log or the
@@ -24,7 +24,7 @@ mod upgrade;
 pub(crate) mod upgrade_file;
 
 pub(crate) use listening::FOREIGN_ADDRESS;
-pub(crate) use paths::{QMGR_SOCKET, STORE_SOCKET, SUPERVISOR_SOCKET};
+pub(crate) use paths::{QMGR_SOCKET, SIGNER_SOCKET, STORE_SOCKET, SUPERVISOR_SOCKET};
 pub(crate) use upgrade::check;
 
 use crate::bootstrap::{Bootstrap, BootstrapError};
@@ -230,6 +230,7 @@ async fn supervise(
         given,
         store: sockets.store,
         qmgr: sockets.qmgr,
+        signer: sockets.signer,
     };
     tokio::task::spawn_local(session::accept(listener, inputs.clone()));
     let mut supervisor = Supervisor {

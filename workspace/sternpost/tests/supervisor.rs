@@ -118,7 +118,7 @@ fn a_stopped_switch_leaves_no_process_and_no_socket() {
     assert!(!pids.is_empty());
     assert_eq!(switch.terminate(), Some(0));
     assert!(!pids.iter().any(|pid| is_alive(*pid)));
-    let sockets = ["store.sock", "qmgr.sock", "supervisor.sock"];
+    let sockets = ["store.sock", "qmgr.sock", "signer.sock", "supervisor.sock"];
     assert!(!sockets.iter().any(|name| switch.path("run").join(name).exists()));
 }
 

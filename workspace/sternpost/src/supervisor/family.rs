@@ -2,14 +2,15 @@
 //!
 //! Events go in through `apply`, actions come out of `poll`. The driver carries out each action before the next event;
 //! it answers [`Action::Start`] with [`Event::Started`] or [`Event::StartFailed`].
-//! Kept roles (store, QMGR, directory, `smtp-server`) are started again when they end; channel processes are not: QMGR
+//! Kept roles (store, QMGR, directory, signer, `smtp-server`) are started again when they end; channel processes are not: QMGR
 //! hears of the end and decides. After an upgrade ([`Family::taken_over`]) the processes of the executable before are
 //! replaced: the kept roles at once, channel processes when they have finished what they have, and an `smtp-server` when
 //! its last session has ended.
 
 use super::limits::{
     CHANNEL_STOP_MAX, DIRECTORY_STOP_MAX, Ends, HoldOff, LONG_LIFE, LOOP_COUNT_SHOWN, QMGR_STOP_MAX,
-    SMTP_SERVER_LEAVE_MAX, SMTP_SERVER_STOP_MAX, STORE_STOP_MAX, UPGRADE_FAILURES_MAX, UPGRADE_TRIAL,
+    SIGNER_STOP_MAX, SMTP_SERVER_LEAVE_MAX, SMTP_SERVER_STOP_MAX, STORE_STOP_MAX, UPGRADE_FAILURES_MAX,
+    UPGRADE_TRIAL,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -213,11 +214,13 @@ enum Stage {
     Channels,
     Qmgr,
     Directory,
+    Signer,
     Store,
 }
 
 impl Stage {
-    const ALL: [Self; 5] = [Self::SmtpServer, Self::Channels, Self::Qmgr, Self::Directory, Self::Store];
+    const ALL: [Self; 6] =
+        [Self::SmtpServer, Self::Channels, Self::Qmgr, Self::Directory, Self::Signer, Self::Store];
 
     /// The kept role of the stage, and how long it may take to end.
     const fn role_and_limit(self) -> (Role, Duration) {
@@ -226,6 +229,7 @@ impl Stage {
             Self::Channels => (Role::Channel, CHANNEL_STOP_MAX),
             Self::Qmgr => (Role::Qmgr, QMGR_STOP_MAX),
             Self::Directory => (Role::Directory, DIRECTORY_STOP_MAX),
+            Self::Signer => (Role::Signer, SIGNER_STOP_MAX),
             Self::Store => (Role::Store, STORE_STOP_MAX),
         }
     }
@@ -234,7 +238,7 @@ impl Stage {
 /// All processes of the switch but the supervisor.
 #[derive(Debug)]
 pub(crate) struct Family {
-    kept: [Kept; 4],
+    kept: [Kept; 5],
     /// By the scheduler's number.
     channels: BTreeMap<u64, ChannelProcess>,
     /// Each `smtp-server` of an executable before whose sessions go on.
@@ -250,7 +254,7 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    /// Nothing runs; store, QMGR and directory are due.
+    /// Nothing runs; store, QMGR, directory and signer are due.
     pub(crate) fn new(now: Instant) -> Self {
         let mut family = Self::of_nobody(now);
         family.apply(now, Event::Wake);
@@ -263,6 +267,7 @@ impl Family {
                 Kept::new(Role::Store, Some(now)),
                 Kept::new(Role::Qmgr, Some(now)),
                 Kept::new(Role::Directory, Some(now)),
+                Kept::new(Role::Signer, Some(now)),
                 Kept::new(Role::SmtpServer, None),
             ],
             channels: BTreeMap::new(),

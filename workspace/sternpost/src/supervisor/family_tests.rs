@@ -86,10 +86,10 @@ impl Play {
 }
 
 #[test]
-fn store_qmgr_and_directory_run_from_the_start_and_the_server_does_not() {
+fn store_qmgr_directory_and_signer_run_from_the_start_and_the_server_does_not() {
     let play = Play::new();
     let names: Vec<_> = play.family.running().into_iter().map(|running| running.name).collect();
-    assert_eq!(names, ["store", "qmgr", "directory"]);
+    assert_eq!(names, ["store", "qmgr", "directory", "signer"]);
     assert_eq!(play.family.wake_at(), None);
 }
 
@@ -236,11 +236,11 @@ fn everything_stops_in_order_with_the_server_first_and_the_store_last() {
     play.order(2);
     let all = play.family.running();
     let mut order = Vec::new();
-    for name in ["smtp-server", "smtp", "qmgr", "directory", "store"] {
+    for name in ["smtp-server", "smtp", "qmgr", "directory", "signer", "store"] {
         order.extend(all.iter().filter(|running| running.name == name).map(|running| running.pid));
     }
     play.apply(Event::Stop);
-    for at in [0..1, 1..3, 3..4, 4..5, 5..6] {
+    for at in [0..1, 1..3, 3..4, 4..5, 5..6, 6..7] {
         let terminated: Vec<u32> = play.signals.iter().map(|(pid, _)| *pid).collect();
         assert_eq!(terminated, order[..at.end]);
         assert!(!play.is_finished);
@@ -275,6 +275,7 @@ fn nothing_is_started_while_the_switch_stops() {
     play.order(9);
     play.apply(Event::ListeningChanged { is_empty: false });
     play.end(play.pid("qmgr").unwrap());
+    play.end(play.pid("signer").unwrap());
     play.pass(Duration::from_secs(5));
     assert_eq!(play.family.running().len(), 1, "the store is on its way out");
     assert!(matches!(play.told.last(), Some(FromSupervisor::StartFailed { process: 9, .. })));
@@ -287,8 +288,9 @@ fn after_an_upgrade_every_process_of_the_executable_before_is_replaced_and_none_
     let mut play = Play::new();
     play.apply(Event::ListeningChanged { is_empty: false });
     play.order(7);
-    let before: Vec<_> =
-        ["smtp-server", "smtp", "store", "qmgr", "directory"].map(|name| play.pid(name).unwrap()).into();
+    let before: Vec<_> = ["smtp-server", "smtp", "store", "qmgr", "directory", "signer"]
+        .map(|name| play.pid(name).unwrap())
+        .into();
     let [server, channel, kept @ ..] = &before[..] else { unreachable!() };
     let mut play = play.upgraded();
     assert!(play.signals.contains(&(*server, "leave")) && play.signals.contains(&(*channel, "term")));
@@ -312,14 +314,14 @@ fn after_an_upgrade_every_process_of_the_executable_before_is_replaced_and_none_
     play.end(*server);
     play.end(*channel);
     assert!(matches!(play.told.last(), Some(FromSupervisor::Exited { process: 7, .. })));
-    assert_eq!(play.family.running().len(), 4);
+    assert_eq!(play.family.running().len(), 5);
 }
 
 #[test]
 fn before_another_executable_sessions_may_end_by_themselves_for_ten_seconds() {
     let mut play = Play::new();
     play.apply(Event::ListeningChanged { is_empty: false });
-    let names = ["smtp-server", "qmgr", "directory", "store"];
+    let names = ["smtp-server", "qmgr", "directory", "signer", "store"];
     let pids = names.map(|name| play.pid(name).unwrap());
     play.apply(Event::StopForAnother);
     assert_eq!(play.signals, [(pids[0], "leave")]);
@@ -329,7 +331,7 @@ fn before_another_executable_sessions_may_end_by_themselves_for_ten_seconds() {
     assert_eq!(play.signals, [(pids[0], "leave"), (pids[0], "term")]);
     // Then the others as ever.
     pids.iter().for_each(|pid| play.end(*pid));
-    assert_eq!(play.signals[2..], [(pids[1], "term"), (pids[2], "term"), (pids[3], "term")]);
+    assert_eq!(play.signals[2..], [1, 2, 3, 4].map(|at| (pids[at], "term")));
     assert!(play.is_finished);
 }
 

@@ -15,7 +15,7 @@ use sternpost_link::PROTOCOL_VERSION;
 use sternpost_platform::{memory, process};
 
 /// The version of [`Handover`].
-pub(crate) const HANDOVER_VERSION: u32 = 1;
+pub(crate) const HANDOVER_VERSION: u32 = 2;
 /// A thousand channel processes with long names, and as many listeners, fit many times.
 const OCTETS_MAX: u64 = 16 << 20;
 
@@ -87,6 +87,7 @@ pub(super) struct Handover {
     pub(super) lock: RawFd,
     pub(super) store: RawFd,
     pub(super) qmgr: RawFd,
+    pub(super) signer: RawFd,
     pub(super) supervisor: RawFd,
     /// Sockets of the service manager.
     pub(super) given: Vec<RawFd>,
@@ -201,7 +202,7 @@ impl Handover {
     /// The number of each descriptor of the switch's own, and of the executable before; one that serves several listeners comes
     /// several times. Not those of the other executables.
     pub(super) fn numbers(&mut self) -> impl Iterator<Item = &mut RawFd> {
-        let own = [&mut self.lock, &mut self.store, &mut self.qmgr, &mut self.supervisor];
+        let own = [&mut self.lock, &mut self.store, &mut self.qmgr, &mut self.signer, &mut self.supervisor];
         let listeners = self.listeners.iter_mut().filter_map(|listener| Some(&mut listener.open.as_mut()?.0));
         let words = self.processes.iter_mut().filter_map(|process| process.words.as_mut());
         own.into_iter().chain(&mut self.before).chain(&mut self.given).chain(listeners).chain(words)
@@ -273,6 +274,7 @@ pub(super) mod tests {
             lock: 3,
             store: 4,
             qmgr: 5,
+            signer: 11,
             supervisor: 6,
             given: vec![7],
             listeners: vec![HandedListener {
@@ -324,6 +326,6 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let memory = memory::seal(b"{\"version\": 9, \"more\": true}").unwrap();
         let error = Handover::take(memory.into_raw_fd(), &bootstrap(folder.path(), "log")).unwrap_err();
-        assert!(error.to_string().contains("by version 9 and not 1; restart"), "{error}");
+        assert!(error.to_string().contains("by version 9 and not 2; restart"), "{error}");
     }
 }

@@ -16,6 +16,7 @@
 //! | `CHANNEL_STOP_MAX` | 5 s | … of a channel process |
 //! | `QMGR_STOP_MAX` | 5 s | … of QMGR, which SIGTERM ends at once |
 //! | `DIRECTORY_STOP_MAX` | 2 s | … of `directory`, which SIGTERM ends at once |
+//! | `SIGNER_STOP_MAX` | 2 s | … of `signer`, which SIGTERM ends at once |
 //! | `STORE_STOP_MAX` | 20 s | … of the store; SIGTERM ends it at once unless the device holds it in a write |
 //! | `WATCH_RETRY` | 1 s | between two attempts to watch a child for which there was no descriptor |
 //! | `LISTEN_RETRY` | 1 s | between two attempts at a listening socket that could not be opened |
@@ -39,6 +40,7 @@ pub(crate) const SMTP_SERVER_STOP_MAX: Duration = Duration::from_secs(10);
 pub(crate) const CHANNEL_STOP_MAX: Duration = Duration::from_secs(5);
 pub(crate) const QMGR_STOP_MAX: Duration = Duration::from_secs(5);
 pub(crate) const DIRECTORY_STOP_MAX: Duration = Duration::from_secs(2);
+pub(crate) const SIGNER_STOP_MAX: Duration = Duration::from_secs(2);
 pub(crate) const STORE_STOP_MAX: Duration = Duration::from_secs(20);
 pub(crate) const WATCH_RETRY: Duration = Duration::from_secs(1);
 pub(crate) const LISTEN_RETRY: Duration = Duration::from_secs(1);

@@ -17,6 +17,8 @@ use sternpost_platform::sandbox::{self, Identity};
 pub(crate) const STORE_SOCKET: &str = "store.sock";
 /// Where QMGR listens.
 pub(crate) const QMGR_SOCKET: &str = "qmgr.sock";
+/// Where the signer listens.
+pub(crate) const SIGNER_SOCKET: &str = "signer.sock";
 /// Where the supervisor listens.
 pub(crate) const SUPERVISOR_SOCKET: &str = "supervisor.sock";
 /// QMGR's folder in the state directory.
@@ -86,6 +88,7 @@ impl Sharing {
 pub(crate) struct Sockets {
     pub(crate) store: OwnedFd,
     pub(crate) qmgr: OwnedFd,
+    pub(crate) signer: OwnedFd,
     pub(crate) supervisor: OwnedFd,
 }
 
@@ -97,16 +100,17 @@ impl RunDirectory {
     pub(crate) fn take(bootstrap: &Bootstrap) -> Result<Self, SupervisorError> {
         let path = bootstrap.run_directory.clone();
         let sharing = Sharing::of(bootstrap);
-        let qmgr = match bootstrap.role_users {
+        let of = |role| match bootstrap.role_users {
             RoleUsers::Same => None,
-            RoleUsers::Separate => Roles::of_this_build().identity("qmgr"),
+            RoleUsers::Separate => Roles::of_this_build().identity(role),
         };
         for folder in [&path, &bootstrap.state_directory] {
             make(folder, sharing)
                 .map_err(|source| SupervisorError::Folder { path: folder.clone(), source })?;
         }
         let state = bootstrap.state_directory.join(QMGR_STATE);
-        make_for(&state, qmgr).map_err(|source| SupervisorError::Folder { path: state, source })?;
+        make_for(&state, of("qmgr")).map_err(|source| SupervisorError::Folder { path: state, source })?;
+        make_credentials(bootstrap);
         let lock_path = path.join(LOCK);
         let failed = |source| SupervisorError::Folder { path: path.clone(), source };
         let lock = OpenOptions::new()
@@ -134,8 +138,10 @@ impl RunDirectory {
         let sockets = Sockets {
             store: handover::descriptor(handover.store)?,
             qmgr: handover::descriptor(handover.qmgr)?,
+            signer: handover::descriptor(handover.signer)?,
             supervisor: handover::descriptor(handover.supervisor)?,
         };
+        make_credentials(bootstrap);
         let sharing = Sharing::of(bootstrap);
         let lock = File::from(handover::descriptor(handover.lock)?);
         Ok((Self { path: bootstrap.run_directory.clone(), sharing, lock }, sockets))
@@ -168,13 +174,16 @@ impl RunDirectory {
         Ok(Sockets {
             store: open(STORE_SOCKET)?,
             qmgr: open(QMGR_SOCKET)?,
+            signer: open(SIGNER_SOCKET)?,
             supervisor: open(SUPERVISOR_SOCKET)?,
         })
     }
 
     /// Removes the socket files, and what said where the switch listens and what became of upgrades. The lock file stays: removing it would let two supervisors lock two files.
     pub(crate) fn remove_sockets(&self) {
-        for name in [STORE_SOCKET, QMGR_SOCKET, SUPERVISOR_SOCKET, LISTENERS_FILE, UPGRADE_FILE] {
+        for name in
+            [STORE_SOCKET, QMGR_SOCKET, SIGNER_SOCKET, SUPERVISOR_SOCKET, LISTENERS_FILE, UPGRADE_FILE]
+        {
             let _ = std::fs::remove_file(self.path.join(name));
         }
     }
@@ -227,6 +236,26 @@ fn log_problem(path: &Path, Identity { uid, gid }: Identity) -> Option<String> {
             })
         }
         Err(_) => None,
+    }
+}
+
+/// The folder of the credentials. Only who wants TLS needs it, so nothing else waits for it.
+fn make_credentials(bootstrap: &Bootstrap) {
+    let signer = match bootstrap.role_users {
+        RoleUsers::Same => None,
+        RoleUsers::Separate => Roles::of_this_build().identity("signer"),
+    };
+    let path = &bootstrap.credentials;
+    let made = make_for(path, signer).and_then(|()| {
+        let mode = std::fs::metadata(path)?.permissions().mode();
+        if mode & 0o077 == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::other("others may open it; take that away with chmod 700"))
+        }
+    });
+    if let Err(error) = made {
+        tracing::warn!(event = "credentials.no-folder", folder = %path.display(), %error, "the folder of the credentials cannot be used: mend it and start the switch again, until then it has no certificate");
     }
 }
 

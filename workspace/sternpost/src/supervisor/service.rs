@@ -17,7 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 /// Signs of life within the time after which the manager takes this process for hung.
 const SIGNS_PER_LIMIT: u32 = 3;
 /// The roles that are there before there is a configuration.
-const ALWAYS: [Role; 3] = [Role::Store, Role::Qmgr, Role::Directory];
+const ALWAYS: [Role; 4] = [Role::Store, Role::Qmgr, Role::Directory, Role::Signer];
 
 /// The other end of the manager.
 #[derive(Debug, Default)]
@@ -134,21 +134,21 @@ mod tests {
 
     #[test]
     fn ready_means_that_each_role_was_started_that_is_always_there() {
-        let two = [running(Role::Store), running(Role::Qmgr)];
-        assert!(!is_ready(&two));
-        assert!(is_ready(&[&two[..], &[running(Role::Directory)]].concat()));
+        let three = [running(Role::Store), running(Role::Qmgr), running(Role::Signer)];
+        assert!(!is_ready(&three));
+        assert!(is_ready(&[&three[..], &[running(Role::Directory)]].concat()));
     }
 
     #[test]
     fn the_status_is_one_line_that_says_what_is_missing() {
         let nowhere = status(&[running(Role::Store), running(Role::Directory)], &[]);
-        assert!(nowhere.starts_with("2 processes, without qmgr, listening nowhere"), "{nowhere}");
+        assert!(nowhere.starts_with("2 processes, without qmgr and signer, listening nowhere"), "{nowhere}");
         let socket = ListeningSocket {
             listener: "in\nside".into(),
             configured: "0.0.0.0:25".parse().unwrap(),
             bound: "0.0.0.0:25".parse().unwrap(),
         };
         let all: Vec<_> = ALWAYS.map(running).into();
-        assert_eq!(status(&all, &[socket]), "3 processes, listening: in\\u{a}side on 0.0.0.0:25");
+        assert_eq!(status(&all, &[socket]), "4 processes, listening: in\\u{a}side on 0.0.0.0:25");
     }
 }

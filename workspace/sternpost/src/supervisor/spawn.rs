@@ -40,6 +40,8 @@ pub(super) struct Spawner {
     pub(super) store: OwnedFd,
     /// The listening socket behind `qmgr.sock`.
     pub(super) qmgr: OwnedFd,
+    /// The listening socket behind `signer.sock`.
+    pub(super) signer: OwnedFd,
 }
 
 /// What roles need of the bootstrap, without its secrets.
@@ -50,6 +52,8 @@ pub(super) struct Given {
     state_of_qmgr: PathBuf,
     node: String,
     record: Option<Record>,
+    /// The folder of certificates and private keys.
+    credentials: PathBuf,
     role_users: RoleUsers,
     /// What the self test found; read once, so that a role that is started again works as before.
     found: Option<Chosen>,
@@ -64,6 +68,7 @@ impl Given {
             state_of_qmgr: bootstrap.state_directory.join(super::paths::QMGR_STATE),
             node: bootstrap.node.clone(),
             record: bootstrap.record.clone(),
+            credentials: bootstrap.credentials.clone(),
             role_users: bootstrap.role_users,
             found: profile::in_force(&bootstrap.self_test, &bootstrap.queue.path),
         })
@@ -188,6 +193,10 @@ impl Spawner {
                 arguments.push(pair("--bootstrap", self.bootstrap_path.clone().into()));
                 arguments.push(pair("--node", self.given.node.clone().into()));
             }
+            Start::Kept(Role::Signer) => {
+                arguments.push(pair("--credentials", self.given.credentials.clone().into()));
+                descriptors.push(self.signer.as_fd());
+            }
             Start::Kept(Role::SmtpServer) => {
                 for Served { listener, only, descriptor } in listening.served() {
                     let number = descriptor.as_raw_fd();
@@ -206,7 +215,7 @@ impl Spawner {
                 arguments.push(pair("--capacity", order.capacity.to_string().into()));
             }
         }
-        if matches!(role, Role::Store | Role::Qmgr) {
+        if matches!(role, Role::Store | Role::Qmgr | Role::Signer) {
             arguments.push(pair("--role-users", self.given.role_users.name().into()));
             let own = rustix::process::geteuid().as_raw();
             arguments.push(pair("--supervisor-user", own.to_string().into()));
@@ -296,6 +305,7 @@ mod tests {
             state_of_qmgr: "/s/qmgr".into(),
             node: "n".into(),
             record: None,
+            credentials: "/s/credentials".into(),
             role_users: RoleUsers::Same,
             found,
         };
@@ -305,6 +315,7 @@ mod tests {
             given,
             store: socket(),
             qmgr: socket(),
+            signer: socket(),
         }
     }
 
@@ -331,6 +342,9 @@ mod tests {
         assert_eq!(qmgr[3..6], ["--run-directory=/r", "--state=/s/qmgr", "--node=n"]);
         assert_eq!(qmgr[6..8], ["--role-users=same", &own]);
         assert!(qmgr[8].starts_with("--listen-fd=") && qmgr.len() == 9 && count == 1);
+        let (signer, count) = words(&Start::Kept(Role::Signer));
+        assert_eq!(signer[3..5], ["--run-directory=/r", "--credentials=/s/credentials"]);
+        assert!(signer[7].starts_with("--listen-fd=") && signer.len() == 8 && count == 1);
         let (directory, count) = words(&Start::Kept(Role::Directory));
         assert_eq!(directory[3..], ["--run-directory=/r", "--bootstrap=/b", "--node=n"]);
         assert_eq!(count, 0);

@@ -271,6 +271,7 @@ impl Supervisor {
             self.run_directory.lock().1,
             self.spawner.store.as_fd(),
             self.spawner.qmgr.as_fd(),
+            self.spawner.signer.as_fd(),
             self.socket.as_fd(),
         ];
         let error = match handover.seal() {
@@ -312,6 +313,7 @@ impl Supervisor {
             lock: self.run_directory.lock().0,
             store: self.spawner.store.as_raw_fd(),
             qmgr: self.spawner.qmgr.as_raw_fd(),
+            signer: self.spawner.signer.as_raw_fd(),
             supervisor: self.socket.as_raw_fd(),
             given,
             listeners,
