@@ -110,6 +110,11 @@ pub(crate) fn run<W: Work + 'static>(
 }
 
 impl Channel {
+    /// What this process says that it is.
+    pub(crate) const fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
     async fn keep_qmgr<W: Work>(self: Rc<Self>, work: Rc<W>, path: PathBuf) {
         loop {
             let link = match connect(&path).and_then(Link::new) {

@@ -10,8 +10,10 @@ pub mod holding;
 pub mod housekeeper;
 pub mod relay;
 pub mod report;
+mod signer_client;
 pub mod smtp_server;
 pub mod store_client;
+mod stream;
 
 pub use channel::ChannelOptions;
 

@@ -1,6 +1,6 @@
 //! The envelope: what the switch knows of a message apart from its content.
 
-use crate::{Mailbox, MtPriority, Precedence, ReversePath, RouteIndex, UnixMillis};
+use crate::{Mailbox, MtPriority, Precedence, ReversePath, RouteIndex, TlsFacts, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 /// What the octets of the content may be. RFC 6152 and RFC 3030.
@@ -87,4 +87,6 @@ pub struct Envelope {
     pub source: String,
     /// The client's address, or empty when the switch made the message itself.
     pub client: String,
+    /// The TLS by which it came, if it did.
+    pub tls: Option<Box<TlsFacts>>,
 }

@@ -22,6 +22,7 @@ pub fn envelope(recipients: &[&str], (channel, peer): (&str, &str)) -> Envelope 
         envelope_id: None,
         source: "inbound".to_owned(),
         client: "192.0.2.1".to_owned(),
+        tls: None,
     }
 }
 

@@ -26,7 +26,7 @@ pub const SEGMENT_OCTETS_MAX: u32 = 64 * 1024 * 1024;
 pub const SEGMENTS_MIN: u32 = 8;
 
 /// The version that this code reads and writes.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 const SUPERBLOCK_MAGIC: [u8; 8] = *b"STERNLOG";
 const SEGMENT_MAGIC: [u8; 8] = *b"STERNSEG";
 const BATCH_MAGIC: [u8; 8] = *b"STERNBAT";

@@ -109,6 +109,7 @@ fn envelope() -> Envelope {
         envelope_id: None,
         source: String::new(),
         client: String::new(),
+        tls: None,
     }
 }
 

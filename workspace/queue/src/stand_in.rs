@@ -55,6 +55,7 @@ pub(crate) fn detail(sequence: MessageSequence, living: &Living, routes: Vec<Rou
         envelope_id: None,
         source: SOURCE.to_owned(),
         client: String::new(),
+        tls: None,
     };
     MessageDetail {
         id: living.id,

@@ -41,7 +41,7 @@ RECIPIENT_OCTETS_MIN = 7
 CLAIMED_CHUNKS_MAX = 4096
 SUPERBLOCK_OFFSETS = (0, 32_768)
 HEAD_OCTETS = 65_536
-VERSION = 2
+VERSION = 3
 BLANK_MARKER = b"STERNPOST QUEUE BLANK 1\n"
 
 CHUNK, ENVELOPE, OUTCOME, MOVED, DISCARDED = range(1, 6)
@@ -196,7 +196,19 @@ class Decoder:
             "envid": self.optional(self.string),
             "source": self.string(),
             "client": self.string(),
+            "tls": self.optional(self.tls),
         }
+
+    def tls(self) -> Json:
+        return {
+            "version": self.string(),
+            "cipher_suite": self.string(),
+            "group": self.optional(self.string),
+            "client_certificate": self.optional(self.client_certificate),
+        }
+
+    def client_certificate(self) -> Json:
+        return {"subject": self.string(), "sha256": self.take(32).hex(), "verified": self.flag()}
 
     def recipient(self) -> Json:
         return {

@@ -1,6 +1,20 @@
 //! What a client says about a message. The syntax was checked by the protocol; here it is only meaning.
 
-use sternpost_message::{BodyType, Mailbox, MtPriority, Notify, Ret, ReversePath};
+use sternpost_message::{BodyType, Mailbox, MtPriority, Notify, Ret, ReversePath, TlsFacts};
+
+/// The session in which a message comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionFacts {
+    /// The client's address.
+    pub client: String,
+    /// What it calls itself.
+    pub helo: String,
+    /// The keyword of the trace header's `with`: `SMTP`, `ESMTP`, `ESMTPS`, `LMTP` … (RFC 3848); the UTF8 keywords follow from
+    /// `SMTPUTF8` by themselves.
+    pub protocol: &'static str,
+    /// Its TLS, if it is inside.
+    pub tls: Option<Box<TlsFacts>>,
+}
 
 /// MAIL FROM with its parameters. RFC 5321, section 4.1.1.2.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@ mod transaction;
 mod verdict;
 
 pub use date::internet_date;
-pub use facts::{ContentFacts, ForwardPath, MailFacts, RecipientFacts};
+pub use facts::{ContentFacts, ForwardPath, MailFacts, RecipientFacts, SessionFacts};
 pub use header::{HeaderScan, RANK_OCTETS_MAX, Said, fuzz_header_scan};
 pub use rank::{Asked, AskedBy, Rank};
 pub use routing::{Policy, RouteAnswer, Routing};

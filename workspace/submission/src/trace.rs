@@ -6,7 +6,7 @@
 use crate::date::internet_date;
 use crate::rank::{AskedBy, Rank};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use sternpost_message::{DOMAIN_OCTETS_MAX, Mailbox, MessageId, UnixMillis};
+use sternpost_message::{DOMAIN_OCTETS_MAX, Mailbox, MessageId, TlsFacts, UnixMillis};
 
 /// What the field says.
 pub(crate) struct Trace<'a> {
@@ -14,6 +14,8 @@ pub(crate) struct Trace<'a> {
     pub client: &'a str,
     pub hostname: &'a str,
     pub protocol: &'a str,
+    /// The TLS of the session.
+    pub tls: Option<&'a TlsFacts>,
     pub smtputf8: bool,
     pub id: MessageId,
     /// The recipient, when there is exactly one: naming more would tell each of the others.
@@ -23,7 +25,7 @@ pub(crate) struct Trace<'a> {
     pub at: UnixMillis,
 }
 
-/// The field with its line ends: three to five lines of at most 400 octets.
+/// The field with its line ends: three to seven lines of at most 400 octets.
 pub(crate) fn received_field(trace: &Trace<'_>) -> Vec<u8> {
     let helo = name(trace.helo);
     let client = client_comment(trace.client);
@@ -32,14 +34,32 @@ pub(crate) fn received_field(trace: &Trace<'_>) -> Vec<u8> {
     let id = trace.id;
     let recipient = trace.only_recipient.filter(|mailbox| trace.smtputf8 || mailbox.is_ascii());
     let recipient = recipient.map(|mailbox| format!("\r\n\tfor <{mailbox}>")).unwrap_or_default();
+    let tls = trace.tls.map(|tls| format!("\r\n\t{}", tls_clause(tls))).unwrap_or_default();
     let rank = rank(&trace.rank).map(|rank| format!("\r\n\t{rank}")).unwrap_or_default();
     let date = internet_date(trace.at);
     format!(
         "Received: from {helo} ({client})\r\n\
-         \tby {hostname} (Sternpost) with {protocol} id {id}{recipient}{rank};\r\n\
+         \tby {hostname} (Sternpost) with {protocol} id {id}{recipient}{tls}{rank};\r\n\
          \t{date}\r\n"
     )
     .into_bytes()
+}
+
+/// RFC 8314, 7.4: the clauses for suite and group, and what there is no clause for as a comment.
+fn tls_clause(tls: &TlsFacts) -> String {
+    let group = tls.group.as_ref().map(|group| format!(" group {}", name(group))).unwrap_or_default();
+    let certificate = tls.peer.as_ref().map(|peer| {
+        let word = if peer.is_verified { "verified" } else { "not verified" };
+        format!(";\r\n\tclient certificate {word}: {}", comment(&peer.subject))
+    });
+    let (suite, version) = (name(&tls.cipher_suite), comment(&tls.version));
+    format!("tls {suite}{group} ({version}{})", certificate.unwrap_or_default())
+}
+
+/// What stands in a comment: in the place of each character that would have a meaning there, or none in a header, stands `?`.
+fn comment(text: &str) -> String {
+    let allowed = |c: char| matches!(c, ' '..='~') && !matches!(c, '(' | ')' | '\\');
+    text.chars().map(|c| if allowed(c) { c } else { '?' }).collect()
 }
 
 /// What was asked for and what the message got. The clause PRIORITY is for the parameter (RFC 6710, section 7); of what a
@@ -101,18 +121,43 @@ mod tests {
     use super::*;
     use crate::Asked;
     use proptest::prelude::*;
-    use sternpost_message::{MtPriority, Precedence, PriorityField};
+    use sternpost_message::{MtPriority, PeerCertificate, Precedence, PriorityField};
 
     fn trace<'a>(helo: &'a str, client: &'a str, only_recipient: Option<&'a Mailbox>) -> Trace<'a> {
         let id = MessageId([0xab; 16]);
         let at = UnixMillis(1_795_301_110_000);
         let (hostname, protocol) = ("mx.example.net", "ESMTP");
         let rank = Rank { precedence: Precedence::Routine, priority: None, asked: None };
-        Trace { helo, client, hostname, protocol, smtputf8: false, id, only_recipient, rank, at }
+        let tls = None;
+        Trace { helo, client, hostname, protocol, tls, smtputf8: false, id, only_recipient, rank, at }
     }
 
     fn text(trace: &Trace<'_>) -> String {
         String::from_utf8(received_field(trace)).unwrap()
+    }
+
+    #[test]
+    fn tls_has_its_clauses_and_a_certificate_stands_in_a_comment_that_it_cannot_leave() {
+        let peer = PeerCertificate {
+            subject: "CN=client.example, O=a) by evil (\\\r\nX-Forged: y\u{fc}".to_owned(),
+            fingerprint: [0; 32],
+            is_verified: false,
+        };
+        let mut tls = TlsFacts {
+            version: "TLSv1.3".to_owned(),
+            cipher_suite: "TLS_AES_256_GCM_SHA384".to_owned(),
+            group: Some("X25519".to_owned()),
+            peer: Some(peer),
+        };
+        let with =
+            |tls: &TlsFacts| text(&Trace { tls: Some(tls), ..trace("client.example", "192.0.2.1", None) });
+        let field = with(&tls);
+        let clause = "\r\n\ttls TLS_AES_256_GCM_SHA384 group X25519 (TLSv1.3;\r\n\tclient certificate not verified: \
+                      CN=client.example, O=a? by evil ????X-Forged: y?);\r\n";
+        assert!(field.contains(clause), "{field}");
+        tls.peer = None;
+        tls.group = None;
+        assert!(with(&tls).contains("\r\n\ttls TLS_AES_256_GCM_SHA384 (TLSv1.3);\r\n"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::trace::{Trace, received_field};
 use crate::{
     ContentFacts, ForwardPath, HeaderScan, MailFacts, Policy, Rank, RecipientFacts, Rejection, RouteAnswer,
-    Routing, Verdict,
+    Routing, SessionFacts, Verdict,
 };
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -33,9 +33,7 @@ pub const ROUTES_MAX: usize = ROUTE_DELAY_REPORT.0 as usize - 1;
 #[derive(Debug)]
 pub struct Submission {
     policy: Arc<Policy>,
-    client: String,
-    helo: String,
-    protocol: &'static str,
+    session: SessionFacts,
     mail: Option<MailFacts>,
     recipients: Vec<Recipient>,
     routes: Vec<Route>,
@@ -62,16 +60,12 @@ pub struct Accepted {
 }
 
 impl Submission {
-    /// A transaction of the client at address `client` that called itself `helo`. `protocol` is the keyword of the
-    /// trace header's `with`: `SMTP`, `ESMTP`, `ESMTPS`, `LMTP` … (RFC 3848); the UTF8 keywords follow from
-    /// `SMTPUTF8` by themselves.
+    /// A transaction of this session.
     #[must_use]
-    pub fn new(policy: Arc<Policy>, client: String, helo: String, protocol: &'static str) -> Self {
+    pub fn new(policy: Arc<Policy>, session: SessionFacts) -> Self {
         Self {
             policy,
-            client,
-            helo,
-            protocol,
+            session,
             mail: None,
             recipients: Vec::new(),
             routes: Vec::new(),
@@ -200,10 +194,11 @@ impl Submission {
             _ => None,
         };
         received_field(&Trace {
-            helo: &self.helo,
-            client: &self.client,
+            helo: &self.session.helo,
+            client: &self.session.client,
             hostname: &self.policy.hostname,
-            protocol: self.protocol,
+            protocol: self.session.protocol,
+            tls: self.session.tls.as_deref(),
             smtputf8: self.mail.as_ref().is_some_and(|mail| mail.smtputf8),
             id,
             only_recipient,
@@ -267,7 +262,8 @@ impl Submission {
             ret: mail.ret,
             envelope_id: mail.envelope_id,
             source: self.policy.listener.clone(),
-            client: self.client,
+            client: self.session.client,
+            tls: self.session.tls,
         };
         Ok(Accepted { envelope, received_count, content_octets, rank })
     }

@@ -122,6 +122,7 @@ impl Reporting<'_> {
                         envelope_id: None,
                         source: "housekeeper".to_owned(),
                         client: String::new(),
+                        tls: None,
                     };
                     outcomes.extend(reported_ranges.iter().map(|range| (*range, close(Some(id), ""))));
                     report = Some(Made { id, content: made.content, envelope });

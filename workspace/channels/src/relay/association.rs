@@ -3,17 +3,19 @@
 
 use super::Relay;
 use super::job::{Job, PeerJobs, Standing};
+use super::tls::PeerTls;
 use crate::store_client::{FetchError, Piece};
+use crate::stream::Stream;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use sternpost_config::{ChannelKind, ChannelView, Peer};
+use sternpost_config::{ChannelKind, ChannelView, Peer, PeerTlsPolicy};
 use sternpost_link::qmgr::ToQmgr;
 use sternpost_link::store::MessageDetail;
-use sternpost_message::{Diagnostic, EnhancedStatus, ErrorScope, MlistId, Outcome};
+use sternpost_message::{Diagnostic, EnhancedStatus, ErrorScope, MlistId, Outcome, chain};
 use sternpost_platform::tcp;
 use sternpost_smtp::client::{ClientPolicy, ClientSession, ClientTimeouts, Input, Output, Protocol};
-use tokio::io::AsyncWriteExt;
+use sternpost_tls::Outbound;
 use tokio::net::TcpStream;
 
 /// An association without work is kept this long for the next Mlist.
@@ -22,6 +24,12 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 const NULL_HOP_MAX: Duration = Duration::from_secs(10);
 /// Octets that wait in the kernel for a slow peer: with more, a transfer that gets on would look like one that does not.
 const UNSENT_OCTETS_MAX: u32 = 128 << 10;
+/// After a handshake has failed with a peer to whom mail may go in the clear, it does so for this long.
+const CLEAR_FOR: Duration = Duration::from_secs(10 * 60);
+/// The reply of a peer that wants TLS first (RFC 3207, 4).
+const TLS_FIRST: u16 = 530;
+/// RFC 3463, 3.8.
+const CRYPTOGRAPHIC_FAILURE: EnhancedStatus = EnhancedStatus::new(4, 7, 5);
 /// Octets read from the peer at a time; replies are short.
 const READ_OCTETS: usize = 4_096;
 
@@ -35,9 +43,9 @@ pub(crate) async fn serve(relay: Rc<Relay>, jobs: Rc<PeerJobs>) {
             break;
         };
         jobs.stands(Standing::Over, Standing::Opening);
-        match connect(&peer, &view).await {
-            Ok(stream) => Association::new(&relay, &jobs, &peer, &view, stream).converse().await,
-            Err(error) => refused(&relay, &jobs, &peer, &error),
+        match open(&relay, &jobs, &peer, &view).await {
+            Ok((stream, tls)) => Association::new(&relay, &jobs, &peer, &view, stream, tls).converse().await,
+            Err(diagnostic) => refused(&relay, &jobs, &diagnostic),
         }
         // QMGR decides when a peer that failed is tried again. One that merely closed gets a new association at once.
         if jobs.is_failing.get() {
@@ -48,6 +56,76 @@ pub(crate) async fn serve(relay: Rc<Relay>, jobs: Rc<PeerJobs>) {
         }
     }
     relay.association_ended(&jobs);
+}
+
+/// A connection with the peer, inside TLS where that begins with the first octet.
+///
+/// # Errors
+/// Why there is none.
+async fn open(
+    relay: &Relay,
+    jobs: &PeerJobs,
+    peer: &Peer,
+    view: &ChannelView,
+) -> Result<(Stream, PeerTls), Diagnostic> {
+    let remote = remote(peer);
+    let failed = |status, why: String| Diagnostic { remote: remote.clone(), ..Diagnostic::own(status, &why) };
+    if peer.tls.policy == PeerTlsPolicy::Mutual {
+        relay.signer.ready().await;
+    }
+    let may_be_clear = !peer.tls.policy.is_required();
+    let tls = if may_be_clear && jobs.is_in_the_clear(Instant::now()) {
+        PeerTls::never()
+    } else {
+        PeerTls::new(peer, view, &relay.signer)
+    };
+    let outbound = match tls.outbound() {
+        Ok(outbound) => Some(outbound),
+        Err(_) if tls.may_go_in_the_clear() => None,
+        Err(why) => {
+            return Err(failed(
+                CRYPTOGRAPHIC_FAILURE,
+                format!("TLS with {} cannot be done: {why}", peer.name),
+            ));
+        }
+    };
+    let stream = connect(peer, view).await.map_err(|error| {
+        failed(EnhancedStatus::new(4, 4, 1), format!("cannot connect to {}: {error}", peer.address))
+    })?;
+    let stream = match outbound.filter(|_| tls.is_immediate()) {
+        None => Stream::Clear(stream),
+        Some(outbound) => {
+            secure(peer, outbound, stream).await.map_err(|why| failed(CRYPTOGRAPHIC_FAILURE, why))?
+        }
+    };
+    Ok((stream, tls))
+}
+
+/// The handshake.
+///
+/// # Errors
+/// Why it has failed, for people.
+async fn secure(peer: &Peer, outbound: &Outbound, stream: TcpStream) -> Result<Stream, String> {
+    let limit = ClientTimeouts::default().handshake;
+    let secured = tokio::time::timeout(limit, outbound.connect(stream)).await;
+    match secured.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok((stream, facts)) => {
+            tracing::debug!(
+                event = "tls.established",
+                peer = peer.name,
+                version = facts.version,
+                cipher_suite = facts.cipher_suite,
+                is_verified = facts.peer.as_ref().is_some_and(|peer| peer.is_verified),
+                "an association is inside TLS"
+            );
+            Ok(Stream::Secured(stream))
+        }
+        Err(error) => Err(format!("the TLS handshake with {} has failed: {}", peer.address, chain(&error))),
+    }
+}
+
+fn remote(peer: &Peer) -> String {
+    format!("{} ({})", peer.name, peer.address)
 }
 
 async fn connect(peer: &Peer, view: &ChannelView) -> io::Result<TcpStream> {
@@ -68,18 +146,15 @@ async fn connect(peer: &Peer, view: &ChannelView) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The peer did not take the connection: one attempt failed; the other Mlists go back untouched.
-fn refused(relay: &Relay, jobs: &PeerJobs, peer: &Peer, error: &io::Error) {
+/// There is no connection with the peer: one attempt failed; the other Mlists go back untouched.
+fn refused(relay: &Relay, jobs: &PeerJobs, diagnostic: &Diagnostic) {
     jobs.stands(Standing::Opening, Standing::Over);
-    let why = format!("cannot connect to {}: {error}", peer.address);
+    let why = diagnostic.text.clone();
     let attempted = jobs.first().into_iter().collect();
     peer_failed(relay, jobs, &why, attempted, false);
     if let Some(mut job) = jobs.take() {
-        let outcomes = job.outcomes(|| {
-            let mut diagnostic = Diagnostic::own(EnhancedStatus::new(4, 4, 1), &why);
-            diagnostic.remote = format!("{} ({})", peer.name, peer.address);
-            Outcome::Deferred { scope: ErrorScope::Peer, diagnostic }
-        });
+        let outcomes =
+            job.outcomes(|| Outcome::Deferred { scope: ErrorScope::Peer, diagnostic: diagnostic.clone() });
         relay.done(jobs, job.mlist(), outcomes);
     }
     give_back(relay, jobs, &why);
@@ -114,7 +189,8 @@ struct Association<'a> {
     /// The peer as it was configured when the connection was made, and the view in which it was last seen so.
     peer: Peer,
     view: Rc<ChannelView>,
-    stream: TcpStream,
+    stream: Stream,
+    tls: PeerTls,
     session: ClientSession,
     /// For diagnostics.
     remote: String,
@@ -130,6 +206,8 @@ struct Association<'a> {
     standing: Standing,
     /// The peer has answered for a recipient.
     has_carried: bool,
+    /// TLS has failed, and the peer is to get its mail without.
+    goes_in_the_clear: bool,
     is_closing: bool,
 }
 
@@ -149,7 +227,8 @@ impl<'a> Association<'a> {
         jobs: &'a PeerJobs,
         peer: &Peer,
         view: &Rc<ChannelView>,
-        stream: TcpStream,
+        stream: Stream,
+        tls: PeerTls,
     ) -> Self {
         let protocol = if view.channel.kind == ChannelKind::Lmtp { Protocol::Lmtp } else { Protocol::Smtp };
         let mut policy = ClientPolicy::new(view.node.hostname.clone(), protocol);
@@ -159,14 +238,17 @@ impl<'a> Association<'a> {
             policy.timeouts =
                 ClientTimeouts { greeting: NULL_HOP_MAX, hello: NULL_HOP_MAX, ..policy.timeouts };
         }
+        policy.tls = tls.starttls();
+        let begin = if tls.is_immediate() { ClientSession::secured } else { ClientSession::new };
         Self {
             relay,
             jobs,
             peer: peer.clone(),
             view: Rc::clone(view),
             stream,
-            session: ClientSession::new(Instant::now(), policy),
-            remote: format!("{} ({})", peer.name, peer.address),
+            tls,
+            session: begin(Instant::now(), policy),
+            remote: remote(peer),
             under_way: Vec::new(),
             next: None,
             transaction_last: 0,
@@ -175,6 +257,7 @@ impl<'a> Association<'a> {
             idle_since: None,
             standing: Standing::Opening,
             has_carried: false,
+            goes_in_the_clear: false,
             is_closing: false,
         }
     }
@@ -188,6 +271,7 @@ impl<'a> Association<'a> {
                 break;
             }
             if self.is_closing {
+                self.stream.end().await;
                 break;
             }
             if self.may_take() {
@@ -223,9 +307,14 @@ impl<'a> Association<'a> {
         if let Some(job) = self.next.take() {
             self.relay.channel.unassigned(job.mlist(), "the association has ended");
         }
-        // The session has answered every transaction; one that it still has would be a defect of ours.
         for (_, job) in std::mem::take(&mut self.under_way) {
-            self.complete(job);
+            if self.goes_in_the_clear {
+                // No transaction has begun before TLS.
+                self.relay.channel.unassigned(job.mlist(), "the peer gets it in the clear");
+            } else {
+                // The session has answered every transaction; one that it still has would be a defect of ours.
+                self.complete(job);
+            }
         }
     }
 
@@ -241,14 +330,19 @@ impl<'a> Association<'a> {
             && (self.session.is_idle() || !self.jobs.has_idle())
     }
 
-    /// Whether the peer has another address now, or is gone: what waits must not go where this association leads.
+    /// Whether the peer has another address or other TLS now, or is gone: what waits must not go where this association leads.
     fn is_outdated(&mut self) -> bool {
         let Some(view) = self.relay.view() else { return true };
         if Rc::ptr_eq(&view, &self.view) {
             return false;
         }
-        let is_same =
-            super::peer(&view, &self.peer.name).is_some_and(|peer| peer.address == self.peer.address);
+        let is_same = super::peer(&view, &self.peer.name).is_some_and(|peer| {
+            let trusts = |view: &ChannelView| -> Vec<Vec<u8>> {
+                self.peer.tls.trust.certificates(&view.trusts).map(<[u8]>::to_vec).collect()
+            };
+            let believes_the_same = !peer.tls.policy.is_verified() || trusts(&view) == trusts(&self.view);
+            peer.address == self.peer.address && peer.tls == self.peer.tls && believes_the_same
+        });
         if is_same {
             self.view = view;
         }
@@ -267,6 +361,10 @@ impl<'a> Association<'a> {
                     self.result(transaction, recipient, outcome);
                 }
                 Output::TransactionDone { transaction } => self.transaction_done(transaction),
+                Output::StartTls => {
+                    self.send(&std::mem::take(&mut out)).await?;
+                    self.handshake().await;
+                }
                 Output::WakeAt(at) => self.wake_at = Some(at),
                 Output::Failed { diagnostic } => {
                     self.stand(Standing::Over);
@@ -274,7 +372,7 @@ impl<'a> Association<'a> {
                     let mlists = under_way.chain(self.next.as_ref().map(Job::mlist)).collect();
                     peer_failed(self.relay, self.jobs, &diagnostic.to_string(), mlists, self.has_carried);
                 }
-                Output::StartTls | Output::Close => self.is_closing = true,
+                Output::Close => self.is_closing = true,
             }
         }
         if self.session.is_admitted() {
@@ -283,16 +381,49 @@ impl<'a> Association<'a> {
             self.stand(Standing::Over);
         }
         self.set_idle(self.is_idle());
-        if out.is_empty() {
-            return Ok(());
-        }
+        if out.is_empty() { Ok(()) } else { self.send(&out).await }
+    }
+
+    async fn send(&mut self, out: &[u8]) -> io::Result<()> {
         let limit =
             self.wake_at.map_or(Duration::from_secs(60), |at| at.saturating_duration_since(Instant::now()));
-        tokio::time::timeout(limit, self.stream.write_all(&out))
+        tokio::time::timeout(limit, self.stream.write_all(out))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         self.relay.channel.sent(out.len());
         Ok(())
+    }
+
+    /// STARTTLS was taken.
+    async fn handshake(&mut self) {
+        let secured = match (self.tls.outbound(), self.stream.take_clear()) {
+            (Ok(outbound), Ok(stream)) => secure(&self.peer, outbound, stream).await,
+            (Err(why), _) => Err(why.to_owned()),
+            (_, Err(error)) => Err(error.to_string()),
+        };
+        match secured {
+            Ok(stream) => {
+                self.stream = stream;
+                self.session.handle(Instant::now(), Input::Secured);
+            }
+            // RFC 7435, 3: whom nobody has asked to be sure of is sent to as it can be.
+            Err(why) if self.tls.may_go_in_the_clear() => {
+                tracing::warn!(
+                    event = "tls.failed",
+                    peer = self.peer.name,
+                    why,
+                    clear_for_s = CLEAR_FOR.as_secs(),
+                    "TLS with a peer has failed; its mail goes in the clear for a while"
+                );
+                self.jobs.go_in_the_clear(Instant::now() + CLEAR_FOR);
+                self.goes_in_the_clear = true;
+                self.is_closing = true;
+            }
+            Err(why) => {
+                let diagnostic = Diagnostic::own(CRYPTOGRAPHIC_FAILURE, &why);
+                self.session.handle(Instant::now(), Input::HandshakeFailed(diagnostic));
+            }
+        }
     }
 
     async fn arrival(&mut self, buffer: &mut [u8]) -> Arrival {
@@ -302,7 +433,17 @@ impl<'a> Association<'a> {
         let may_take = self.may_take();
         tokio::select! {
             biased;
-            arrival = read(&self.stream, buffer) => arrival,
+            read = self.stream.read(buffer) => match read {
+                Ok(count) if count > 0 => Arrival::Octets(count),
+                Ok(_) => Arrival::PeerClosed,
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        let why = chain(&error);
+                        tracing::warn!(event = "tls.broken", peer = self.peer.name, why, "TLS with a peer has broken behind the handshake");
+                    }
+                    Arrival::PeerClosed
+                }
+            },
             piece = async { match feeding { Some((_, job)) => job.fetched.piece().await, None => std::future::pending().await } },
                 if feeding.is_some() => Arrival::Piece(piece),
             detail = async { match &self.next { Some(job) => job.fetched.detail().await, None => std::future::pending().await } },
@@ -371,6 +512,10 @@ impl<'a> Association<'a> {
             Outcome::DelayReported | Outcome::Reported { .. } | Outcome::Discarded { .. } => {}
         }
         let is_of_the_peer = matches!(outcome, Outcome::Deferred { scope: ErrorScope::Peer, .. });
+        if matches!(&outcome, Outcome::Deferred { diagnostic, .. } if diagnostic.reply_code == Some(TLS_FIRST))
+        {
+            self.jobs.try_tls_again();
+        }
         self.has_carried |= !is_of_the_peer;
         if !is_of_the_peer && self.jobs.is_failing.replace(false) && !self.jobs.is_null_hop {
             self.relay.channel.peer_worked(&self.jobs.name);
@@ -419,20 +564,6 @@ impl<'a> Association<'a> {
     fn set_idle(&mut self, is_idle: bool) {
         self.jobs.set_idle(self.idle_since.is_some(), is_idle);
         self.idle_since = if is_idle { self.idle_since.or_else(|| Some(Instant::now())) } else { None };
-    }
-}
-
-async fn read(stream: &TcpStream, buffer: &mut [u8]) -> Arrival {
-    loop {
-        if stream.readable().await.is_err() {
-            return Arrival::PeerClosed;
-        }
-        match stream.try_read(buffer) {
-            Ok(0) => return Arrival::PeerClosed,
-            Ok(count) => return Arrival::Octets(count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Arrival::PeerClosed,
-        }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::store_client::Fetched;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Instant;
 use sternpost_link::qmgr::Assignment;
 use sternpost_link::store::MessageDetail;
 use sternpost_message::{MlistId, NullHop, Outcome, PriorityPolicy, RecipientIndex, RecipientState};
@@ -123,6 +124,8 @@ pub(crate) struct PeerJobs {
     arrived: Notify,
     /// The last attempt to reach the peer failed.
     pub(crate) is_failing: Cell<bool>,
+    /// Until when its mail goes in the clear because TLS has failed.
+    clear_until: Cell<Option<Instant>>,
 }
 
 impl PeerJobs {
@@ -137,7 +140,22 @@ impl PeerJobs {
             admitted: Cell::new(0),
             arrived: Notify::new(),
             is_failing: Cell::new(false),
+            clear_until: Cell::new(None),
         })
+    }
+
+    /// Whether TLS has failed a short while ago.
+    pub(crate) fn is_in_the_clear(&self, now: Instant) -> bool {
+        self.clear_until.get().is_some_and(|until| now < until)
+    }
+
+    /// Its mail may not go in the clear.
+    pub(crate) fn try_tls_again(&self) {
+        self.clear_until.set(None);
+    }
+
+    pub(crate) fn go_in_the_clear(&self, until: Instant) {
+        self.clear_until.set(Some(until));
     }
 
     /// Queues a job. True when one more association should be opened for it; it is counted already.

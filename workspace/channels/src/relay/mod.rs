@@ -5,9 +5,11 @@
 
 mod association;
 mod job;
+mod tls;
 
 use crate::RoleError;
 use crate::channel::{self, Channel, ChannelOptions, Work};
+use crate::signer_client::SignerClient;
 use job::{Job, PeerJobs};
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
@@ -24,6 +26,7 @@ pub fn run(options: &ChannelOptions) -> Result<(), RoleError> {
     channel::run(options, |channel| {
         Rc::new_cyclic(|own| Relay {
             own: own.clone(),
+            signer: SignerClient::start(options.run_directory.join("signer.sock"), channel.hello().clone()),
             channel,
             view: RefCell::default(),
             peers: RefCell::default(),
@@ -35,6 +38,7 @@ pub fn run(options: &ChannelOptions) -> Result<(), RoleError> {
 struct Relay {
     own: std::rc::Weak<Self>,
     channel: Rc<Channel>,
+    signer: Rc<SignerClient>,
     view: RefCell<Option<Rc<ChannelView>>>,
     peers: RefCell<FxHashMap<String, Rc<PeerJobs>>>,
 }

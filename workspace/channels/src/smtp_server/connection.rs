@@ -3,6 +3,7 @@
 
 use super::upload::Upload;
 use super::{Prepared, Server};
+use crate::stream::Stream;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -10,16 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sternpost_link::Appended;
 use sternpost_link::store::{Lane, Refusal};
-use sternpost_message::{EnhancedStatus, MessageId};
+use sternpost_message::{EnhancedStatus, MessageId, TlsFacts};
 use sternpost_platform::process;
 use sternpost_smtp::reply::Reply;
 use sternpost_smtp::server::{
     Answer, ContentSummary, Input, MailFrom, Output, Question, RcptTo, ServerSession,
 };
 use sternpost_submission::{
-    ContentFacts, ForwardPath, MailFacts, Policy, Rank, RecipientFacts, Submission, Verdict,
+    ContentFacts, ForwardPath, MailFacts, Policy, Rank, RecipientFacts, SessionFacts, Submission, Verdict,
 };
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 /// Octets read at a time. A message of 4 KiB comes in one read, a large one in pieces that the cache holds.
@@ -36,12 +36,16 @@ const CONTENT_OCTETS_PER_S_MIN: u64 = 1_024;
 const CONTENT_GRACE: Duration = Duration::from_secs(120);
 /// A client that takes no replies for so long has gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// One who is told why the connection is closed, and takes nothing, is not waited for.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Connection {
     server: Rc<Server>,
     prepared: Rc<Prepared>,
     policy: Arc<Policy>,
-    stream: TcpStream,
+    stream: Stream,
+    /// Once the connection is inside TLS.
+    tls: Option<Box<TlsFacts>>,
     client: SocketAddr,
     session: ServerSession,
     transaction: Option<Transaction>,
@@ -106,7 +110,8 @@ impl Connection {
         client: SocketAddr,
     ) -> Self {
         let policy = Arc::clone(prepared.policy_for(client.ip()));
-        let session = ServerSession::new(Instant::now(), Arc::clone(&prepared.session));
+        let begin = if prepared.tls.is_immediate() { ServerSession::secured } else { ServerSession::new };
+        let session = begin(Instant::now(), Arc::clone(&prepared.session));
         // Replies are whole groups already; waiting for more would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke before it began");
@@ -115,7 +120,8 @@ impl Connection {
             server,
             prepared,
             policy,
-            stream,
+            stream: Stream::Clear(stream),
+            tls: None,
             client,
             session,
             transaction: None,
@@ -125,6 +131,9 @@ impl Connection {
     }
 
     pub(super) async fn converse(mut self) {
+        if self.prepared.tls.is_immediate() && self.handshake().await.is_err() {
+            return;
+        }
         let mut stopping = self.server.stopping.subscribe();
         let mut buffer = vec![0; READ_OCTETS];
         // Octets of `buffer` that the session has not taken yet.
@@ -137,10 +146,12 @@ impl Connection {
                 return;
             }
             if self.is_closing {
-                return;
+                return self.stream.end().await;
             }
             if self.transaction.as_ref().is_some_and(Transaction::is_too_slow) {
-                let told = self.stream.try_write(b"421 4.4.2 the content comes too slowly, closing\r\n");
+                let told = self
+                    .send(b"421 4.4.2 the content comes too slowly, closing\r\n", LAST_WORD_TIMEOUT)
+                    .await;
                 tracing::info!(event = "content.too-slow", client = %self.client, told = told.is_ok(), "a client was too slow");
                 self.session.handle(Instant::now(), Input::PeerClosed);
                 let _ = self.settle().await;
@@ -153,7 +164,7 @@ impl Connection {
             let wake_at = self.wake_at;
             let input = tokio::select! {
                 biased;
-                count = read(&self.stream, &mut buffer) => match count {
+                count = self.stream.read(&mut buffer) => match count {
                     Ok(count) if count > 0 => {
                         rest = 0..count;
                         continue;
@@ -187,32 +198,67 @@ impl Connection {
                 }
                 Output::Content(octets) => self.content(&octets).await,
                 Output::TransactionAborted => self.abort().await,
+                Output::StartTls => {
+                    self.send(&std::mem::take(&mut out), WRITE_TIMEOUT).await?;
+                    self.handshake().await?;
+                    self.session.handle(Instant::now(), Input::Secured);
+                }
                 Output::WakeAt(at) => self.wake_at = Some(at),
-                Output::StartTls | Output::Close => self.is_closing = true,
+                Output::Close => self.is_closing = true,
             }
         }
-        if out.is_empty() {
-            return Ok(());
+        if out.is_empty() { Ok(()) } else { self.send(&out, WRITE_TIMEOUT).await }
+    }
+
+    async fn send(&mut self, octets: &[u8], limit: Duration) -> io::Result<()> {
+        let sent = tokio::time::timeout(limit, self.stream.write_all(octets)).await;
+        sent.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    /// # Errors
+    /// The connection is of no use any more.
+    async fn handshake(&mut self) -> io::Result<()> {
+        let (client, listener) = (self.client, &self.prepared.listener.name);
+        let inbound = self.prepared.tls.inbound().ok_or(io::ErrorKind::NotConnected)?;
+        let stream = self.stream.take_clear()?;
+        let limit = self.prepared.session.handshake_timeout;
+        let secured = tokio::time::timeout(limit, inbound.accept(stream)).await;
+        match secured.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok((stream, facts)) => {
+                tracing::debug!(event = "tls.established", %client, listener, version = facts.version, cipher_suite = facts.cipher_suite, "a client is inside TLS");
+                self.stream = Stream::Secured(stream);
+                self.tls = Some(Box::new(facts));
+                Ok(())
+            }
+            Err(error) => {
+                tracing::info!(event = "tls.failed", %client, listener, error = &error as &dyn std::error::Error, "a handshake with a client has failed");
+                Err(error)
+            }
         }
-        tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(&out))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     async fn answer(&mut self, question: Question) -> Answer {
         match question {
+            Question::StartTls => match self.prepared.tls.inbound() {
+                Some(_) => Answer::Accept,
+                None => reject(454, 4, 7, 0, "TLS is not available now, try again later"),
+            },
             Question::Sender(mail) => self.sender(mail),
             Question::Recipient(rcpt) => self.recipient(rcpt),
             Question::StartContent => self.start_content().await,
             Question::EndOfContent(summary) => self.end_of_content(summary).await,
-            Question::StartTls => reject(454, 4, 7, 0, "TLS is not available"),
         }
     }
 
     fn sender(&mut self, mail: MailFrom) -> Answer {
         let helo = self.session.helo().unwrap_or_default().to_owned();
-        let mut submission =
-            Submission::new(Arc::clone(&self.policy), self.client.to_string(), helo, self.session.protocol());
+        let session = SessionFacts {
+            client: self.client.to_string(),
+            helo,
+            protocol: self.session.protocol(),
+            tls: self.tls.clone(),
+        };
+        let mut submission = Submission::new(Arc::clone(&self.policy), session);
         let verdict = submission.sender(MailFacts {
             sender: mail.sender,
             size: mail.size,
@@ -353,16 +399,6 @@ fn reject(code: u16, class: u8, subject: u16, detail: u16, text: &str) -> Answer
 /// The session keeps the order of commands, so this is never said while it does.
 fn out_of_order() -> Answer {
     reject(503, 5, 5, 1, "commands out of order")
-}
-
-async fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        stream.readable().await?;
-        match stream.try_read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            other => return other,
-        }
-    }
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -8,9 +8,11 @@
 
 mod admission;
 mod connection;
+pub(crate) mod tls;
 mod upload;
 
 use crate::RoleError;
+use crate::signer_client::SignerClient;
 use crate::store_client::StoreClient;
 use admission::Admission;
 use connection::Connection;
@@ -24,7 +26,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use sternpost_config::{BareLineEndings, Listener, Node, SmtpServerView};
+use sternpost_config::{BareLineEndings, Listener, Node, SmtpServerView, Trust};
 use sternpost_link::qmgr::{FromQmgr, ToQmgr};
 use sternpost_link::{Frames, Hello, PROTOCOL_VERSION, Role};
 use sternpost_message::Precedence;
@@ -78,6 +80,7 @@ impl ListenerSocket {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) store: Rc<StoreClient>,
+    signer: Rc<SignerClient>,
     pub(crate) clock: Clock,
     view: RefCell<Option<Rc<View>>>,
     view_changed: Notify,
@@ -102,6 +105,7 @@ pub(crate) struct View {
 pub(crate) struct Prepared {
     pub(crate) listener: Listener,
     pub(crate) session: Arc<ServerPolicy>,
+    tls: tls::ListenerTls,
     /// For clients in the listener's networks, and for all others; each by the highest precedence that a client may ask
     /// for.
     listed: [Arc<Policy>; Precedence::ALL.len()],
@@ -111,7 +115,8 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    fn new(listener: &Listener, node: &Node) -> Self {
+    fn new(listener: &Listener, node: &Node, trusts: &[Trust], signer: &SignerClient) -> Self {
+        let tls = tls::ListenerTls::new(listener, trusts, signer);
         let mut session = ServerPolicy::new(node.hostname.clone());
         session.message_octets_max = listener.message_octets_max;
         session.recipients_max = usize::try_from(listener.recipients_max).unwrap_or(usize::MAX);
@@ -123,6 +128,7 @@ impl Prepared {
             BareLineEndings::Normalise => server::BareLineEndings::Normalise,
         };
         session.priority_policy = node.priority_policy;
+        session.starttls = tls.starttls();
         let ordinary = node.priority_policy.ordinary();
         let policy = |client_is_listed, precedence_max| {
             // RFC 6758, 7: of a client that is not trusted, a field says nothing.
@@ -142,7 +148,7 @@ impl Prepared {
         };
         let listed = Precedence::ALL.map(|precedence_max| policy(true, precedence_max));
         let unlisted = Precedence::ALL.map(|precedence_max| policy(false, precedence_max));
-        Self { listener: listener.clone(), session: Arc::new(session), listed, unlisted, ordinary }
+        Self { listener: listener.clone(), session: Arc::new(session), tls, listed, unlisted, ordinary }
     }
 
     /// The highest precedence that a client may ask for.
@@ -158,8 +164,8 @@ impl Prepared {
 }
 
 impl View {
-    fn new(view: SmtpServerView) -> Self {
-        let prepare = |listener| Rc::new(Prepared::new(listener, &view.node));
+    fn new(view: SmtpServerView, signer: &SignerClient) -> Self {
+        let prepare = |listener| Rc::new(Prepared::new(listener, &view.node, &view.trusts, signer));
         let listeners =
             view.listeners.iter().map(|listener| (listener.name.clone(), prepare(listener))).collect();
         Self { view, listeners }
@@ -197,6 +203,7 @@ async fn serve(options: Options) -> Result<(), RoleError> {
     };
     let server = Rc::new(Server {
         store: StoreClient::start(options.run_directory.join("store.sock"), hello.clone()),
+        signer: SignerClient::start(options.run_directory.join("signer.sock"), hello.clone()),
         clock: Clock::default(),
         view: RefCell::default(),
         view_changed: Notify::new(),
@@ -206,11 +213,13 @@ async fn serve(options: Options) -> Result<(), RoleError> {
         leaving: watch::Sender::new(false),
         connection_ended: Notify::new(),
     });
+    spawn_local(Rc::clone(&server).keep_credentials());
     spawn_local(Rc::clone(&server).keep_qmgr(hello, options.run_directory.join("qmgr.sock")));
     let mut terminate = signal(SignalKind::terminate()).map_err(RoleError::Signal)?;
     let mut leave = signal(LEAVE()).map_err(RoleError::Signal)?;
     // Without a configuration there is nothing to say to a client; it waits in the socket's queue.
     server.store.ready().await;
+    server.signer.ready().await;
     while server.view.borrow().is_none() {
         server.view_changed.notified().await;
     }
@@ -255,6 +264,20 @@ impl Server {
         }
     }
 
+    fn put_into_force(&self, view: SmtpServerView) {
+        *self.view.borrow_mut() = Some(Rc::new(View::new(view, &self.signer)));
+    }
+
+    /// Has new connections use the credentials that are there now.
+    async fn keep_credentials(self: Rc<Self>) {
+        loop {
+            self.signer.changed().await;
+            if let Some(view) = self.view() {
+                self.put_into_force(view.view.clone());
+            }
+        }
+    }
+
     async fn keep_qmgr(self: Rc<Self>, hello: Hello, path: PathBuf) {
         loop {
             if let Ok(link) = connect(&path).and_then(Link::new) {
@@ -286,7 +309,7 @@ impl Server {
                     .and_then(|octets| postcard::from_bytes::<SmtpServerView>(&octets).ok());
                 match view {
                     Some(view) => {
-                        *self.view.borrow_mut() = Some(Rc::new(View::new(view)));
+                        self.put_into_force(view);
                         self.view_changed.notify_one();
                         self.admission_changed.notify_one();
                     }
@@ -356,7 +379,10 @@ impl Server {
         let place = match admitted {
             Ok(place) => place,
             Err(refusal) => {
-                spawn_local(refuse(stream, refusal));
+                // Inside TLS, where it would have to be said, it costs what it is to spare.
+                if !prepared.tls.is_immediate() {
+                    spawn_local(refuse(stream, refusal));
+                }
                 return;
             }
         };

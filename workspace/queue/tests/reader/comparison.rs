@@ -7,7 +7,8 @@ use std::process::Command;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use sternpost_message::{
-    BodyType, Diagnostic, Envelope, MessageSequence, Notify, Recipient, Ret, UnixMillis,
+    BodyType, Diagnostic, Envelope, MessageSequence, Notify, PeerCertificate, Recipient, Ret, TlsFacts,
+    UnixMillis,
 };
 use sternpost_queue::memory::MemoryDisk;
 use sternpost_queue::{
@@ -271,6 +272,20 @@ fn envelope(envelope: &Envelope) -> Value {
         "envid": envelope.envelope_id,
         "source": envelope.source,
         "client": envelope.client,
+        "tls": envelope.tls.as_deref().map(tls),
+    })
+}
+
+fn tls(tls: &TlsFacts) -> Value {
+    let certificate = |peer: &PeerCertificate| {
+        let sha256: String = peer.fingerprint.iter().map(|octet| format!("{octet:02x}")).collect();
+        json!({ "subject": peer.subject, "sha256": sha256, "verified": peer.is_verified })
+    };
+    json!({
+        "version": tls.version,
+        "cipher_suite": tls.cipher_suite,
+        "group": tls.group,
+        "client_certificate": tls.peer.as_ref().map(certificate),
     })
 }
 

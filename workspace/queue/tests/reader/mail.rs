@@ -3,7 +3,8 @@
 use sha2::{Digest, Sha256};
 use sternpost_message::{
     BodyType, Diagnostic, EnhancedStatus, Envelope, ErrorScope, Mailbox, MessageId, MtPriority, Notify,
-    Outcome, Precedence, Recipient, RecipientRange, Ret, ReversePath, RouteIndex, UnixMillis,
+    Outcome, PeerCertificate, Precedence, Recipient, RecipientRange, Ret, ReversePath, RouteIndex, TlsFacts,
+    UnixMillis,
     sample::{self, route},
 };
 use sternpost_queue::{Append, AppendSet};
@@ -58,6 +59,16 @@ pub(crate) fn rich(number: u32, recipients: u32) -> Envelope {
         envelope_id: Some(format!("QQ{number}+3D")),
         source: "inside".to_owned(),
         client: "2001:db8::17".to_owned(),
+        tls: Some(Box::new(TlsFacts {
+            version: "TLSv1.3".to_owned(),
+            cipher_suite: "TLS_AES_256_GCM_SHA384".to_owned(),
+            group: number.is_multiple_of(2).then(|| "X25519".to_owned()),
+            peer: (!number.is_multiple_of(3)).then(|| PeerCertificate {
+                subject: "CN=köln.example".to_owned(),
+                fingerprint: [steps; 32],
+                is_verified: number % 3 == 1,
+            }),
+        })),
     }
 }
 

@@ -259,6 +259,7 @@ impl World {
             envelope_id: None,
             source: "inbound".to_owned(),
             client: "192.0.2.9".to_owned(),
+            tls: None,
         }
     }
 

@@ -686,6 +686,8 @@ impl ClientSession {
         match (reply.code, self.policy.protocol) {
             (200..=299, Protocol::Smtp) => Outcome::Transferred(diagnostic),
             (200..=299, Protocol::Lmtp) => Outcome::Delivered(diagnostic),
+            // RFC 3207, 4: it wants TLS first, and this session could not, or was not to. The message is not at fault.
+            (530, _) if !self.is_secured => Outcome::Deferred { scope: ErrorScope::Peer, diagnostic },
             (500..=599, _) => Outcome::Failed(diagnostic),
             _ => Outcome::Deferred { scope: ErrorScope::Message, diagnostic },
         }

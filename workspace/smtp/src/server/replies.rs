@@ -99,6 +99,8 @@ replies! {
     BODY_UNSUPPORTED = "504 5.5.4 Body type not supported";
     /// MAIL and the like before the handshake where TLS is required. RFC 3207, section 4.
     TLS_FIRST = "530 5.7.0 Must issue a STARTTLS command first";
+    /// The same after STARTTLS was refused with 454: it is no permanent error then.
+    TLS_AWAY = "451 4.7.0 TLS is required and not available now, try again later";
     /// Content with a bare CR or LF.
     CONTENT_ENDS_BARE = "550 5.5.2 The content has a bare CR or LF";
     /// Content with a NUL. RFC 5321, 2.3.8.

@@ -35,6 +35,8 @@ pub struct ServerSession {
     question: Option<Asked>,
     /// What is said comes and goes under TLS.
     is_secured: bool,
+    /// STARTTLS was refused for now.
+    tls_was_refused: bool,
     client: Option<Client>,
     transaction: Option<Transaction>,
     /// A step of a transaction was refused: what a pipelining client sent behind it is out of place, yet no error.
@@ -130,6 +132,7 @@ impl ServerSession {
             input_waits: false,
             question: None,
             is_secured,
+            tls_was_refused: false,
             client: None,
             transaction: None,
             refused: false,
@@ -312,12 +315,12 @@ impl ServerSession {
         };
         match Command::parse(line) {
             Ok(Command::Bdat(chunk)) if self.needs_tls_first() => {
-                self.begin_dropping(chunk, replies::TLS_FIRST);
+                self.begin_dropping(chunk, self.tls_first());
             }
             Ok(command) if self.needs_tls_first() && !command.is_served_in_clear() => {
-                self.out_of_place(replies::TLS_FIRST);
+                self.out_of_place(self.tls_first());
             }
-            Err(replies::NOT_IMPLEMENTED) if self.needs_tls_first() => self.out_of_place(replies::TLS_FIRST),
+            Err(replies::NOT_IMPLEMENTED) if self.needs_tls_first() => self.out_of_place(self.tls_first()),
             Ok(command) => self.command(command),
             Err(replies::CHUNK_WITHOUT_SIZE) => self.close_with(replies::CHUNK_WITHOUT_SIZE),
             Err(reply) => self.error(reply),
@@ -326,6 +329,10 @@ impl ServerSession {
 
     fn needs_tls_first(&self) -> bool {
         self.policy.starttls == StartTls::Required && !self.is_secured
+    }
+
+    const fn tls_first(&self) -> &'static str {
+        if self.tls_was_refused { replies::TLS_AWAY } else { replies::TLS_FIRST }
     }
 
     fn command(&mut self, command: Command<'_>) {
@@ -632,7 +639,10 @@ impl ServerSession {
             return self.close_with(replies::BEHIND_STARTTLS);
         }
         match answer {
-            Answer::Reject(reply) => self.say_rejection(reply),
+            Answer::Reject(reply) => {
+                self.tls_was_refused = true;
+                self.say_rejection(reply);
+            }
             Answer::Accept | Answer::AcceptText(_) | Answer::AcceptAs(..) => {
                 self.state = State::HandshakeDue;
                 self.accept(replies::READY_FOR_TLS, answer);

@@ -47,7 +47,13 @@ fn trusting() -> Policy {
 }
 
 fn submission(policy: Policy) -> Submission {
-    Submission::new(Arc::new(policy), "192.0.2.1".into(), "client.example".into(), "ESMTP")
+    let session = SessionFacts {
+        client: "192.0.2.1".into(),
+        helo: "client.example".into(),
+        protocol: "ESMTP",
+        tls: None,
+    };
+    Submission::new(Arc::new(policy), session)
 }
 
 fn mail(sender: &str) -> MailFacts {

@@ -136,6 +136,7 @@ async fn make<'a>(channels: &[(&'a str, Protocol)], bell: &Rc<Notify>) -> io::Re
         envelope_id: None,
         source: "health".to_owned(),
         client: String::new(),
+        tls: None,
     };
     Ok(Probe { id, legs, fails: 0, envelope, content })
 }

@@ -7,7 +7,7 @@ use crate::output;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use sternpost_link::store::{MessageDetail, Standing};
-use sternpost_message::{BodyType, Diagnostic, Envelope, MessageId, MtPriority, Recipient, Ret};
+use sternpost_message::{BodyType, Diagnostic, Envelope, MessageId, MtPriority, Recipient, Ret, TlsFacts};
 
 /// A message in full; of one that is not in the queue, where it stands.
 ///
@@ -46,6 +46,20 @@ pub(super) fn print_absent(id: MessageId, standing: Standing, json: bool) -> Exi
     exit_code(false)
 }
 
+/// The TLS by which a message came.
+fn tls_value(tls: &TlsFacts) -> Value {
+    let peer = tls.peer.as_ref().map(|peer| {
+        let fingerprint: String = peer.fingerprint.iter().map(|octet| format!("{octet:02x}")).collect();
+        json!({ "subject": peer.subject, "sha256": fingerprint, "verified": peer.is_verified })
+    });
+    json!({
+        "version": tls.version,
+        "cipher_suite": tls.cipher_suite,
+        "group": tls.group,
+        "client_certificate": peer,
+    })
+}
+
 /// As JSON.
 fn value_of(detail: &MessageDetail) -> Value {
     let mut value = fields(detail);
@@ -71,6 +85,7 @@ pub(super) fn fields(detail: &MessageDetail) -> Value {
         envelope_id,
         source,
         client,
+        tls,
     } = &detail.envelope;
     json!({
         "id": detail.id.to_string(),
@@ -86,6 +101,7 @@ pub(super) fn fields(detail: &MessageDetail) -> Value {
         "envelope_id": envelope_id,
         "source": source,
         "client": client,
+        "tls": tls.as_deref().map(tls_value),
     })
 }
 

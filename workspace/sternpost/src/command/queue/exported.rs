@@ -16,8 +16,8 @@ use super::detail::{self, body_name, ret_name};
 use serde_json::{Map, Value, json};
 use sternpost_link::store::MessageDetail;
 use sternpost_message::{
-    BodyType, Diagnostic, Envelope, Mailbox, MessageId, MtPriority, Notify, NullHop, Precedence, Recipient,
-    RecipientState, Ret, ReversePath, Route, RouteIndex, UnixMillis,
+    BodyType, Diagnostic, Envelope, Mailbox, MessageId, MtPriority, Notify, NullHop, PeerCertificate,
+    Precedence, Recipient, RecipientState, Ret, ReversePath, Route, RouteIndex, TlsFacts, UnixMillis,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -180,6 +180,7 @@ pub(super) fn read(value: &Value) -> Result<Exported, FieldError> {
         envelope_id: all.optional("envelope_id", "one line of text", line)?,
         source: all.read("source", "one line of text", line)?,
         client: all.read("client", "one line of text", line)?,
+        tls: all.optional("tls", "the TLS by which it came, as it was exported", tls)?,
     };
     Ok(Exported {
         id: all.read("id", "32 hexadecimal digits", |value| value.as_str()?.parse().ok())?,
@@ -190,6 +191,30 @@ pub(super) fn read(value: &Value) -> Result<Exported, FieldError> {
         content_sha256: all
             .read("content_sha256", "64 hexadecimal digits", |value| sha256(value.as_str()?))?,
     })
+}
+
+/// The TLS by which a message came.
+fn tls(value: &Value) -> Option<Box<TlsFacts>> {
+    let optional = |value: &Value, read: fn(&Value) -> Option<String>| match value {
+        Value::Null => Some(None),
+        other => read(other).map(Some),
+    };
+    let certificate = |value: &Value| {
+        Some(PeerCertificate {
+            subject: line(&value["subject"])?,
+            fingerprint: sha256(value["sha256"].as_str()?)?,
+            is_verified: value["verified"].as_bool()?,
+        })
+    };
+    Some(Box::new(TlsFacts {
+        version: line(&value["version"])?,
+        cipher_suite: line(&value["cipher_suite"])?,
+        group: optional(&value["group"], line)?,
+        peer: match &value["client_certificate"] {
+            Value::Null => None,
+            other => Some(certificate(other)?),
+        },
+    }))
 }
 
 /// The recipients that are not terminal, the routes that lead to them, and how many others there are.
@@ -360,6 +385,16 @@ mod tests {
                 envelope_id: Some("Q+2B".to_owned()),
                 source: "inbound".to_owned(),
                 client: "192.0.2.1:4711".to_owned(),
+                tls: Some(Box::new(TlsFacts {
+                    version: "TLSv1.3".to_owned(),
+                    cipher_suite: "TLS_AES_128_GCM_SHA256".to_owned(),
+                    group: Some("X25519".to_owned()),
+                    peer: Some(PeerCertificate {
+                        subject: "CN=client".to_owned(),
+                        fingerprint: [7; 32],
+                        is_verified: true,
+                    }),
+                })),
             },
             content_octets: 5,
             content_sha256: [0x1f; 32],
