@@ -14,6 +14,7 @@ mod signer_client;
 pub mod smtp_server;
 pub mod store_client;
 mod stream;
+mod tls;
 
 pub use channel::ChannelOptions;
 

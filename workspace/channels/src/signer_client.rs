@@ -30,6 +30,22 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Between two attempts to reach the signer.
 const RECONNECT: Duration = Duration::from_millis(50);
 
+/// Why there is no credential now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Absent {
+    /// Nobody signs.
+    #[error("the signer is away; TLS is back when it is")]
+    Signer,
+    /// There is nothing to sign with.
+    #[error(
+        "the credential {name} is not there: put {name}.pem into the folder of the credentials; sternpost credentials says what is wrong with one that is"
+    )]
+    File {
+        /// Its name.
+        name: String,
+    },
+}
+
 /// What is known of the signer.
 #[derive(Debug)]
 pub(crate) struct SignerClient {
@@ -53,13 +69,17 @@ impl SignerClient {
         client
     }
 
-    /// The credential of that name, while there is somebody who signs for it.
-    pub(crate) fn credential(&self, name: &str) -> Option<PublicCredential> {
+    /// The credential of that name.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn credential(&self, name: &str) -> Result<PublicCredential, Absent> {
         if self.signatures.asking().is_silent {
-            return None;
+            return Err(Absent::Signer);
         }
         let credentials = self.credentials.borrow();
-        credentials.usable.iter().find(|credential| credential.name == name).cloned()
+        let credential = credentials.usable.iter().find(|credential| credential.name == name).cloned();
+        credential.ok_or_else(|| Absent::File { name: name.to_owned() })
     }
 
     /// Where signatures come from.

@@ -12,9 +12,9 @@ use sternpost_message::chain;
 use sternpost_tls::{Credential, CredentialError};
 
 /// What the name of a file ends with that holds a credential: the credential `mx` is `mx.pem`.
-pub const FILE_ENDING: &str = "pem";
+const FILE_ENDING: &str = "pem";
 /// The largest file that is read, in octets.
-pub const FILE_OCTETS_MAX: u64 = 256 << 10;
+const FILE_OCTETS_MAX: u64 = 256 << 10;
 /// Credentials at a time.
 const CREDENTIALS_MAX: usize = 256;
 /// Letters, digits, dots, hyphens and underscores of a name, at most.
@@ -23,18 +23,30 @@ const NAME_OCTETS_MAX: usize = 64;
 /// Why a file is no credential.
 #[derive(Debug, thiserror::Error)]
 enum FileError {
+    #[error(
+        "the signer may not read it: give it to the signer's user (chown 907:900 with role_users = \"separate\", else the switch's own user), and copy it here if it is a link to another folder"
+    )]
+    Denied(#[source] io::Error),
     #[error("it cannot be read")]
-    Read(#[from] io::Error),
+    Read(#[source] io::Error),
     #[error("it has more than {FILE_OCTETS_MAX} octets")]
     TooLarge,
     #[error("others than its owner may read it, with the private key in it: take that away (chmod 600)")]
     Open,
     #[error("it is no credential")]
     Credential(#[from] CredentialError),
-    #[error("its name is not one to 64 letters, digits, dots, hyphens and underscores before .{FILE_ENDING}")]
+    #[error(
+        "its name is not one to 64 letters, digits, dots, hyphens and underscores, no dot first, before .{FILE_ENDING}"
+    )]
     Name,
     #[error("there are more than {CREDENTIALS_MAX} credentials")]
     TooMany,
+}
+
+impl FileError {
+    fn of(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::PermissionDenied { Self::Denied(error) } else { Self::Read(error) }
+    }
 }
 
 /// By what a changed file is known.
@@ -67,7 +79,7 @@ struct Place {
 
 /// The credentials of a folder.
 #[derive(Debug)]
-pub struct Keyring {
+pub(crate) struct Keyring {
     folder: PathBuf,
     places: BTreeMap<String, Place>,
     /// Why the folder itself cannot be read.
@@ -77,12 +89,12 @@ pub struct Keyring {
 impl Keyring {
     /// Nothing is read yet.
     #[must_use]
-    pub const fn new(folder: PathBuf) -> Self {
+    pub(crate) const fn new(folder: PathBuf) -> Self {
         Self { folder, places: BTreeMap::new(), folder_wrong: None }
     }
 
     /// Reads what has changed. True when that changes what there is to say.
-    pub fn read(&mut self) -> bool {
+    pub(crate) fn read(&mut self) -> bool {
         let before = self.credentials();
         match files(&self.folder) {
             Ok(files) => {
@@ -114,7 +126,7 @@ impl Keyring {
 
     /// What there is, without the keys.
     #[must_use]
-    pub fn credentials(&self) -> Credentials {
+    pub(crate) fn credentials(&self) -> Credentials {
         let usable = self.places.values().filter_map(|place| place.usable.as_ref());
         let wrong = self.places.iter().filter_map(|(name, place)| Some((name, place.wrong.as_ref()?)));
         let wrong = wrong.map(|(name, why)| WrongCredential { name: name.clone(), why: why.clone() });
@@ -130,7 +142,7 @@ impl Keyring {
     ///
     /// # Errors
     /// In words, when there is no such key any more, or it does not sign that.
-    pub fn sign(&self, key: KeyId, scheme: u16, message: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn sign(&self, key: KeyId, scheme: u16, message: &[u8]) -> Result<Vec<u8>, String> {
         let all = self.places.values().flat_map(|place| place.usable.iter().chain(&place.before));
         let credential = all.into_iter().find(|credential| credential.public().key == key);
         credential.ok_or_else(|| "the key is not there any more".to_owned())?.sign(scheme, message)
@@ -146,8 +158,11 @@ impl Place {
                 self.wrong = None;
             }
             Err(error) => {
-                let stays =
-                    if self.usable.is_some() { "; the one that was read before stays in force" } else { "" };
+                let stays = if self.usable.is_some() {
+                    "; the one that was read before stays in force until the signer is started again"
+                } else {
+                    ""
+                };
                 self.wrong = Some(format!("{}: {}{stays}", path.display(), chain(&error)));
             }
         }
@@ -162,8 +177,8 @@ impl Place {
         if number >= CREDENTIALS_MAX {
             return Err(FileError::TooMany);
         }
-        let file = File::open(path).inspect_err(|_| self.stamp = None)?;
-        let metadata = file.metadata()?;
+        let file = File::open(path).inspect_err(|_| self.stamp = None).map_err(FileError::of)?;
+        let metadata = file.metadata().map_err(FileError::of)?;
         let stamp = Stamp::of(&metadata);
         if self.stamp.replace(stamp) == Some(stamp) {
             return Ok(None);
@@ -172,7 +187,7 @@ impl Place {
             return Err(FileError::Open);
         }
         let mut pem = Vec::new();
-        file.take(FILE_OCTETS_MAX + 1).read_to_end(&mut pem)?;
+        file.take(FILE_OCTETS_MAX + 1).read_to_end(&mut pem).map_err(FileError::of)?;
         if pem.len() as u64 > FILE_OCTETS_MAX {
             return Err(FileError::TooLarge);
         }

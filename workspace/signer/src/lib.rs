@@ -8,10 +8,10 @@
 
 mod keyring;
 
-pub use keyring::{FILE_ENDING, FILE_OCTETS_MAX, Keyring};
-
+use keyring::Keyring;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -178,7 +178,7 @@ async fn serve(shared: Rc<Shared>, link: Rc<Link>) {
         if !is_greeted.get() {
             shared.door.refuse(&*link, "it does not say who it is");
         }
-        std::future::pending::<()>().await;
+        std::future::pending::<Infallible>().await
     };
     let read = link.read_in_turns(
         |datagram, _| {
@@ -220,7 +220,7 @@ async fn serve(shared: Rc<Shared>, link: Rc<Link>) {
     );
     let end = tokio::select! {
         end = read => end,
-        () = too_late => return,
+        never = too_late => match never {},
     };
     shared.link_ended(pid);
     shared.watching.borrow_mut().retain(|known| !Rc::ptr_eq(known, &link));

@@ -42,6 +42,8 @@ const CRATES: &[(&str, u8, &[&str])] = &[
             "qmgr",
             "signer",
             "channels",
+            // `health` greets a listener inside TLS.
+            "tls",
         ],
     ),
     // Drives the machines of the store, of QMGR and of the channels with a disk, links and a clock of its own.

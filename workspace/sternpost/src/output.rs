@@ -177,6 +177,11 @@ pub(crate) fn printable(text: &str) -> String {
     out
 }
 
+/// Octets as hexadecimal digits.
+pub(crate) fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ mod switch;
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustix::process::Signal;
+use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use sternpost_load::sink::Sink;
 use switch::client::Client;
-use switch::mail::{sink, sink_with};
+use switch::mail::sink;
 use switch::site::Site;
 use switch::{PATIENCE, Switch, signal, text, wait_for};
 
@@ -319,7 +320,7 @@ fn breaks_handshakes(sink: SocketAddr) -> SocketAddr {
 
 #[test]
 fn a_peer_whose_tls_is_broken_gets_its_mail_in_the_clear_where_nobody_asked_for_more() {
-    let smtp = sink_with(|_| {});
+    let smtp = sink();
     let broken = breaks_handshakes(smtp.address());
     let switch = Switch::start(&Site::new().peer("mta", "smtp", broken, &["smtp.test"]).tables());
     let reply =
@@ -374,6 +375,29 @@ fn without_the_signer_nobody_waits_and_with_it_tls_is_there_again() {
     wait_for("TLS with a signer that goes on", || works().then_some(()));
     signal(signer, Signal::KILL);
     wait_for("TLS with another signer", || works().then_some(()));
+}
+
+#[test]
+fn health_and_status_say_what_is_wrong_with_the_credential_that_a_listener_needs() {
+    let (authority, smtp) = (Authority::new("authority"), sink());
+    let site = Site::new().listener("tls = \"immediate\"");
+    let switch = Switch::start(&site.peer("mta", "smtp", smtp.address(), &["smtp.test"]).tables());
+    let look = |command: &[&str]| {
+        let output = switch.command(&[command, &["--json"]].concat());
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (value.to_string(), output.status.success())
+    };
+    let (health, is_good) = look(&["health"]);
+    assert!(!is_good && health.contains("put default.pem into the folder"), "{health}");
+    put(&switch, "default", &authority.credential("switch.test"));
+    let (health, is_good) = look(&["health", "--wait", "30"]);
+    assert!(is_good && health.contains("answers 220"), "{health}");
+    let (status, is_well) = look(&["status"]);
+    assert!(is_well && status.contains("CN=switch.test"), "{status}");
+    put(&switch, "default", "no certificate");
+    let (status, is_well) = look(&["status"]);
+    assert!(!is_well && status.contains("the one that was read before stays in force"), "{status}");
+    assert!(look(&["health"]).1);
 }
 
 /// Whether the memory of a process holds these octets.

@@ -3,7 +3,7 @@
 
 use super::Relay;
 use super::job::{Job, PeerJobs, Standing};
-use super::tls::PeerTls;
+use super::tls::AssociationTls;
 use crate::store_client::{FetchError, Piece};
 use crate::stream::Stream;
 use std::io;
@@ -67,7 +67,7 @@ async fn open(
     jobs: &PeerJobs,
     peer: &Peer,
     view: &ChannelView,
-) -> Result<(Stream, PeerTls), Diagnostic> {
+) -> Result<(Stream, AssociationTls), Diagnostic> {
     let remote = remote(peer);
     let failed = |status, why: String| Diagnostic { remote: remote.clone(), ..Diagnostic::own(status, &why) };
     if peer.tls.policy == PeerTlsPolicy::Mutual {
@@ -75,18 +75,16 @@ async fn open(
     }
     let may_be_clear = !peer.tls.policy.is_required();
     let tls = if may_be_clear && jobs.is_in_the_clear(Instant::now()) {
-        PeerTls::never()
+        AssociationTls::never()
     } else {
-        PeerTls::new(peer, view, &relay.signer)
+        AssociationTls::new(peer, view, &relay.signer)
     };
     let outbound = match tls.outbound() {
-        Ok(outbound) => Some(outbound),
+        Ok(outbound) => outbound,
         Err(_) if tls.may_go_in_the_clear() => None,
-        Err(why) => {
-            return Err(failed(
-                CRYPTOGRAPHIC_FAILURE,
-                format!("TLS with {} cannot be done: {why}", peer.name),
-            ));
+        Err(error) => {
+            let why = format!("TLS with {} cannot be done: {}", peer.name, chain(error));
+            return Err(failed(CRYPTOGRAPHIC_FAILURE, why));
         }
     };
     let stream = connect(peer, view).await.map_err(|error| {
@@ -190,7 +188,7 @@ struct Association<'a> {
     peer: Peer,
     view: Rc<ChannelView>,
     stream: Stream,
-    tls: PeerTls,
+    tls: AssociationTls,
     session: ClientSession,
     /// For diagnostics.
     remote: String,
@@ -228,7 +226,7 @@ impl<'a> Association<'a> {
         peer: &Peer,
         view: &Rc<ChannelView>,
         stream: Stream,
-        tls: PeerTls,
+        tls: AssociationTls,
     ) -> Self {
         let protocol = if view.channel.kind == ChannelKind::Lmtp { Protocol::Lmtp } else { Protocol::Smtp };
         let mut policy = ClientPolicy::new(view.node.hostname.clone(), protocol);
@@ -397,8 +395,10 @@ impl<'a> Association<'a> {
     /// STARTTLS was taken.
     async fn handshake(&mut self) {
         let secured = match (self.tls.outbound(), self.stream.take_clear()) {
-            (Ok(outbound), Ok(stream)) => secure(&self.peer, outbound, stream).await,
-            (Err(why), _) => Err(why.to_owned()),
+            (Ok(Some(outbound)), Ok(stream)) => secure(&self.peer, outbound, stream).await,
+            // The session asks for TLS where it can be done, once, in the clear.
+            (Ok(_), Ok(_)) => Err("TLS is not to be done".to_owned()),
+            (Err(error), _) => Err(chain(error)),
             (_, Err(error)) => Err(error.to_string()),
         };
         match secured {

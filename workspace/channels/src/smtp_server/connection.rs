@@ -215,6 +215,8 @@ impl Connection {
         sent.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
+    /// The handshake with the client.
+    ///
     /// # Errors
     /// The connection is of no use any more.
     async fn handshake(&mut self) -> io::Result<()> {
@@ -231,7 +233,7 @@ impl Connection {
                 Ok(())
             }
             Err(error) => {
-                tracing::info!(event = "tls.failed", %client, listener, error = &error as &dyn std::error::Error, "a handshake with a client has failed");
+                tracing::debug!(event = "tls.failed", %client, listener, error = &error as &dyn std::error::Error, "a handshake with a client has failed");
                 Err(error)
             }
         }

@@ -8,7 +8,7 @@
 
 mod admission;
 mod connection;
-pub(crate) mod tls;
+mod tls;
 mod upload;
 
 use crate::RoleError;
@@ -214,12 +214,12 @@ async fn serve(options: Options) -> Result<(), RoleError> {
         connection_ended: Notify::new(),
     });
     spawn_local(Rc::clone(&server).keep_credentials());
-    spawn_local(Rc::clone(&server).keep_qmgr(hello, options.run_directory.join("qmgr.sock")));
     let mut terminate = signal(SignalKind::terminate()).map_err(RoleError::Signal)?;
     let mut leave = signal(LEAVE()).map_err(RoleError::Signal)?;
     // Without a configuration there is nothing to say to a client; it waits in the socket's queue.
     server.store.ready().await;
     server.signer.ready().await;
+    spawn_local(Rc::clone(&server).keep_qmgr(hello, options.run_directory.join("qmgr.sock")));
     while server.view.borrow().is_none() {
         server.view_changed.notified().await;
     }

@@ -1,10 +1,11 @@
 //! TLS of a listener: its policy and the credentials that are there, made into what a connection needs.
 
-use crate::signer_client::SignerClient;
-use sternpost_config::{ClientCertificates, Listener, ListenerTlsPolicy, TlsVersion, Trust};
+use crate::signer_client::{Absent, SignerClient};
+use crate::tls::{Unable, trust, version_min};
+use sternpost_config::{ClientCertificates, Listener, ListenerTlsPolicy, Trust};
 use sternpost_message::chain;
 use sternpost_smtp::server::StartTls;
-use sternpost_tls::{self as tls, Inbound, VersionMin};
+use sternpost_tls::{self as tls, Inbound};
 
 /// What a listener does about TLS.
 #[derive(Debug)]
@@ -17,8 +18,10 @@ pub(super) struct ListenerTls {
 impl ListenerTls {
     pub(super) fn new(listener: &Listener, trusts: &[Trust], signer: &SignerClient) -> Self {
         let policy = listener.tls.policy;
-        let inbound =
-            if policy == ListenerTlsPolicy::None { None } else { inbound(listener, trusts, signer) };
+        let inbound = match policy {
+            ListenerTlsPolicy::None => None,
+            _ => inbound(listener, trusts, signer).inspect_err(|error| say_why_not(listener, error)).ok(),
+        };
         Self { policy, inbound }
     }
 
@@ -43,49 +46,35 @@ impl ListenerTls {
     }
 }
 
-fn inbound(listener: &Listener, trusts: &[Trust], signer: &SignerClient) -> Option<Inbound> {
+fn inbound(listener: &Listener, trusts: &[Trust], signer: &SignerClient) -> Result<Inbound, Unable> {
     let wanted = &listener.tls;
-    let name = &listener.name;
-    let Some(credential) = signer.credential(&wanted.credential) else {
-        // Offered is what nobody has asked for: its credential may never have been meant to be there.
-        if wanted.policy.is_required() {
-            tracing::error!(
-                event = "listener.no-credential",
-                listener = name,
-                credential = wanted.credential,
-                "the credential of a listener is not there: nobody can send mail to it until it is"
-            );
-        }
-        return None;
-    };
-    let (trust, wrong) = tls::Trust::new(wanted.client_trust.certificates(trusts));
-    for error in &wrong {
-        tracing::warn!(
-            event = "trust.wrong",
-            listener = name,
-            error = error as &dyn std::error::Error,
-            "a certificate of a trust entry is left out"
-        );
-    }
+    let credential = signer.credential(&wanted.credential)?;
+    let trust = trust(&wanted.client_trust, trusts, &listener.name);
     let clients = match wanted.client_certificates {
         ClientCertificates::None => tls::ClientCertificates::None,
         ClientCertificates::Requested => tls::ClientCertificates::Requested,
         ClientCertificates::Required => tls::ClientCertificates::Required,
     };
-    let inbound =
-        Inbound::new(&credential, &signer.signatures(), version_min(wanted.version_min), clients, &trust);
-    inbound
-        .inspect_err(|error| {
-            let why = chain(error);
-            tracing::error!(event = "listener.no-tls", listener = name, why, "a listener cannot do TLS");
-        })
-        .ok()
+    let version_min = version_min(wanted.version_min);
+    Ok(Inbound::new(&credential, &signer.signatures(), version_min, clients, &trust)?)
 }
 
-/// The lowest version as TLS knows it.
-pub(crate) const fn version_min(version: TlsVersion) -> VersionMin {
-    match version {
-        TlsVersion::Tls12 => VersionMin::Tls12,
-        TlsVersion::Tls13 => VersionMin::Tls13,
+/// Offered is what nobody has asked for: its credential may never have been meant to be there.
+fn say_why_not(listener: &Listener, error: &Unable) {
+    let (listener, is_required, why) = (&listener.name, listener.tls.policy.is_required(), chain(error));
+    match error {
+        Unable::Credential(Absent::Signer) => {
+            tracing::debug!(event = "listener.no-tls", listener, why, "a listener cannot do TLS now");
+        }
+        Unable::Credential(Absent::File { .. }) if !is_required => {}
+        Unable::Credential(Absent::File { .. }) | Unable::Configuration(_) => {
+            tracing::error!(
+                event = "listener.no-tls",
+                listener,
+                is_required,
+                why,
+                "a listener cannot do TLS; where it is required, nobody can send mail to it"
+            );
+        }
     }
 }

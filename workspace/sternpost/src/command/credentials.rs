@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 /// When the signer does not answer.
 pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     let credentials = ask::on_loop(ask::credentials(&arguments.which, arguments.reload))?;
-    let now_s = i64::try_from(wall_now().0 / 1_000).unwrap_or(i64::MAX);
+    let now_s = now_s();
     if arguments.json {
         output::print_json(&value(&credentials, now_s));
     } else {
@@ -42,6 +42,11 @@ pub(crate) fn run(arguments: &Arguments) -> CommandResult {
     }
     let all_last = credentials.usable.iter().all(|credential| left(credential, now_s).1);
     Ok(exit_code(credentials.wrong.is_empty() && all_last))
+}
+
+/// Now, in seconds since 1970.
+pub(super) fn now_s() -> i64 {
+    i64::try_from(wall_now().0 / 1_000).unwrap_or(i64::MAX)
 }
 
 /// How long a credential lasts, in words, and whether that is long enough.
@@ -53,7 +58,10 @@ fn left(credential: &PublicCredential, now_s: i64) -> (String, bool) {
                 .to_owned(),
             false,
         ),
-        0..ENDS_SOON_S => (format!("ends in {} days: put a new one into its place", left_s / 86_400), false),
+        0..86_400 => ("ends today: put a new one into its place".to_owned(), false),
+        86_400..ENDS_SOON_S => {
+            (format!("ends in {} days: put a new one into its place", left_s / 86_400), false)
+        }
         _ => (format!("ends in {} days", left_s / 86_400), true),
     }
 }
@@ -65,16 +73,16 @@ fn until(credential: &PublicCredential) -> String {
         .unwrap_or_else(|| format!("{} s", credential.not_after_s))
 }
 
-fn value(credentials: &Credentials, now_s: i64) -> Value {
+/// The same for programs.
+pub(super) fn value(credentials: &Credentials, now_s: i64) -> Value {
     let usable = credentials.usable.iter().map(|credential| {
-        let key: String = credential.key.0.iter().map(|octet| format!("{octet:02x}")).collect();
         json!({
             "name": credential.name,
             "subject": credential.subject,
             "certificates": credential.chain.len(),
             "not_after": until(credential),
             "lasts": left(credential, now_s).1,
-            "key_sha256": key,
+            "key_sha256": output::hex(&credential.key.0),
         })
     });
     let wrong = credentials.wrong.iter().map(|wrong| json!({ "name": wrong.name, "why": wrong.why }));
@@ -88,11 +96,8 @@ fn text(credentials: &Credentials, now_s: i64) -> String {
         lines.push(format!("{name}: {subject}, until {}: {}", until(credential), left(credential, now_s).0));
     }
     for wrong in &credentials.wrong {
-        lines.push(format!(
-            "{}: cannot be used: {}",
-            output::printable(&wrong.name),
-            output::printable(&wrong.why)
-        ));
+        let name = if wrong.name.is_empty() { "the folder of the credentials" } else { &wrong.name };
+        lines.push(format!("{}: cannot be used: {}", output::printable(name), output::printable(&wrong.why)));
     }
     if lines.is_empty() {
         lines.push(

@@ -1,6 +1,6 @@
-//! `sternpost status`: what runs, where it listens, and how QMGR and the store are.
+//! `sternpost status`: what runs, where it listens, and how QMGR, the store and the credentials are.
 
-use super::{CommandResult, exit_code};
+use super::{CommandResult, credentials, exit_code};
 use crate::ask::{self, AskError, Which};
 use crate::output;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ const FAILING_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Which switch, and how it is printed.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, an entry is wrong, no configuration is in force, a listener does not\nlisten, a role does not stay, a change is held or cannot be used, the log or its share of partial messages is full, a message\nis isolated, or the log was damaged when it was opened."
+    after_help = "Examples:\n  sternpost status\n  sternpost status --run-directory /run/sternpost --json\n\nExit status: 0 all is well, 1 a part does not answer, an entry is wrong, no configuration is in force, a listener does not\nlisten, a role does not stay, a credential cannot be used or ends within 14 days, a change is held or cannot be used, the log or its share of partial messages is full, a message\nis isolated, or the log was damaged when it was opened."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -53,18 +53,22 @@ pub(crate) async fn look(which: &Which, answer_max: Duration) -> Result<Value, A
         let does_not_stay = running.failing.iter().any(|failing| failing.role == role);
         if does_not_stay { answer_max.min(FAILING_ANSWER_MAX) } else { answer_max }
     };
-    let (qmgr_max, store_max) = (patience(Role::Qmgr), patience(Role::Store));
-    let (qmgr, store) = tokio::join!(
+    let (qmgr_max, store_max, signer_max) =
+        (patience(Role::Qmgr), patience(Role::Store), patience(Role::Signer));
+    let (qmgr, store, signer) = tokio::join!(
         tokio::time::timeout(qmgr_max, ask::qmgr(which, Question::Status)),
         tokio::time::timeout(store_max, ask::store_status(which)),
+        tokio::time::timeout(signer_max, ask::credentials(which, false)),
     );
     let qmgr = qmgr.unwrap_or(Err(AskError::Silent { who: "QMGR", within: qmgr_max }));
     let store = store.unwrap_or(Err(AskError::Silent { who: "the store", within: store_max }));
+    let signer = signer.unwrap_or(Err(AskError::Silent { who: "the signer", within: signer_max }));
     let part = |result: Result<Value, AskError>| match result {
         Ok(value) => value,
         Err(error) => json!({ "error": output::chain(&error) }),
     };
     let (store, qmgr) = (part(store.map(|status| store_value(&status))), part(qmgr));
+    let credentials = signer.map(|credentials| credentials::value(&credentials, credentials::now_s()));
     Ok(json!({
         "version": running.version,
         "roles": running.processes.iter().map(role).collect::<Vec<_>>(),
@@ -74,12 +78,14 @@ pub(crate) async fn look(which: &Which, answer_max: Duration) -> Result<Value, A
         "values": values(&store, &qmgr),
         "qmgr": qmgr,
         "store": store,
+        "signer": part(credentials),
     }))
 }
 
 /// Whether nobody needs to look: every part answers, the whole configuration is in force, and there is room.
 fn is_well(status: &Value) -> bool {
-    let configuration = &status["qmgr"]["configuration"];
+    let (configuration, credentials) = (&status["qmgr"]["configuration"], &status["signer"]);
+    let lasts = |credential: &Value| credential["lasts"] == true;
     // Problems are a list, though an empty one, as soon as something is in force.
     configuration["problems"].as_array().is_some_and(Vec::is_empty)
         && configuration["held"].is_null()
@@ -89,6 +95,8 @@ fn is_well(status: &Value) -> bool {
         && status["store"]["partials_full"] == false
         && status["store"]["isolated"] == 0
         && status["store"]["damaged_places"] == 0
+        && credentials["wrong"].as_array().is_some_and(Vec::is_empty)
+        && credentials["usable"].as_array().is_some_and(|usable| usable.iter().all(lasts))
         && status["listeners_failed"].as_array().is_none_or(Vec::is_empty)
         && status["roles_failing"].as_array().is_none_or(Vec::is_empty)
 }
@@ -212,7 +220,7 @@ fn text(status: &Value) -> String {
     }
     out.push('\n');
     out.push_str(&output::table(&["VALUE", "IS", "FROM"], &value_rows));
-    for part in ["store", "qmgr"] {
+    for part in ["store", "qmgr", "signer"] {
         out.push_str(&format!("\n{part}\n"));
         for line in output::indented(&status[part]).lines() {
             out.push_str(&format!("  {line}\n"));
@@ -241,6 +249,7 @@ mod tests {
         let well = json!({
             "qmgr": {"configuration": {"generation": 1, "problems": [], "unusable": [], "held": null}, "recording": null},
             "store": {"full": false, "partials_full": false, "isolated": 0, "damaged_places": 0},
+            "signer": {"usable": [{"name": "mx", "lasts": true}], "wrong": []},
             "listeners_failed": [],
             "roles_failing": [],
         });
@@ -253,6 +262,9 @@ mod tests {
         let rows = [
             ("/qmgr", json!({"error": "no answer"})),
             ("/store", json!({"error": "no answer"})),
+            ("/signer", json!({"error": "no answer"})),
+            ("/signer/wrong", json!([{"name": "mx", "why": "no key"}])),
+            ("/signer/usable/0/lasts", json!(false)),
             ("/store/full", json!(true)),
             ("/store/partials_full", json!(true)),
             ("/store/isolated", json!(1)),
@@ -273,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn people_get_tables_and_then_the_store_and_qmgr() {
+    fn people_get_tables_and_then_the_store_qmgr_and_the_signer() {
         let status = json!({
             "roles": [{"role": "store", "name": "store", "pid": 1, "starts": 1, "process": 0}],
             "listeners": [{"name": "in", "address": "127.0.0.1:25"}],
@@ -284,10 +296,11 @@ mod tests {
             },
             "qmgr": {"error": "no answer"},
             "store": {"messages": 3},
+            "signer": {"wrong": "none"},
         });
         let wanted = "ROLE   PID  STARTS  PROCESS\nstore  1    1       0\n\nLISTENER  ADDRESS\nin        127.0.0.1:25\n\n\
             VALUE                    IS      FROM\nbatch_octets             262144  self test\n\
-            connections_max of from  5       default\nconnections_max of in    9       operator\n\nstore\n  messages: 3\n\nqmgr\n  error: no answer\n";
+            connections_max of from  5       default\nconnections_max of in    9       operator\n\nstore\n  messages: 3\n\nqmgr\n  error: no answer\n\nsigner\n  wrong: none\n";
         assert_eq!(text(&status), wanted);
     }
 }

@@ -1,16 +1,20 @@
-//! What is looked at, in this order: the configuration, the queue, the listeners, the channels.
+//! What is looked at, in this order: the configuration, the queue, the credentials that listeners need, the listeners, the channels.
 
 use super::{Finding, State, probe};
 use crate::ask::{self, AskError, Which};
+use crate::command::credentials;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
-use sternpost_config::Configuration;
+use sternpost_config::{Configuration, ListenerTlsPolicy};
 use sternpost_link::qmgr::Question;
+use sternpost_link::signer::Credentials;
 use sternpost_link::store::StoreStatus;
 use sternpost_link::supervisor::{FailedListener, Failing, ListeningSocket};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use sternpost_tls::{Authentication, Outbound, ServerName, VersionMin};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 /// Time for the greeting of a listener.
@@ -34,6 +38,7 @@ pub(super) async fn all(which: &Which) -> Vec<Finding> {
     let can_probe = queue.state == State::Good;
     findings.push(queue);
     let Some(configuration) = configuration else { return findings };
+    credentials(which, &configuration, &mut findings).await;
     listeners(&configuration, &supervisor.listening, &supervisor.failed, &mut findings).await;
     if can_probe {
         probe::all(which, &configuration, &mut findings).await;
@@ -105,6 +110,40 @@ fn recovered(store: &StoreStatus, qmgr: &Value) -> Finding {
     Finding::good(QUEUE, format!("recovered, {messages}{full}"))
 }
 
+/// The credentials without which listeners take no mail.
+async fn credentials(which: &Which, configuration: &Configuration, findings: &mut Vec<Finding>) {
+    let needed = configuration.listeners.iter().map(|listener| &listener.tls);
+    let needed: BTreeSet<&str> =
+        needed.filter(|tls| tls.policy.is_required()).map(|tls| tls.credential.as_str()).collect();
+    if needed.is_empty() {
+        return;
+    }
+    let credentials = match ask::credentials(which, false).await {
+        Ok(credentials) => credentials,
+        Err(error) => return findings.push(Finding::of_error("credentials", &error)),
+    };
+    findings.extend(needed.into_iter().map(|name| credential(name, &credentials, credentials::now_s())));
+}
+
+/// Whether clients can be shown this one.
+fn credential(name: &str, credentials: &Credentials, now_s: i64) -> Finding {
+    let what = format!("credential {name}");
+    let wrong = credentials.wrong.iter().find(|wrong| wrong.name == name);
+    match credentials.usable.iter().find(|credential| credential.name == name) {
+        Some(credential) if credential.not_after_s <= now_s => {
+            Finding::bad(what, format!("its certificate has ended: put a new one into {name}.pem"))
+        }
+        Some(_) => Finding::good(what, "it can be used".to_owned()),
+        None => Finding::bad(
+            what,
+            wrong.map_or_else(
+                || format!("it is not there: put {name}.pem into the folder of the credentials; until then a listener that requires TLS takes no mail"),
+                |wrong| wrong.why.clone(),
+            ),
+        ),
+    }
+}
+
 async fn listeners(
     configuration: &Configuration,
     listening: &[ListeningSocket],
@@ -112,14 +151,15 @@ async fn listeners(
     findings: &mut Vec<Finding>,
 ) {
     let configured = configuration.listeners.iter().flat_map(|listener| {
-        listener.addresses.iter().map(move |address| (listener.name.as_str(), *address))
+        let is_immediate = listener.tls.policy == ListenerTlsPolicy::Immediate;
+        listener.addresses.iter().map(move |address| (listener.name.as_str(), *address, is_immediate))
     });
-    for (name, address) in configured {
+    for (name, address, is_immediate) in configured {
         let what = format!("listener {name}");
         let socket = listening.iter().find(|socket| socket.listener == name && socket.configured == address);
         let failure = failed.iter().find(|failed| failed.listener == name && failed.configured == address);
         findings.push(match (socket, failure) {
-            (Some(socket), _) => match greeting(reachable(socket.bound)).await {
+            (Some(socket), _) => match greeting(reachable(socket.bound), is_immediate).await {
                 Ok(line) => greeted(what, socket.bound, &line),
                 Err(error) => {
                     let remedy = foreign_address(socket.bound.ip(), own_addresses().as_deref());
@@ -165,21 +205,33 @@ fn foreign_address(address: IpAddr, own: Option<&[IpAddr]>) -> String {
     format!("; {}", crate::supervisor::FOREIGN_ADDRESS)
 }
 
-/// The first line that a listener says; then it is left in order.
-async fn greeting(address: SocketAddr) -> io::Result<String> {
+/// The first line that a listener says, inside TLS where that begins with the first octet; then it is left in order.
+async fn greeting(address: SocketAddr, is_immediate: bool) -> io::Result<String> {
     let reading = async {
-        let mut stream = BufReader::new(TcpStream::connect(address).await?).take(REPLY_OCTETS_MAX);
-        let mut line = String::new();
-        stream.read_line(&mut line).await?;
-        let mut stream = stream.into_inner().into_inner();
-        // The answer is here already; how the connection ends changes nothing.
-        let _ = stream.write_all(b"QUIT\r\n").await;
-        let mut rest = [0; 128];
-        let _ = tokio::time::timeout(CLOSE_MAX, stream.read(&mut rest)).await;
-        Ok(line.trim_end().to_owned())
+        let stream = TcpStream::connect(address).await?;
+        if !is_immediate {
+            return first_line(stream).await;
+        }
+        // Whose certificate it is makes no difference here.
+        let own = ServerName::IpAddress(address.ip().into());
+        let outbound = Outbound::new(own, Authentication::Anybody, VersionMin::Tls12, None);
+        first_line(outbound.map_err(io::Error::other)?.connect(stream).await?.0).await
     };
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no greeting in time");
     tokio::time::timeout(GREETING_MAX, reading).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn first_line<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> io::Result<String> {
+    let mut stream = BufReader::new(stream).take(REPLY_OCTETS_MAX);
+    let mut line = String::new();
+    stream.read_line(&mut line).await?;
+    let mut stream = stream.into_inner().into_inner();
+    // The answer is here already; how the connection ends changes nothing.
+    let _ = stream.write_all(b"QUIT\r\n").await;
+    let _ = stream.flush().await;
+    let mut rest = [0; 128];
+    let _ = tokio::time::timeout(CLOSE_MAX, stream.read(&mut rest)).await;
+    Ok(line.trim_end().to_owned())
 }
 
 #[cfg(test)]

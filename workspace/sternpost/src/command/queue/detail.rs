@@ -49,8 +49,7 @@ pub(super) fn print_absent(id: MessageId, standing: Standing, json: bool) -> Exi
 /// The TLS by which a message came.
 fn tls_value(tls: &TlsFacts) -> Value {
     let peer = tls.peer.as_ref().map(|peer| {
-        let fingerprint: String = peer.fingerprint.iter().map(|octet| format!("{octet:02x}")).collect();
-        json!({ "subject": peer.subject, "sha256": fingerprint, "verified": peer.is_verified })
+        json!({ "subject": peer.subject, "sha256": output::hex(&peer.fingerprint), "verified": peer.is_verified })
     });
     json!({
         "version": tls.version,

@@ -13,6 +13,7 @@
 //! | `missing`, `content_found_octets`, `content_found_sha256` | of a damaged message alone: which chunks are lost, and what is left |
 
 use super::detail::{self, body_name, ret_name};
+use crate::output;
 use serde_json::{Map, Value, json};
 use sternpost_link::store::MessageDetail;
 use sternpost_message::{
@@ -90,7 +91,7 @@ const AS_EXPORTED: &str = "Leave the file as sternpost queue export has written 
 pub(super) fn write(detail: &MessageDetail, remains: Option<&Remains>) -> Value {
     let mut value = detail::fields(detail);
     value["format"] = FORMAT.into();
-    value["content_sha256"] = hex(&detail.content_sha256).into();
+    value["content_sha256"] = output::hex(&detail.content_sha256).into();
     value["recipients"] = detail::recipients(detail, add_wishes);
     if let Some(remains) = remains {
         add_remains(&mut value, remains);
@@ -113,7 +114,7 @@ pub(super) fn write_without_envelope(id: MessageId, sequence: u64, why: &str, re
 fn add_remains(value: &mut Value, remains: &Remains) {
     value["missing"] = remains.missing.iter().map(Missing::json).collect();
     value["content_found_octets"] = remains.octets.into();
-    value["content_found_sha256"] = hex(&remains.sha256).into();
+    value["content_found_sha256"] = output::hex(&remains.sha256).into();
 }
 
 /// What a recipient asked for, and in parts what was said of it last.
@@ -132,10 +133,6 @@ fn add_wishes(row: &mut Value, recipient: &Recipient, last: Option<&Diagnostic>)
             "remote": last.remote,
         })
     });
-}
-
-pub(super) fn hex(octets: &[u8; 32]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// Reads a message.
