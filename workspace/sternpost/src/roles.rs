@@ -528,7 +528,6 @@ mod tests {
             ("/var/lib/sternpost", ("0755", "root", "root")),
             ("/var/lib/sternpost/bootstrap", ("0700", "root", "root")),
             ("/var/lib/sternpost/qmgr", ("0700", user("qmgr"), group)),
-            ("/var/lib/sternpost/credentials", ("0700", user("signer"), group)),
             ("/var/lib/sternpost/self-test", ("0750", user("self-test"), group)),
         ];
         assert_eq!(folders, BTreeMap::from(expected));

@@ -246,15 +246,13 @@ fn make_credentials(bootstrap: &Bootstrap) {
         RoleUsers::Separate => Roles::of_this_build().identity("signer"),
     };
     let path = &bootstrap.credentials;
-    let made = make_for(path, signer).and_then(|()| {
-        let mode = std::fs::metadata(path)?.permissions().mode();
-        if mode & 0o077 == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::other("others may open it; take that away with chmod 700"))
-        }
-    });
-    if let Err(error) = made {
+    // On a device root has made it, for what no role is to change.
+    let is_given = signer.is_some()
+        && std::fs::metadata(path).is_ok_and(|it| it.uid() == 0 && it.permissions().mode() & 0o022 == 0);
+    if is_given {
+        return;
+    }
+    if let Err(error) = make_for(path, signer) {
         tracing::warn!(event = "credentials.no-folder", folder = %path.display(), %error, "the folder of the credentials cannot be used: mend it and start the switch again, until then it has no certificate");
     }
 }

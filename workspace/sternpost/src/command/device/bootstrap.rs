@@ -17,6 +17,7 @@ use crate::place::{self, Owner};
 use crate::roles::Roles;
 use crate::{logging, output};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ const CREDENTIAL_DIGEST: &str = "credential.sha256";
 const JOINED: &str = "bootstrap.toml";
 /// The folder of what the directory role alone may read.
 const SECRETS: &str = "directory";
+/// The folder of what the signer reads.
+const CREDENTIALS: &str = "credentials";
 /// Between two looks at the stick when there is no bootstrap.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks at the stick at the start, when one may just be appearing.
@@ -346,7 +349,8 @@ pub(super) fn judge(
     if let Err(problem) = site.check(trial) {
         return Ok(Err(problem.to_string()));
     }
-    let joined = joined::joined(device, node, &site.directory(secrets, node))?;
+    let credentials = secrets.with_file_name(CREDENTIALS);
+    let joined = joined::joined(device, node, &site.directory(secrets, node), &credentials)?;
     let path = trial.join(JOINED);
     place::put(&path, joined.as_bytes(), Owner::PRIVATE).map_err(DeviceError::write(&path))?;
     Ok(Bootstrap::read(&path).map(|_| joined).map_err(|error| output::chain(&error)))
@@ -364,6 +368,7 @@ fn put_into_force(arguments: &Arguments, chosen: &Chosen) -> Result<(), DeviceEr
     for (name, text) in chosen.site.files() {
         write(&secrets.join(name), text.as_bytes(), Owner { uid, gid, mode: 0o400 })?;
     }
+    put_credentials(arguments, chosen)?;
     let network = &chosen.site.network;
     place::folder(&arguments.network, Owner { mode: 0o755, ..Owner::PUBLIC })
         .map_err(DeviceError::write(&arguments.network))?;
@@ -381,6 +386,28 @@ fn put_into_force(arguments: &Arguments, chosen: &Chosen) -> Result<(), DeviceEr
     }
     // The last: whoever waits for the bootstrap finds the rest. It holds no secret.
     write(&arguments.out.join(JOINED), chosen.joined.as_bytes(), Owner { uid: 0, gid, mode: 0o640 })
+}
+
+/// Writes the credentials for the signer, and takes those of another bootstrap away.
+fn put_credentials(arguments: &Arguments, chosen: &Chosen) -> Result<(), DeviceError> {
+    let signer = Roles::of_this_build().identity("signer");
+    let (uid, gid) = signer.map_or((0, 0), |identity| (identity.uid, identity.gid));
+    let folder = arguments.out.join(CREDENTIALS);
+    let failed = |source| DeviceError::Write { path: folder.clone(), source };
+    place::folder(&folder, Owner { uid: 0, gid, mode: 0o750 }).map_err(failed)?;
+    let names: BTreeSet<String> = chosen.site.credentials().map(|(name, _)| format!("{name}.pem")).collect();
+    for entry in std::fs::read_dir(&folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if !names.contains(entry.file_name().to_string_lossy().as_ref()) {
+            std::fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    for (name, text) in chosen.site.credentials() {
+        let path = folder.join(format!("{name}.pem"));
+        place::put(&path, text.as_bytes(), Owner { uid, gid, mode: 0o400 })
+            .map_err(DeviceError::write(&path))?;
+    }
+    Ok(())
 }
 
 /// Removes network files of ours that belong to another bootstrap.
@@ -414,7 +441,7 @@ fn keep(arguments: &Arguments, chosen: &Chosen, kept: Option<&str>, digest: Opti
 }
 
 fn digest(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|octet| format!("{octet:02x}")).collect()
+    output::hex(&Sha256::digest(text.as_bytes()))
 }
 
 fn known_digest(kept: &Path) -> Option<String> {

@@ -1,11 +1,11 @@
 //! The switch's own bootstrap: the part that the image carries (`device.toml`: queue, folders, sandbox, self test) joined
-//! with what the site says (node and directory).
+//! with what the site says (node, directory and credentials).
 
 use std::path::Path;
 use toml::{Table, Value};
 
 /// Keys that only a site can give.
-const OF_THE_SITE: [&str; 4] = ["node", "directory", "tables", "network"];
+const OF_THE_SITE: [&str; 5] = ["node", "directory", "tables", "network", "signer"];
 
 /// Why the two cannot be joined: a defect of the image, not of the site.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,7 @@ pub(crate) fn joined(
     device: &Path,
     node: &str,
     directory: &sternpost_directory::Bootstrap,
+    credentials: &Path,
 ) -> Result<String, JoinError> {
     let path = || device.display().to_string();
     let text = std::fs::read_to_string(device).map_err(|source| JoinError::Read { path: path(), source })?;
@@ -57,5 +58,7 @@ pub(crate) fn joined(
     }
     table.insert("node".to_owned(), Value::String(node.to_owned()));
     table.insert("directory".to_owned(), Value::try_from(directory)?);
+    let signer = Table::from_iter([("credentials".to_owned(), Value::try_from(credentials)?)]);
+    table.insert("signer".to_owned(), Value::Table(signer));
     Ok(format!("# Made by sternpost device bootstrap at each start.\n{}", toml::to_string(&table)?))
 }

@@ -2,7 +2,8 @@
 //!
 //! One file, `sternpost.toml`. Keys are those of `[directory]` in README.md, "The bootstrap", and for each file that such a
 //! key names there is one for the text itself, so that one file is enough: `trust_anchor_pem`, `password`,
-//! `certificate_pem`, `key_pem`. Files that are named lie beside `sternpost.toml` on the stick.
+//! `certificate_pem`, `key_pem`. Credentials of the switch (README.md, "TLS") stand there as `[[credential]]`. Files that are
+//! named lie beside `sternpost.toml` on the stick.
 //! Not here: where the text comes from (`bootstrap`), and what of it the device adds (`joined`).
 
 use super::network::{self, Network, NetworkSection};
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use sternpost_directory::{Bind, Bootstrap, DirectoryError, Part, Timings};
+use sternpost_tls::Credential;
 use toml::{Spanned, Table, Value};
 
 /// The largest text that is read: certificates of a few servers are a hundredth of it.
@@ -33,6 +35,16 @@ struct Document {
     node: Option<Spanned<String>>,
     directory: DirectorySection,
     network: Option<NetworkSection>,
+    #[serde(default)]
+    credential: Vec<CredentialSection>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CredentialSection {
+    name: Spanned<String>,
+    file: Option<Spanned<PathBuf>>,
+    pem: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +96,8 @@ pub(crate) struct Site {
     directory: Bootstrap,
     /// What the directory role reads, by name.
     files: BTreeMap<&'static str, String>,
+    /// What the signer reads, by the credential's name.
+    credentials: BTreeMap<String, String>,
     /// The same bootstrap with all files in it.
     whole: String,
     places: Places,
@@ -149,7 +163,7 @@ impl Site {
         let mut nothing = Table::new();
         let section = section.unwrap_or(&mut nothing);
         let anchor = Named {
-            name: TRUST_ANCHOR,
+            name: Some(TRUST_ANCHOR),
             key: "directory.trust_anchor",
             path: directory.trust_anchor,
             text: directory.trust_anchor_pem,
@@ -169,6 +183,7 @@ impl Site {
             node: String::new(),
             timings: directory.timings.map_or_else(Timings::default, Spanned::into_inner),
         };
+        let credentials = gathering.credentials(document.credential, &mut table);
         let files = gathering.files;
         let whole = match toml::to_string(&table) {
             Ok(whole) => Some(whole),
@@ -177,7 +192,15 @@ impl Site {
                 None
             }
         };
-        reading.finish(whole.map(|whole| Self { node, network, directory, files, whole, places }))
+        reading.finish(whole.map(|whole| Self {
+            node,
+            network,
+            directory,
+            files,
+            credentials,
+            whole,
+            places,
+        }))
     }
 
     /// `[directory]` of the switch's own bootstrap, for a node, with its files in `folder`.
@@ -199,6 +222,11 @@ impl Site {
     /// The names of the files that the directory role reads, and their texts.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.files.iter().map(|(name, text)| (*name, text.as_str()))
+    }
+
+    /// The names of the switch's credentials, and their texts.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.credentials.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
 
     /// The same bootstrap as one file, to be kept.
@@ -273,7 +301,8 @@ fn without_values(message: &str) -> String {
 
 /// A key for a file and the one for its text.
 struct Named<'a> {
-    name: &'static str,
+    /// The file's own name here; none for a credential, which has one of its own.
+    name: Option<&'static str>,
     key: &'static str,
     path: Option<Spanned<PathBuf>>,
     text: Option<Spanned<String>>,
@@ -293,13 +322,23 @@ struct Gathering<'g, 'r> {
 impl Gathering<'_, '_> {
     /// Notes the text, wherever it stands; false when there is none.
     fn take(&mut self, named: Named<'_>) -> bool {
-        let Named { name, key, path, text, table, path_key, text_key } = named;
+        let name = named.name;
+        let is_there = named.path.is_some() || named.text.is_some();
+        if let (Some(name), Some(text)) = (name, self.text(named)) {
+            self.files.insert(name, text);
+        }
+        is_there
+    }
+
+    /// The text, wherever it stands; none when there is none, or when what is wrong with it was said.
+    fn text(&mut self, named: Named<'_>) -> Option<String> {
+        let Named { name: _, key, path, text, table, path_key, text_key } = named;
         let text = match (path, text) {
-            (None, None) => return false,
+            (None, None) => return None,
             (Some(path), Some(_)) => {
                 let what = format!("{path_key} and {text_key} stand there both");
                 self.reading.wrong(path.span(), key, what, "Keep one of the two.");
-                return true;
+                return None;
             }
             (None, Some(text)) => text.into_inner(),
             (Some(path), None) => match self.read(path.get_ref()) {
@@ -309,14 +348,61 @@ impl Gathering<'_, '_> {
                     let what_to_do =
                         format!("Put it beside {FILE_NAME} on the stick, or write its text as {text_key}.");
                     self.reading.wrong(path.span(), key, what, what_to_do);
-                    return true;
+                    return None;
                 }
             },
         };
         table.remove(path_key);
         table.insert(text_key.to_owned(), Value::String(text.clone()));
-        self.files.insert(name, text);
-        true
+        Some(text)
+    }
+
+    /// The credentials; each is tried as the signer will read it.
+    fn credentials(
+        &mut self,
+        sections: Vec<CredentialSection>,
+        whole: &mut Table,
+    ) -> BTreeMap<String, String> {
+        let mut credentials = BTreeMap::new();
+        let mut nothing = Vec::new();
+        let tables = whole.get_mut("credential").and_then(Value::as_array_mut).unwrap_or(&mut nothing);
+        for (section, table) in sections.into_iter().zip(tables) {
+            let CredentialSection { name, file, pem } = section;
+            let key = "credential";
+            let mut unused = Table::new();
+            let table = table.as_table_mut().unwrap_or(&mut unused);
+            let named =
+                Named { name: None, key, path: file, text: pem, table, path_key: "file", text_key: "pem" };
+            let is_there = named.path.is_some() || named.text.is_some();
+            if !is_there {
+                self.reading.wrong(
+                    name.span(),
+                    key,
+                    "has neither file nor pem",
+                    "Name a file on the stick, or write its text as pem.",
+                );
+            }
+            let Some(text) = self.text(named) else { continue };
+            let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+            let span = name.span();
+            let name = name.into_inner();
+            if !(1..=64).contains(&name.len()) || name.starts_with('.') || !name.chars().all(is_name) {
+                let what_to_do =
+                    "Write 1 to 64 letters, digits, dots, hyphens and underscores, no dot first.";
+                self.reading.wrong(span, key, "its name is none", what_to_do);
+            } else if let Err(error) = Credential::parse(&name, text.as_bytes()) {
+                let what_to_do = "Put the certificate chain and the private key into it, as PEM.";
+                self.reading.wrong(span, key, crate::output::chain(&error), what_to_do);
+            } else if credentials.insert(name, text).is_some() {
+                self.reading.wrong(
+                    span,
+                    key,
+                    "its name is another one's too",
+                    "Give each a name of its own.",
+                );
+            }
+        }
+        credentials
     }
 
     fn read(&self, path: &Path) -> Result<String, String> {
@@ -339,7 +425,7 @@ impl Gathering<'_, '_> {
             BindSection::Simple(SimpleSection { dn, password_file, password }) => {
                 let key = "directory.bind.simple.password";
                 let named = Named {
-                    name: PASSWORD,
+                    name: Some(PASSWORD),
                     key,
                     path: password_file,
                     text: password,
@@ -354,7 +440,7 @@ impl Gathering<'_, '_> {
             }
             BindSection::External(section) => {
                 let certificate = Named {
-                    name: CERTIFICATE,
+                    name: Some(CERTIFICATE),
                     key: "directory.bind.external.certificate",
                     path: section.certificate,
                     text: section.certificate_pem,
@@ -364,7 +450,7 @@ impl Gathering<'_, '_> {
                 };
                 let has_certificate = self.take(certificate);
                 let key = Named {
-                    name: KEY,
+                    name: Some(KEY),
                     key: "directory.bind.external.key",
                     path: section.key,
                     text: section.key_pem,
@@ -462,6 +548,44 @@ mod tests {
         assert_eq!(kept.files, site.files);
         assert_eq!(kept.directory, site.directory);
         assert_eq!(kept.whole(), site.whole(), "what is kept is kept as it is");
+    }
+
+    /// A certificate with its key.
+    fn credential() -> String {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["mx.example".to_owned()]).unwrap();
+        params.self_signed(&key).unwrap().pem() + &key.serialize_pem()
+    }
+
+    #[test]
+    fn credentials_come_from_the_stick_or_the_text_and_are_kept_with_it() {
+        let pem = credential();
+        let text = format!(
+            "{INLINE}[[credential]]\nname = \"default\"\nfile = \"mx.pem\"\n[[credential]]\nname = \"partner\"\npem = '''\n{pem}'''\n"
+        );
+        let file = pem.clone().into_bytes();
+        let site = said(Site::parse(&text, "stick", &|name| {
+            if name == "mx.pem" { Ok(file.clone()) } else { Err("is not there".to_owned()) }
+        }))
+        .unwrap();
+        assert_eq!(site.credentials().collect::<Vec<_>>(), [("default", pem.as_str()), ("partner", &pem)]);
+        let kept = alone(site.whole()).unwrap();
+        assert_eq!(kept.credentials, site.credentials);
+        let rows = [
+            ("name = \"default\"\n", "credential:7: credential: has neither file nor pem."),
+            (
+                "name = \"default\"\nfile = \"x\"\n",
+                "credential: the file \"x\" is not there. Put it beside sternpost.toml on the stick, or write its text as pem.",
+            ),
+            ("name = \"default\"\npem = \"x\"\n", "credential:7: credential: it has no certificate"),
+            ("name = \"../x\"\npem = 'PEM'\n", "credential: its name is none."),
+        ];
+        for (lines, message) in rows {
+            let text =
+                format!("{INLINE}[[credential]]\n{}", lines.replace("'PEM'", &format!("'''\n{pem}'''")));
+            let error = alone(&text).expect_err(&text);
+            assert!(error.contains(message), "{error}\nwanted: {message}");
+        }
     }
 
     #[test]
