@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod dialogue;
 mod peer;
 mod queue_bench;
 mod recovery;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Source(source::SourceArguments),
     /// Receives messages and prints which came, and when.
     Sink(sink::SinkArguments),
+    /// Says what a text file says, and compares what the server answers.
+    Dialogue(dialogue::DialogueArguments),
     /// Compares what sources were promised with what sinks received.
     Match(tally::MatchArguments),
     /// Measures the switch: rate, CPU, latency, memory.
@@ -59,6 +62,7 @@ impl Command {
         match self {
             Self::Source(arguments) => arguments.run(),
             Self::Sink(arguments) => arguments.run(),
+            Self::Dialogue(arguments) => arguments.run(),
             Self::Match(arguments) => arguments.run(),
             Self::Bench(arguments) => arguments.run(),
             Self::BenchQueue(arguments) => arguments.run(),

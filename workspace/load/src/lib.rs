@@ -1,15 +1,16 @@
 //! Load for a mail switch: an SMTP/LMTP source that remembers every 250, a sink that remembers every receipt, and the
 //! comparison of the two (what was lost, what came twice, how long it took).
 //!
-//! The tests of other crates use [`source`], [`sending`], [`sink`], [`matching`] and [`switch`]; the binary `sternpost-load` adds the
+//! The tests of other crates use [`source`], [`dialogue`], [`sending`], [`sink`], [`matching`] and [`switch`]; the binary `sternpost-load` adds the
 //! drivers of `make demo`, `make bench`, `make bench-queue` and `make bench-peer`. On purpose nothing here knows the switch's own
 //! protocol code: a fault in it shall not be answered by the same fault in its judge. The exception is [`store`], which
 //! measures the store and judges nothing.
 //!
-//! Not here: TLS, authentication, anything that the device itself runs.
+//! Not here: authentication, anything that the device itself runs. TLS is that of crate `tls`, which rustls answers for.
 #![forbid(unsafe_code)]
 
 pub mod content;
+pub mod dialogue;
 pub mod guarded;
 pub mod matching;
 pub mod postfix;

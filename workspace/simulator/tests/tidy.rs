@@ -53,7 +53,11 @@ const CRATES: &[(&str, u8, &[&str])] = &[
         &["message", "config", "link", "scheduler", "queue", "platform", "store", "qmgr", "channels"],
     ),
     // The demonstration starts a configuration directory; the bench makes logs, and appends and reads as the channels do.
-    ("load", 6, &["message", "config", "link", "scheduler", "queue", "platform", "directory", "channels"]),
+    (
+        "load",
+        6,
+        &["message", "config", "link", "scheduler", "queue", "platform", "directory", "tls", "channels"],
+    ),
     // Boots the image between the directory, the sources and the sinks that the others have. The crash campaign recovers what
     // a power cut leaves of the log.
     ("hw-tests", 7, &["message", "config", "queue", "directory", "simulator", "load"]),

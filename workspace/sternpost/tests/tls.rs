@@ -3,77 +3,20 @@
 
 mod switch;
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::KeyPair;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use sternpost_load::sink::Sink;
 use switch::client::Client;
+use switch::credentials::{Authority, put, switch_with, wait_for_log};
 use switch::mail::sink;
 use switch::site::Site;
 use switch::{PATIENCE, Switch, signal, text, wait_for};
-
-/// Somebody who certifies.
-struct Authority {
-    certificate: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap().pem();
-        Self { certificate, issuer: Issuer::new(params, key) }
-    }
-
-    /// Certificate and private key for a name.
-    fn credential(&self, name: &str) -> String {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate().unwrap();
-        params.signed_by(&key, &self.issuer).unwrap().pem() + &key.serialize_pem()
-    }
-
-    /// The entry that makes it trusted.
-    fn trust(&self) -> String {
-        format!(
-            "\n[[trust]]\nname = \"authority\"\ntrust_certificates = [\"\"\"\n{}\"\"\"]\n",
-            self.certificate
-        )
-    }
-}
-
-/// Puts a credential into the folder of a switch, whole.
-fn put(switch: &Switch, name: &str, pem: &str) {
-    let folder = switch.home().join("s/credentials");
-    let new = folder.join(format!(".{name}.new"));
-    fs::write(&new, pem).unwrap();
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
-    fs::rename(new, folder.join(format!("{name}.pem"))).unwrap();
-    switch.command(&["credentials", "--reload"]);
-}
-
-/// A switch with a credential `default` for `switch.test`, and the lines in its listener's table.
-fn switch_with(authority: &Authority, site: &Site) -> Switch {
-    let switch = Switch::start(&(site.tables() + &authority.trust()));
-    put(&switch, "default", &authority.credential("switch.test"));
-    wait_for_log(&switch, "usable=\"default\"");
-    switch
-}
-
-fn wait_for_log(switch: &Switch, words: &str) {
-    wait_for(words, || switch.log().contains(words).then_some(()));
-}
 
 fn swaks(address: SocketAddr, arguments: &[&str]) -> Output {
     Command::new("swaks")

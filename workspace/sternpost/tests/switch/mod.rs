@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each file of tests uses its own part of the harness")]
 
 pub(crate) mod client;
+pub(crate) mod credentials;
 pub(crate) mod loop_device;
 pub(crate) mod mail;
 pub(crate) mod queue;
