@@ -20,6 +20,7 @@ pub mod sending;
 pub mod sink;
 pub mod source;
 pub mod store;
+pub mod stream;
 pub mod switch;
 pub mod wire;
 pub mod witness;

@@ -3,7 +3,7 @@
 //! [`Sink::start`] gives it a thread and a runtime of its own, so that a test may block, or stop its own runtime, while
 //! mail arrives. What arrived is counted by load id and recipient; the octets are not kept unless asked for.
 //!
-//! Not here: TLS, authentication, any delivery.
+//! Not here: authentication, any delivery.
 
 mod dialogue;
 mod driver;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+use crate::stream;
 use crate::witness::Witness;
 pub use dialogue::Extension;
 use ledger::Ledger;
@@ -39,6 +40,8 @@ pub struct SinkOptions {
     pub protocol: Protocol,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Offers STARTTLS (RFC 3207), with a certificate that signs itself.
+    pub offers_tls: bool,
     /// Extensions that are *not* offered, and whose parameters are then refused.
     pub without: Vec<Extension>,
     /// The limit that SIZE announces (octets), kept as well.
@@ -67,6 +70,7 @@ impl Default for SinkOptions {
         Self {
             protocol: Protocol::Smtp,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            offers_tls: false,
             without: Vec::new(),
             message_octets_max: 256 << 20,
             verify: true,
@@ -127,6 +131,9 @@ pub enum SinkError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// No certificate.
+    #[error("the sink has no certificate")]
+    Certificate(#[source] std::io::Error),
     /// No thread or no runtime.
     #[error("the sink has no thread to run in")]
     Thread(#[source] std::io::Error),
@@ -145,7 +152,7 @@ impl Sink {
     /// Starts a sink; it takes connections when this returns.
     ///
     /// # Errors
-    /// `Listen` when the address cannot be had, `Thread` when the system has no thread to give.
+    /// `Listen` when the address cannot be had, `Certificate` when none can be made, `Thread` when the system has no thread to give.
     pub fn start(options: SinkOptions) -> Result<Self, SinkError> {
         let listen = |source| SinkError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).map_err(listen)?;
@@ -153,12 +160,14 @@ impl Sink {
         let address = listener.local_addr().map_err(listen)?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SinkError::Thread)?;
+        let tls =
+            options.offers_tls.then(stream::server_config).transpose().map_err(SinkError::Certificate)?;
         let ledger = Arc::new(Ledger::default());
         let (stop, stopped) = watch::channel(false);
         let theirs = Arc::clone(&ledger);
         let thread = std::thread::Builder::new()
             .name("load-sink".to_owned())
-            .spawn(move || runtime.block_on(driver::serve(listener, options, theirs, stopped)))
+            .spawn(move || runtime.block_on(driver::serve(listener, options, tls, theirs, stopped)))
             .map_err(SinkError::Thread)?;
         Ok(Self { address, ledger, stop, thread: Some(thread) })
     }

@@ -4,7 +4,7 @@
 //! whose connection broke is sent again under the same load id, for those recipients that have no 250 yet: what the
 //! switch had accepted without being able to say so shows as a duplicate at the sink, never as a new message.
 //!
-//! Not here: TLS, authentication, DNS. It speaks to one address.
+//! Not here: authentication, DNS. It speaks to one address.
 
 mod connection;
 mod session;
@@ -47,6 +47,18 @@ pub enum Pipelining {
     Chain,
 }
 
+/// Whether a source sends inside TLS. Whose certificate the server shows makes no difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tls {
+    /// In the clear.
+    #[default]
+    Off,
+    /// RFC 3207. A server that does not offer it gets no mail.
+    StartTls,
+    /// From the first octet on (RFC 8314, 3).
+    Immediate,
+}
+
 /// How long and how often a message is tried again.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
@@ -63,6 +75,8 @@ pub struct SourceOptions {
     pub to: SocketAddr,
     /// The protocol.
     pub protocol: Protocol,
+    /// Whether inside TLS.
+    pub tls: Tls,
     /// Concurrent sessions; at least one.
     pub sessions_count: u32,
     /// Messages in all.
@@ -98,6 +112,7 @@ impl SourceOptions {
         Self {
             to: address,
             protocol: Protocol::Smtp,
+            tls: Tls::Off,
             sessions_count: 1,
             messages_count: 1,
             octets: vec![4096],

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -224,6 +225,24 @@ impl Switch {
     ) -> Result<Self, SwitchError> {
         let queue = Queue { path: home.join("state/log"), room, backend: "auto" };
         Self::launch(program, home, &queue, source)
+    }
+
+    /// Puts a certificate chain with its key where the running switch finds it under this name, and says so.
+    ///
+    /// # Errors
+    /// `Home` when it cannot be written, or the command that reads it again cannot be run.
+    pub fn put_credential(&self, name: &str, pem: &str) -> Result<(), SwitchError> {
+        let path = self.home.join(format!("state/credentials/{name}.pem"));
+        fs::write(&path, pem).map_err(home_error(&path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(home_error(&path))?;
+        Command::new(&self.program)
+            .args(["credentials", "--reload", "--run-directory"])
+            .arg(self.home.join("run"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .map_err(home_error(&self.program))?;
+        Ok(())
     }
 
     fn launch(program: &Path, home: &Path, queue: &Queue, source: &str) -> Result<Self, SwitchError> {

@@ -3,13 +3,18 @@
 //! Rate: messages by the time from the first that left to the last that arrived. CPU: all processes of the switch, from
 //! before the first message until all its outcomes had time to be written. Each value is the median of the rounds.
 
+mod handshakes;
+
 use serde::Serialize;
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use sternpost_load::{matching, process, sink, source};
+use sternpost_load::source::Tls;
+use sternpost_load::{matching, process, sink, source, stream};
+
+use handshakes::{Handshakes, HandshakesReport};
 
 use super::queue_bench::{QueueArguments, QueueReport};
 use super::switch::{Hop, QueueRoom, Switch};
@@ -50,14 +55,59 @@ struct Case {
     share_per_cent: u64,
     /// New messages in a second; 0: as fast as it goes.
     rate_per_s: u64,
+    /// Of both sides.
+    tls: Tls,
 }
 
-const CASES: [Case; 5] = [
-    Case { name: "1 x 4 KiB", sessions_count: 1, octets: 4096, share_per_cent: 40, rate_per_s: 0 },
-    Case { name: "10 x 4 KiB", sessions_count: 10, octets: 4096, share_per_cent: 100, rate_per_s: 0 },
-    Case { name: "50 x 4 KiB", sessions_count: 50, octets: 4096, share_per_cent: 100, rate_per_s: 0 },
-    Case { name: "10 x 64 KiB", sessions_count: 10, octets: 65536, share_per_cent: 20, rate_per_s: 0 },
-    Case { name: "idle, 4 KiB", sessions_count: 1, octets: 4096, share_per_cent: 4, rate_per_s: 200 },
+const CASES: [Case; 6] = [
+    Case {
+        name: "1 x 4 KiB",
+        sessions_count: 1,
+        octets: 4096,
+        share_per_cent: 40,
+        rate_per_s: 0,
+        tls: Tls::Off,
+    },
+    Case {
+        name: "10 x 4 KiB",
+        sessions_count: 10,
+        octets: 4096,
+        share_per_cent: 100,
+        rate_per_s: 0,
+        tls: Tls::Off,
+    },
+    Case {
+        name: "50 x 4 KiB",
+        sessions_count: 50,
+        octets: 4096,
+        share_per_cent: 100,
+        rate_per_s: 0,
+        tls: Tls::Off,
+    },
+    Case {
+        name: "10 x 64 KiB",
+        sessions_count: 10,
+        octets: 65536,
+        share_per_cent: 20,
+        rate_per_s: 0,
+        tls: Tls::Off,
+    },
+    Case {
+        name: "10 x 4 KiB, TLS",
+        sessions_count: 10,
+        octets: 4096,
+        share_per_cent: 100,
+        rate_per_s: 0,
+        tls: Tls::StartTls,
+    },
+    Case {
+        name: "idle, 4 KiB",
+        sessions_count: 1,
+        octets: 4096,
+        share_per_cent: 4,
+        rate_per_s: 200,
+        tls: Tls::Off,
+    },
 ];
 
 /// One run.
@@ -96,6 +146,7 @@ struct Report {
     peak_pss_octets: u64,
     processes: usize,
     rows: Vec<Row>,
+    connections: HandshakesReport,
     queue: QueueReport,
 }
 
@@ -105,10 +156,15 @@ impl BenchArguments {
         let directory = self.directory.canonicalize()?;
         let limit = Duration::from_secs(self.limit);
         let load_average_before = process::load_average();
-        let mut relay_sink = SinkProcess::start(&[])?;
-        let mut direct_sink = SinkProcess::start(&[])?;
-        let hops = [Hop { domain: "sink.test", channel: "smtp", address: relay_sink.address() }];
+        let mut clear = Sinks::start(&[])?;
+        let mut tls = Sinks::start(&["--starttls"])?;
+        let hops = [
+            Hop { domain: Sinks::domain(Tls::Off), channel: "smtp", address: clear.relay.address() },
+            Hop { domain: Sinks::domain(Tls::StartTls), channel: "smtp", address: tls.relay.address() },
+        ];
         let mut switch = Switch::start(&self.sternpost, &directory.join("switch"), QUEUE_ROOM, &hops)?;
+        switch.put_credential("default", &stream::credential()?)?;
+        let mut handshakes = Handshakes::default();
         let memory = MemoryWatch::start(switch.pid());
 
         let mut relays: Vec<Vec<(Measured, f64)>> = CASES.iter().map(|_| Vec::new()).collect();
@@ -117,15 +173,19 @@ impl BenchArguments {
             for (at, case) in CASES.iter().enumerate() {
                 eprintln!("round {round} of {}: {}", self.rounds, case.name);
                 let messages_count = (self.messages * case.share_per_cent / 100).max(1);
-                let direct_to = direct_sink.address();
-                directs[at].push(measure(direct_to, &mut direct_sink, case, messages_count, limit)?);
+                let sinks = if case.tls == Tls::Off { &mut clear } else { &mut tls };
+                let direct_to = sinks.direct.address();
+                directs[at].push(measure(direct_to, &mut sinks.direct, case, messages_count, limit)?);
                 let before_us = process::cpu_us(switch.pid());
-                let relay = measure(switch.listener(), &mut relay_sink, case, messages_count, limit)?;
+                let relay = measure(switch.listener(), &mut sinks.relay, case, messages_count, limit)?;
                 std::thread::sleep(SETTLE);
                 switch.check()?;
                 let cpu_us = process::cpu_us(switch.pid()).saturating_sub(before_us);
                 relays[at].push((relay, number(cpu_us) / number(messages_count)));
             }
+            eprintln!("round {round} of {}: connections", self.rounds);
+            let direct = (tls.direct.address(), tls.direct.pid());
+            handshakes.measure((switch.listener(), switch.pid()), direct)?;
         }
         let rows = CASES.iter().enumerate().map(|(at, case)| {
             row(case, (self.messages * case.share_per_cent / 100).max(1), &relays[at], &directs[at])
@@ -142,6 +202,7 @@ impl BenchArguments {
             peak_pss_octets,
             processes,
             rows,
+            connections: handshakes.report(),
             queue,
         };
         print_table(&report);
@@ -149,6 +210,23 @@ impl BenchArguments {
         tool::write_json(Some(&path), &report)?;
         println!("{}", path.display());
         Ok(report.rows.iter().all(|row| row.lost == 0))
+    }
+}
+
+/// The sink behind the switch, and the one that is sent to without it.
+struct Sinks {
+    relay: SinkProcess,
+    direct: SinkProcess,
+}
+
+impl Sinks {
+    fn start(arguments: &[&str]) -> Result<Self, Box<dyn Error>> {
+        Ok(Self { relay: SinkProcess::start(arguments)?, direct: SinkProcess::start(arguments)? })
+    }
+
+    /// Whose mail goes to a sink that offers TLS, and whose to one that does not.
+    fn domain(tls: Tls) -> &'static str {
+        if tls == Tls::Off { "sink.test" } else { "tls.sink.test" }
     }
 }
 
@@ -164,6 +242,7 @@ fn measure(
         octets: case.octets,
         messages_count,
         rate_per_s: case.rate_per_s,
+        tls: case.tls,
     };
     load.measure(to, sink, limit)
 }
@@ -175,6 +254,7 @@ pub(super) struct Load {
     pub(super) octets: usize,
     pub(super) messages_count: u64,
     pub(super) rate_per_s: u64,
+    pub(super) tls: Tls,
 }
 
 impl Load {
@@ -192,6 +272,13 @@ impl Load {
         let mut arguments = vec!["--sessions", &*sessions, "--octets", &*octets, "--messages", &*messages];
         if self.rate_per_s > 0 {
             arguments.extend(["--rate", &*rate]);
+        }
+        let recipient = format!("user@{}", Sinks::domain(self.tls));
+        arguments.extend(["--rcpt", &*recipient]);
+        match self.tls {
+            Tls::Off => {}
+            Tls::StartTls => arguments.push("--starttls"),
+            Tls::Immediate => arguments.push("--tls-immediate"),
         }
         let source = run_source(to, &arguments)?;
         if let Some(refusal) = source.refused.first() {
@@ -252,12 +339,12 @@ fn print_table(report: &Report) {
         report.rounds, report.load_average_before, report.load_average_after, report.tcp_congestion_control
     );
     println!(
-        "{:<12} {:<20} {:<20} {:<16} {:>8} {:>8} {:>6}  {:<18} {:<18} {:>4}",
+        "{:<16} {:<20} {:<20} {:<16} {:>8} {:>8} {:>6}  {:<18} {:<18} {:>4}",
         "", "relay/s", "direct/s", "switch us", "source", "sink", "ratio", "p50 ms", "p99 ms", "lost"
     );
     for row in &report.rows {
         println!(
-            "{:<12} {:<20} {:<20} {:<16} {:>8.0} {:>8.0} {:>6.2}  {:<18} {:<18} {:>4}",
+            "{:<16} {:<20} {:<20} {:<16} {:>8.0} {:>8.0} {:>6.2}  {:<18} {:<18} {:>4}",
             row.case,
             row.relay_per_s,
             row.direct_per_s,
@@ -271,6 +358,7 @@ fn print_table(report: &Report) {
         );
     }
     let mib = number(report.peak_pss_octets) / f64::from(1 << 20);
+    report.connections.print();
     println!("peak memory of the switch: {mib:.1} MiB (PSS of {} processes)", report.processes);
     report.queue.print();
 }

@@ -17,6 +17,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
+use sternpost_load::source::Tls;
 use sternpost_load::{postfix, process};
 
 use super::Outcome;
@@ -187,7 +188,7 @@ impl PeerArguments {
         for (name, sessions_count, messages_count, rate_per_s) in
             [("idle", 1, 200, 100), ("1", 1, 1000, 0), ("10", 10, 1000, 0), ("50", 50, 1000, 0)]
         {
-            let load = Load { sessions_count, octets: 4096, messages_count, rate_per_s };
+            let load = Load { sessions_count, octets: 4096, messages_count, rate_per_s, tls: Tls::Off };
             let mut p50_ms: [Vec<f64>; 2] = Default::default();
             for round in 1..=self.rounds.min(3) {
                 eprintln!("latency, round {round}: {name}");

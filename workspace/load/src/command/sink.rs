@@ -25,6 +25,9 @@ pub(crate) struct SinkArguments {
     /// Speak LMTP instead of SMTP.
     #[arg(long)]
     lmtp: bool,
+    /// Offer STARTTLS.
+    #[arg(long)]
+    starttls: bool,
     /// Do not offer this extension (PIPELINING, CHUNKING, MT-PRIORITY ...). May be given several times.
     #[arg(long, value_name = "KEYWORD")]
     without: Vec<Extension>,
@@ -65,6 +68,7 @@ impl SinkArguments {
         let sink = Sink::start(SinkOptions {
             protocol: if self.lmtp { Protocol::Lmtp } else { Protocol::Smtp },
             listen: self.listen,
+            offers_tls: self.starttls,
             without: self.without,
             message_octets_max: self.size as u64,
             verify: !self.no_verify,

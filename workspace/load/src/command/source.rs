@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use sternpost_load::sink::Protocol;
-use sternpost_load::source::{self, Pipelining, Retry, SIZES_MIX, SourceOptions};
+use sternpost_load::source::{self, Pipelining, Retry, SIZES_MIX, SourceOptions, Tls};
 
 use super::{Outcome, octets, tool};
 
@@ -20,6 +20,12 @@ pub(crate) struct SourceArguments {
     /// Speak LMTP instead of SMTP.
     #[arg(long)]
     lmtp: bool,
+    /// Send inside TLS, behind STARTTLS.
+    #[arg(long)]
+    starttls: bool,
+    /// Send inside TLS, from the first octet on.
+    #[arg(long, conflicts_with = "starttls")]
+    tls_immediate: bool,
     /// Concurrent sessions.
     #[arg(long, default_value_t = 1)]
     sessions: u32,
@@ -83,6 +89,11 @@ impl SourceArguments {
         let options = SourceOptions {
             to: self.to,
             protocol: if self.lmtp { Protocol::Lmtp } else { Protocol::Smtp },
+            tls: match (self.starttls, self.tls_immediate) {
+                (true, _) => Tls::StartTls,
+                (false, true) => Tls::Immediate,
+                (false, false) => Tls::Off,
+            },
             sessions_count: self.sessions,
             messages_count: self.messages,
             octets: sizes,

@@ -68,6 +68,10 @@ impl SinkProcess {
         self.address
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.guarded.pid()
+    }
+
     pub(super) fn counts(&mut self) -> Result<sink::Counts, Box<dyn Error>> {
         self.questions.write_all(b"count\n")?;
         answer(&mut self.answers)

@@ -1,15 +1,15 @@
 //! Speaks a script on one connection.
 
 use super::script::{Expected, Numbered, Script, Step};
+use crate::stream::Stream;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use sternpost_tls::{Authentication, ConfigurationError, Outbound, ServerName, TlsStream, VersionMin};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 /// Octets of a reply line with its CR LF. RFC 5321, 4.5.3.1.5.
@@ -78,8 +78,6 @@ enum Cause {
     Handshake(#[source] io::Error),
     #[error("TLS inside TLS is none")]
     Twice,
-    #[error("TLS cannot be prepared")]
-    Tls(#[source] ConfigurationError),
     #[error("{path:?} cannot be read")]
     File {
         path: PathBuf,
@@ -126,13 +124,6 @@ pub async fn play(
     }
 }
 
-enum Stream {
-    Clear(TcpStream),
-    Tls(TlsStream),
-    /// Closed, or spoilt by a handshake.
-    Gone,
-}
-
 struct Player<'a, F> {
     stream: Stream,
     /// What the server has said and nobody has compared.
@@ -140,7 +131,7 @@ struct Player<'a, F> {
     /// Why the server takes nothing more.
     broken: Option<io::Error>,
     limit: Duration,
-    own: ServerName<'static>,
+    to: IpAddr,
     hear: &'a mut F,
 }
 
@@ -162,7 +153,7 @@ impl<'a, F: FnMut(&str)> Player<'a, F> {
             input: Vec::new(),
             broken: None,
             limit,
-            own: ServerName::IpAddress(options.to.ip().into()),
+            to: options.to.ip(),
             hear,
         };
         if options.is_tls_immediate {
@@ -220,11 +211,7 @@ impl<'a, F: FnMut(&str)> Player<'a, F> {
             },
             Step::Shut => {
                 let limit = self.limit;
-                let shut = match &mut self.stream {
-                    Stream::Clear(stream) => timeout(limit, stream.shutdown()).await,
-                    Stream::Tls(stream) => timeout(limit, stream.shutdown()).await,
-                    Stream::Gone => Ok(Ok(())),
-                };
+                let shut = timeout(limit, self.stream.shutdown()).await;
                 shut.map_err(|_| Cause::Unread(limit))?.map_err(Cause::Broken)
             }
             Step::Close => {
@@ -241,11 +228,7 @@ impl<'a, F: FnMut(&str)> Player<'a, F> {
         if self.broken.is_some() {
             return Ok(());
         }
-        let sent = match &mut self.stream {
-            Stream::Clear(stream) => timeout(self.limit, all(stream, octets)).await,
-            Stream::Tls(stream) => timeout(self.limit, all(stream, octets)).await,
-            Stream::Gone => return Err(Cause::Closed),
-        };
+        let sent = timeout(self.limit, all(&mut self.stream, octets)).await;
         self.broken = sent.map_err(|_| Cause::Unread(self.limit))?.err();
         Ok(())
     }
@@ -333,12 +316,7 @@ impl<'a, F: FnMut(&str)> Player<'a, F> {
 
     /// Waits for more.
     async fn read(&mut self) -> Result<(), Cause> {
-        let count = match &mut self.stream {
-            Stream::Clear(stream) => stream.read_buf(&mut self.input).await,
-            Stream::Tls(stream) => stream.read_buf(&mut self.input).await,
-            Stream::Gone => Ok(0),
-        };
-        match count.map_err(Cause::Broken)? {
+        match self.stream.read_buf(&mut self.input).await.map_err(Cause::Broken)? {
             0 => Err(Cause::Closed),
             _ => Ok(()),
         }
@@ -352,18 +330,12 @@ impl<'a, F: FnMut(&str)> Player<'a, F> {
         if !self.input.is_empty() {
             return Err(self.talks());
         }
-        let stream = match std::mem::replace(&mut self.stream, Stream::Gone) {
-            Stream::Clear(stream) => stream,
-            Stream::Tls(_) => return Err(Cause::Twice),
-            Stream::Gone => return Err(Cause::Closed),
-        };
-        let outbound = Outbound::new(self.own.clone(), Authentication::Anybody, VersionMin::Tls12, None)
-            .map_err(Cause::Tls)?;
-        let done =
-            timeout(self.limit, outbound.connect(stream)).await.map_err(|_| Cause::Silent(self.limit))?;
-        let (stream, facts) = done.map_err(Cause::Handshake)?;
+        if let Stream::Tls(_) = self.stream {
+            return Err(Cause::Twice);
+        }
+        let done = timeout(self.limit, self.stream.connect(self.to)).await;
+        let facts = done.map_err(|_| Cause::Silent(self.limit))?.map_err(Cause::Handshake)?;
         (self.hear)(&format!("# {} {}", facts.version, facts.cipher_suite));
-        self.stream = Stream::Tls(stream);
         Ok(())
     }
 }
@@ -382,7 +354,7 @@ pub fn content() -> String {
     lines
 }
 
-async fn all(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), octets: &[u8]) -> io::Result<()> {
+async fn all(stream: &mut Stream, octets: &[u8]) -> io::Result<()> {
     stream.write_all(octets).await?;
     stream.flush().await
 }

@@ -87,6 +87,8 @@ pub(super) enum Event {
     Arrived(Box<Arrival>),
     /// A recipient was refused, as told.
     Rejected,
+    /// Send the replies and make the handshake. The session has forgotten all that was said before.
+    StartTls,
     /// Send the replies and close.
     Close,
 }
@@ -105,6 +107,7 @@ pub(super) struct Dialogue<'a> {
     options: &'a SinkOptions,
     state: State,
     greeted: bool,
+    secured: bool,
     mail: Option<Mail>,
     replies: Vec<u8>,
 }
@@ -121,8 +124,14 @@ struct Mail {
 impl<'a> Dialogue<'a> {
     /// A new session: its greeting is the first reply.
     pub(super) fn new(options: &'a SinkOptions) -> Self {
-        let mut dialogue =
-            Self { options, state: State::ExpectCommand, greeted: false, mail: None, replies: Vec::new() };
+        let mut dialogue = Self {
+            options,
+            state: State::ExpectCommand,
+            greeted: false,
+            secured: false,
+            mail: None,
+            replies: Vec::new(),
+        };
         let name = if dialogue.lmtp() { "LMTP" } else { "ESMTP" };
         dialogue.say(&format!("220 sink.load.test {name}"));
         dialogue
@@ -235,6 +244,11 @@ impl<'a> Dialogue<'a> {
             "RCPT" => return self.recipient(rest),
             "DATA" => self.data(),
             "BDAT" if self.offers(Extension::Chunking) => return self.chunk(rest),
+            "STARTTLS" if self.options.offers_tls && !self.secured && self.mail.is_none() => {
+                (self.greeted, self.secured) = (false, true);
+                self.status("220", "2.0.0", "go on inside TLS");
+                return Some(Event::StartTls);
+            }
             "RSET" => {
                 self.mail = None;
                 self.status("250", "2.0.0", "forgotten");
@@ -262,6 +276,9 @@ impl<'a> Dialogue<'a> {
                 Extension::Size => format!("SIZE {}", self.options.message_octets_max),
                 _ => extension.keyword().to_owned(),
             });
+        }
+        if self.options.offers_tls && !self.secured {
+            lines.push("STARTTLS".to_owned());
         }
         let last = lines.len() - 1;
         for (at, line) in lines.iter().enumerate() {

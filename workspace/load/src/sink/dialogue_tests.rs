@@ -12,7 +12,7 @@ fn play(options: &SinkOptions, pieces: &[&[u8]]) -> (String, Vec<Arrival>) {
             input.drain(..used);
             match event {
                 Event::NeedInput => break,
-                Event::Rejected => {}
+                Event::Rejected | Event::StartTls => {}
                 Event::Arrived(arrival) => {
                     arrivals.push(*arrival);
                     dialogue.accept();
@@ -91,4 +91,12 @@ fn a_message_over_the_announced_size_is_refused_before_and_after_its_content() {
     let (dialogue, arrivals) = play(&options, &[input]);
     assert_eq!(dialogue, "220 250 552 250 250 354 552 250");
     assert!(arrivals.is_empty());
+}
+
+#[test]
+fn what_was_said_before_a_handshake_is_forgotten_and_there_is_one() {
+    let options = SinkOptions { offers_tls: true, ..Default::default() };
+    let said = b"EHLO c\r\nSTARTTLS\r\nMAIL FROM:<a@b>\r\nEHLO c\r\nSTARTTLS\r\nMAIL FROM:<a@b>\r\n";
+    assert_eq!(play(&options, &[said]).0, "220 250 220 503 250 500 250");
+    assert_eq!(play(&SinkOptions::default(), &[b"EHLO c\r\nSTARTTLS\r\n"]).0, "220 250 500");
 }

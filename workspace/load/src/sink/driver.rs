@@ -7,17 +7,20 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::rustls::ServerConfig;
 
 use super::SinkOptions;
 use super::dialogue::{Arrival, Dialogue, Event};
 use super::ledger::{Ledger, Receipt};
 use crate::now_ns;
+use crate::stream::Stream;
 
 /// Octets read at once: a message of 4 KiB and the commands around it fit many times.
 const READ_OCTETS: usize = 64 * 1024;
 
 struct Shared {
     options: SinkOptions,
+    tls: Option<Arc<ServerConfig>>,
     ledger: Arc<Ledger>,
     arrivals_count: AtomicU64,
 }
@@ -26,12 +29,13 @@ struct Shared {
 pub(super) async fn serve(
     listener: TcpListener,
     options: SinkOptions,
+    tls: Option<Arc<ServerConfig>>,
     ledger: Arc<Ledger>,
     mut stopped: watch::Receiver<bool>,
 ) {
     // It is non-blocking and this runtime has its I/O driver: no registration fails but for want of memory.
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
-    let shared = Arc::new(Shared { options, ledger, arrivals_count: AtomicU64::new(0) });
+    let shared = Arc::new(Shared { options, tls, ledger, arrivals_count: AtomicU64::new(0) });
     let mut sessions = JoinSet::new();
     let mut turned_away = JoinSet::new();
     loop {
@@ -66,8 +70,9 @@ async fn turn_away(mut stream: TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn session(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+async fn session(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
+    let mut stream = Stream::Clear(stream);
     let mut dialogue = Dialogue::new(&shared.options);
     let mut input = Vec::with_capacity(READ_OCTETS);
     let mut messages_count = 0;
@@ -79,6 +84,14 @@ async fn session(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> 
             match event {
                 Event::NeedInput => break,
                 Event::Close => return send(&mut stream, dialogue.replies()).await,
+                Event::StartTls => {
+                    send(&mut stream, dialogue.replies()).await?;
+                    // What came in front of the handshake is not for the session behind it (RFC 3207, 4.2).
+                    let Some(config) = shared.tls.as_ref().filter(|_| used == input.len()) else {
+                        return Ok(());
+                    };
+                    stream.accept(config).await?;
+                }
                 Event::Rejected => shared.ledger.reject(),
                 Event::Arrived(arrival) => {
                     messages_count += 1;
@@ -129,9 +142,10 @@ fn keep(shared: &Shared, arrival: Arrival) -> bool {
     answered
 }
 
-async fn send(stream: &mut TcpStream, replies: &mut Vec<u8>) -> std::io::Result<()> {
+async fn send(stream: &mut Stream, replies: &mut Vec<u8>) -> std::io::Result<()> {
     if !replies.is_empty() {
         stream.write_all(replies).await?;
+        stream.flush().await?;
         replies.clear();
     }
     Ok(())

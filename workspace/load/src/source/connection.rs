@@ -1,11 +1,12 @@
 //! The client's end of one connection: replies come out, commands are gathered until they are flushed.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::stream::Stream;
 use crate::wire::line;
 
 /// Octets of one reply; a server that says more is broken.
@@ -33,6 +34,8 @@ impl Reply {
 pub(super) enum ConnectionError {
     #[error("no connection")]
     Connect(#[source] std::io::Error),
+    #[error("no TLS")]
+    Handshake(#[source] std::io::Error),
     #[error("the connection broke")]
     Broken(#[source] std::io::Error),
     #[error("the server closed the connection")]
@@ -47,7 +50,8 @@ pub(super) enum ConnectionError {
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    to: IpAddr,
     input: Vec<u8>,
     input_used: usize,
     output: Vec<u8>,
@@ -59,7 +63,19 @@ impl Connection {
         let stream = timeout(limit, TcpStream::connect(to)).await;
         let stream = stream.map_err(|_| ConnectionError::TimedOut)?.map_err(ConnectionError::Connect)?;
         stream.set_nodelay(true).map_err(ConnectionError::Connect)?;
-        Ok(Self { stream, input: Vec::with_capacity(4096), input_used: 0, output: Vec::new(), limit })
+        let stream = Stream::Clear(stream);
+        let input = Vec::with_capacity(4096);
+        Ok(Self { stream, to: to.ip(), input, input_used: 0, output: Vec::new(), limit })
+    }
+
+    /// The handshake. What came before it in the clear is not for the session behind it (RFC 3207, 4.2).
+    pub(super) async fn secure(&mut self) -> Result<(), ConnectionError> {
+        if self.input_used < self.input.len() {
+            return Err(ConnectionError::Nonsense);
+        }
+        let done = timeout(self.limit, self.stream.connect(self.to)).await;
+        done.map_err(|_| ConnectionError::TimedOut)?.map_err(ConnectionError::Handshake)?;
+        Ok(())
     }
 
     /// Puts octets behind those that wait.
@@ -69,7 +85,11 @@ impl Connection {
 
     /// Sends what waits.
     pub(super) async fn flush(&mut self) -> Result<(), ConnectionError> {
-        let sent = timeout(self.limit, self.stream.write_all(&self.output)).await;
+        let sending = async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await
+        };
+        let sent = timeout(self.limit, sending).await;
         sent.map_err(|_| ConnectionError::TimedOut)?.map_err(ConnectionError::Broken)?;
         self.output.clear();
         // A message of 1 MiB shall not keep its room on each of many idle sessions.

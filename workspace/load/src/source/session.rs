@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::{Connection, ConnectionError, Reply};
-use super::{Job, Pipelining, Protocol, Shared};
+use super::{Job, Pipelining, Protocol, Shared, Tls};
 use crate::now_ns;
 
 /// Runs one session until no message is left to begin or to repeat.
@@ -232,18 +232,17 @@ impl Line {
     async fn open(shared: &Shared) -> Result<Self, ConnectionError> {
         let options = &shared.options;
         let mut connection = Connection::open(options.to, options.reply_timeout).await?;
-        expect(connection.reply().await?)?;
-        let hello = match options.protocol {
-            Protocol::Smtp => "EHLO source.load.test\r\n",
-            Protocol::Lmtp => "LHLO source.load.test\r\n",
-        };
-        connection.put(hello.as_bytes());
-        let mut reply = connection.reply().await?;
-        if options.protocol == Protocol::Smtp && (500..600).contains(&reply.code) {
-            connection.put(b"HELO source.load.test\r\n");
-            reply = connection.reply().await?;
+        if options.tls == Tls::Immediate {
+            connection.secure().await?;
         }
-        let reply = expect(reply)?;
+        expect(connection.reply().await?)?;
+        let mut reply = hello(&mut connection, options.protocol).await?;
+        if options.tls == Tls::StartTls {
+            connection.put(b"STARTTLS\r\n");
+            expect(connection.reply().await?)?;
+            connection.secure().await?;
+            reply = hello(&mut connection, options.protocol).await?;
+        }
         let offers = |keyword: &str| {
             let mut lines = reply.text.lines().skip(1);
             lines.any(|line| line.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case(keyword)))
@@ -319,6 +318,21 @@ impl Line {
         self.connection.put(b"QUIT\r\n");
         let _ = self.connection.reply().await;
     }
+}
+
+/// The reply to EHLO or LHLO, or to HELO of a server that knows no other.
+async fn hello(connection: &mut Connection, protocol: Protocol) -> Result<Reply, ConnectionError> {
+    let hello = match protocol {
+        Protocol::Smtp => "EHLO source.load.test\r\n",
+        Protocol::Lmtp => "LHLO source.load.test\r\n",
+    };
+    connection.put(hello.as_bytes());
+    let mut reply = connection.reply().await?;
+    if protocol == Protocol::Smtp && (500..600).contains(&reply.code) {
+        connection.put(b"HELO source.load.test\r\n");
+        reply = connection.reply().await?;
+    }
+    expect(reply)
 }
 
 /// 421 announces the end of the connection (RFC 5321, 3.8).

@@ -171,3 +171,18 @@ async fn a_rate_spreads_the_messages_and_stop_ends_the_run_early() {
     assert_eq!(report.accepted_count, progress.accepted_count());
     assert!(report.rate_per_s < 300.0, "{}", report.rate_per_s);
 }
+
+#[tokio::test]
+async fn mail_goes_inside_tls_when_it_shall_and_not_at_all_when_it_cannot() {
+    let sink = SinkOptions { offers_tls: true, ..SinkOptions::default() };
+    let (report, sink) = pass(sink, |options| {
+        options.tls = Tls::StartTls;
+        options.messages_count = 20;
+        options.sessions_count = 2;
+        options.octets = SIZES_MIX.to_vec();
+    })
+    .await;
+    assert_eq!((report.refused.len(), sink.counts.received, sink.counts.damaged), (0, 20, 0));
+    let (report, sink) = pass(SinkOptions::default(), |options| options.tls = Tls::StartTls).await;
+    assert_eq!((report.refused.len(), sink.counts.received), (1, 0));
+}
