@@ -4,7 +4,7 @@ FUZZ_S ?= 60
 BUILD  := $(CARGO) build --release -p sternpost -p sternpost-load
 LOAD   := target/release/sternpost-load
 
-.PHONY: all demo demo-host test simulate simulate-scheduler hw-test crash-campaign check bench bench-queue bench-recovery bench-scheduler bench-space bench-tuning bench-peer soak fuzz check-buildroot release-image image run clean
+.PHONY: all demo demo-host test simulate simulate-scheduler hw-test crash-campaign check bench bench-connections bench-queue bench-recovery bench-scheduler bench-space bench-tuning bench-peer soak fuzz check-buildroot release-image image run clean
 
 all: check test                 ## what a change must pass
 
@@ -37,6 +37,9 @@ check:                          ## format, lints, documentation
 
 bench:                          ## rate, CPU, latency, memory, queue: target/bench/report.json
 	$(BUILD) && $(LOAD) bench
+
+bench-connections:              ## 5,000 open connections, in the clear and inside TLS: target/bench/connections.json
+	$(BUILD) && $(LOAD) bench-connections
 
 bench-queue:                    ## the store alone, against its disk and against files: target/bench/queue.json
 	$(BUILD) && $(LOAD) bench-queue

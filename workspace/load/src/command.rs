@@ -1,6 +1,7 @@
 //! The subcommands, one module each.
 
 mod bench;
+mod connections_bench;
 mod demo;
 mod dialogue;
 mod peer;
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Match(tally::MatchArguments),
     /// Measures the switch: rate, CPU, latency, memory.
     Bench(bench::BenchArguments),
+    /// Measures the server with thousands of open connections, in the clear and inside TLS.
+    BenchConnections(connections_bench::ConnectionsArguments),
     /// Measures the store alone: durable appends and reads, against the disk below and against files.
     BenchQueue(queue_bench::QueueArguments),
     /// Measures the switch beside Postfix, with Postfix's own source and sink.
@@ -65,6 +68,7 @@ impl Command {
             Self::Dialogue(arguments) => arguments.run(),
             Self::Match(arguments) => arguments.run(),
             Self::Bench(arguments) => arguments.run(),
+            Self::BenchConnections(arguments) => arguments.run(),
             Self::BenchQueue(arguments) => arguments.run(),
             Self::BenchPeer(arguments) => arguments.run(),
             Self::BenchRecovery(arguments) => arguments.run(),

@@ -214,18 +214,18 @@ impl BenchArguments {
 }
 
 /// The sink behind the switch, and the one that is sent to without it.
-struct Sinks {
-    relay: SinkProcess,
+pub(super) struct Sinks {
+    pub(super) relay: SinkProcess,
     direct: SinkProcess,
 }
 
 impl Sinks {
-    fn start(arguments: &[&str]) -> Result<Self, Box<dyn Error>> {
+    pub(super) fn start(arguments: &[&str]) -> Result<Self, Box<dyn Error>> {
         Ok(Self { relay: SinkProcess::start(arguments)?, direct: SinkProcess::start(arguments)? })
     }
 
     /// Whose mail goes to a sink that offers TLS, and whose to one that does not.
-    fn domain(tls: Tls) -> &'static str {
+    pub(super) fn domain(tls: Tls) -> &'static str {
         if tls == Tls::Off { "sink.test" } else { "tls.sink.test" }
     }
 }
@@ -370,7 +370,7 @@ pub(super) fn congestion_control() -> String {
 }
 
 /// Looks at the memory of a family of processes now and then and remembers the most.
-struct MemoryWatch {
+pub(super) struct MemoryWatch {
     shared: Arc<Watched>,
     thread: std::thread::JoinHandle<usize>,
 }
@@ -382,7 +382,7 @@ struct Watched {
 }
 
 impl MemoryWatch {
-    fn start(pid: u32) -> Self {
+    pub(super) fn start(pid: u32) -> Self {
         let shared = Arc::new(Watched::default());
         let theirs = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
@@ -398,7 +398,8 @@ impl MemoryWatch {
         Self { shared, thread }
     }
 
-    fn stop(self) -> (u64, usize) {
+    /// The most memory, and the most processes.
+    pub(super) fn stop(self) -> (u64, usize) {
         self.shared.ended.store(true, Ordering::Relaxed);
         let processes_count = self.thread.join().unwrap_or(0);
         (self.shared.peak_octets.load(Ordering::Relaxed), processes_count)

@@ -189,15 +189,19 @@ impl<'a, F: FnMut(&str)> Player<'a, F> {
                 self.handshake().await
             }
             Step::Pause(time) => {
+                (self.hear)(&format!("* pause {} ms", time.as_millis()));
                 tokio::time::sleep(*time).await;
                 Ok(())
             }
-            Step::Silence(time) => match timeout(*time, self.read()).await {
-                // What came earlier and was not compared is no silence either.
-                Err(_) if self.input.is_empty() => Ok(()),
-                Ok(Err(error)) => Err(error),
-                Err(_) | Ok(Ok(())) => Err(self.talks()),
-            },
+            Step::Silence(time) => {
+                (self.hear)(&format!("? silence {} ms", time.as_millis()));
+                match timeout(*time, self.read()).await {
+                    // What came earlier and was not compared is no silence either.
+                    Err(_) if self.input.is_empty() => Ok(()),
+                    Ok(Err(error)) => Err(error),
+                    Err(_) | Ok(Ok(())) => Err(self.talks()),
+                }
+            }
             Step::End => loop {
                 match timeout(self.limit, self.read()).await.map_err(|_| Cause::Silent(self.limit))? {
                     _ if !self.input.is_empty() => return Err(self.talks()),
