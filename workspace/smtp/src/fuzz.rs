@@ -3,7 +3,9 @@
 
 use crate::client::{self, ClientPolicy, ClientSession, Protocol, Tls, Transaction, TransactionRecipient};
 use crate::reply::{LINE_OCTETS_MAX, Reply, ReplyReader, TEXT_OCTETS_MAX};
-use crate::server::{self, Answer, BareLineEndings, Question, ServerPolicy, ServerSession, StartTls};
+use crate::server::{
+    self, Answer, Authentication, BareLineEndings, Question, ServerPolicy, ServerSession, StartTls,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sternpost_message::{BodyType, Diagnostic, EnhancedStatus, Mailbox, ReversePath};
@@ -32,13 +34,18 @@ pub fn fuzz_server(data: &[u8]) {
         content_line_octets_max: 512,
         bare_line_endings,
         starttls: [StartTls::Absent, StartTls::Offered, StartTls::Required][usize::from(choice >> 6) % 3],
+        authentication: [Authentication::Absent, Authentication::Offered, Authentication::Required]
+            [usize::from(choice >> 4 & 3) % 3],
         ..ServerPolicy::new("mx.example.org")
     };
+    let needs_authentication = policy.authentication == Authentication::Required;
     let needs_tls = policy.starttls == StartTls::Required;
     let now = Instant::now();
     let begin = if *choice >> 6 == 3 { ServerSession::secured } else { ServerSession::new };
     let mut session = begin(now, Arc::new(policy));
-    let mut watch = ServerWatch { answers: u32::from(*choice), needs_tls, ..ServerWatch::default() };
+    let answers = u32::from(*choice);
+    let mut watch = ServerWatch { answers, needs_tls, needs_authentication, ..ServerWatch::default() };
+    session.offer_mechanisms(["PLAIN"]);
     for piece in pieces(wire, *piece_octets) {
         let mut rest = piece;
         loop {
@@ -54,7 +61,7 @@ pub fn fuzz_server(data: &[u8]) {
             assert!(taken > 0, "a session that wants input takes some");
         }
         // A pipelined group leaves at most one reply of ours for each octet that it has.
-        assert!(session.held_octets() <= 1024 + 64 * 1024, "the session holds too much");
+        assert!(session.held_octets() <= 12_288 + 64 * 1024, "the session holds too much");
         if watch.closed {
             return;
         }
@@ -72,6 +79,8 @@ struct ServerWatch {
     content_octets: u64,
     /// Without TLS there is no transaction.
     needs_tls: bool,
+    /// Nor without AUTH.
+    needs_authentication: bool,
     /// A handshake was asked for since the last offer.
     shook_hands: bool,
     closed: bool,
@@ -98,9 +107,15 @@ impl ServerWatch {
                         question == Question::StartTls || session.is_secured() || !self.needs_tls,
                         "where TLS is required nothing else is asked before it"
                     );
+                    let is_sender = matches!(question, Question::Sender(_));
+                    assert!(
+                        !is_sender || session.is_authenticated() || !self.needs_authentication,
+                        "where authentication is required no mail comes before it"
+                    );
                     let answer = self.answer(&question);
                     session.handle(now, server::Input::Answer(answer));
                 }
+                server::Output::AuthenticationAborted => {}
                 server::Output::StartTls => self.shake_hands(now, session),
                 server::Output::WakeAt(_) => {}
                 server::Output::Close => self.closed = true,
@@ -136,6 +151,12 @@ impl ServerWatch {
                 self.open = !is_refused;
             }
             Question::StartTls => assert!(!self.open, "TLS does not begin within a transaction"),
+            Question::Authenticate { .. } | Question::Respond(_) => {
+                assert!(!self.open, "nobody authenticates within a transaction");
+                if self.answers.is_multiple_of(2) && !is_refused {
+                    return Answer::Challenge(vec![0; 12]);
+                }
+            }
             Question::Recipient(_) | Question::StartContent => assert!(self.open, "a sender came before"),
             Question::EndOfContent(summary) => {
                 assert!(std::mem::take(&mut self.open), "a message belongs to an open transaction");

@@ -118,7 +118,8 @@ impl Relay {
                     let answer = self.answer(question);
                     self.server.handle(self.now, server::Input::Answer(answer));
                 }
-                server::Output::WakeAt(_) | server::Output::Close => {}
+                server::Output::WakeAt(_) | server::Output::AuthenticationAborted | server::Output::Close => {
+                }
             }
         }
     }
@@ -139,6 +140,7 @@ impl Relay {
             }
             Question::Recipient(rcpt) => self.receiving.as_mut().unwrap().recipients.push(rcpt),
             Question::StartContent | Question::StartTls => {}
+            Question::Authenticate { .. } | Question::Respond(_) => {}
             Question::EndOfContent(_) => self.received.extend(self.receiving.take()),
         }
         Answer::Accept

@@ -1,8 +1,9 @@
 //! The server's dialogues, whole and cut at every octet.
 //!
 //! Happens: `accept [x.y.z] [text]`, `reject code [x.y.z] text`, `time seconds`, `secured` (the handshake is done),
-//! `shutdown`, `closed` (by the client).
-//! Wants: `sender …`, `recipient …`, `start`, `content octets` and then `end`, `aborted`, `tls`, `handshake`, `close`.
+//! `offer mechanisms` (behind a handshake), `challenge text`, `shutdown`, `closed` (by the client).
+//! Wants: `sender …`, `recipient …`, `start`, `content octets` and then `end`, `aborted`, `tls`, `handshake`, `close`;
+//! `auth mechanism`, with an initial response `auth mechanism octets|`, then `response octets`; `unauthenticated` when none comes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
 mod script;
@@ -15,7 +16,8 @@ use sternpost_message::{BodyType, EnhancedStatus};
 use sternpost_smtp::Protocol;
 use sternpost_smtp::reply::Reply;
 use sternpost_smtp::server::{
-    Answer, BareLineEndings, Input, Output, Question, ServerPolicy, ServerSession, StartTls, replies,
+    Answer, Authentication, BareLineEndings, Input, Output, Question, Response, ServerPolicy, ServerSession,
+    StartTls, replies,
 };
 
 /// What the machine said and wanted, in two streams: how the one lies in the other depends on the cuts.
@@ -44,6 +46,10 @@ fn policy(script: &Script) -> ServerPolicy {
             }
             "starttls" if value == "offered" => policy.starttls = StartTls::Offered,
             "starttls" if value == "required" => policy.starttls = StartTls::Required,
+            "authentication" if value == "offered" => policy.authentication = Authentication::Offered,
+            "authentication" if value == "required" => policy.authentication = Authentication::Required,
+            "command_timeout" => policy.command_timeout = seconds(),
+            "mechanisms" => {}
             "tls" if value == "first" => {}
             other => panic!("no policy {other} {value}"),
         }
@@ -65,7 +71,10 @@ impl Driver {
         let now = Instant::now();
         let is_secured = script.policy.iter().any(|(name, _)| name == "tls");
         let begin = if is_secured { ServerSession::secured } else { ServerSession::new };
-        let session = begin(now, Arc::new(policy(script)));
+        let mut session = begin(now, Arc::new(policy(script)));
+        if let Some((_, names)) = script.policy.iter().find(|(name, _)| name == "mechanisms") {
+            session.offer_mechanisms(names.split(' '));
+        }
         let (waiting, content) = (Vec::new(), Vec::new());
         let mut driver = Self { session, now, waiting, content, wake: None, heard: Heard::default() };
         driver.drain();
@@ -113,6 +122,8 @@ impl Driver {
             }
             "time" => self.sleep(Duration::from_secs(rest.parse().unwrap())),
             "secured" => self.input(Input::Secured),
+            "offer" => self.session.offer_mechanisms(rest.split(' ')),
+            "challenge" => self.input(Input::Answer(Answer::Challenge(rest.as_bytes().to_vec()))),
             "shutdown" => self.input(Input::Shutdown),
             "closed" => self.input(Input::PeerClosed),
             other => panic!("what happens when {other}?"),
@@ -149,6 +160,7 @@ impl Driver {
                     self.content.clear();
                     "aborted".to_owned()
                 }
+                Output::AuthenticationAborted => "unauthenticated".to_owned(),
                 Output::StartTls => "handshake".to_owned(),
                 Output::Close => "close".to_owned(),
                 Output::Ask(Question::EndOfContent(summary)) => {
@@ -197,6 +209,11 @@ fn describe(question: &Question) -> String {
         }
         Question::StartContent => "start".to_owned(),
         Question::StartTls => "tls".to_owned(),
+        Question::Authenticate { mechanism, initial_response: None } => format!("auth {mechanism}"),
+        Question::Authenticate { mechanism, initial_response: Some(Response(octets)) } => {
+            format!("auth {mechanism} {}", escape(octets)).trim_end().to_owned() + "|"
+        }
+        Question::Respond(Response(octets)) => format!("response {}", escape(octets)).trim_end().to_owned(),
         Question::EndOfContent(_) => "end".to_owned(),
     }
 }
@@ -298,6 +315,68 @@ fn the_replies_to_a_pipelined_group_leave_in_one_piece() {
     }
     assert_eq!(sends.len(), 1, "greeting and replies leave together");
     assert!(sends[0].ends_with(b"354 End the content with CR LF . CR LF\r\n"));
+}
+
+/// What a session that offers AUTH says to these octets, offered in pieces of so many; every question is refused or, by
+/// challenges, answered.
+fn said_to(octets: &[u8], piece_octets: usize) -> String {
+    let now = Instant::now();
+    let policy =
+        ServerPolicy { authentication: Authentication::Offered, ..ServerPolicy::new("mx.example.org") };
+    let mut session = ServerSession::new(now, Arc::new(policy));
+    let mut said = Vec::new();
+    for piece in octets.chunks(piece_octets) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let taken = session.handle(now, Input::Octets(rest));
+            rest = &rest[taken..];
+            while let Some(output) = session.poll() {
+                match output {
+                    Output::Ask(_) => {
+                        session.handle(now, Input::Answer(Answer::Challenge(Vec::new())));
+                    }
+                    Output::Send(octets) => said.extend(octets),
+                    _ => {}
+                }
+            }
+        }
+    }
+    String::from_utf8(said).unwrap()
+}
+
+/// RFC 4954, section 4; all other lines have the policy's bound.
+#[test]
+fn a_line_of_auth_and_a_response_have_12288_octets_and_not_one_more() {
+    for (octets, is_short) in [(12_288, true), (12_289, false)] {
+        // A text of base64 has a multiple of four octets; what is short of that is refused for another reason.
+        let response = "A".repeat(octets - 2);
+        let initial = "A".repeat(octets - 2 - "auth PLAIN ".len());
+        let wire =
+            format!("EHLO c\r\nauth PLAIN {initial}\r\nAUTH PLAIN\r\n{response}\r\nNOOP {initial}\r\n");
+        for piece_octets in [1, 3, 4096, wire.len()] {
+            let said = said_to(wire.as_bytes(), piece_octets);
+            let replies: Vec<&str> = said.lines().filter(|line| !line.starts_with("2")).collect();
+            let expected = if is_short {
+                [replies::RESPONSE_ENCODING, "334 ", replies::RESPONSE_ENCODING, replies::LINE_TOO_LONG]
+            } else {
+                [replies::LINE_TOO_LONG, "334 ", replies::RESPONSE_TOO_LONG, replies::LINE_TOO_LONG]
+            };
+            assert_eq!(replies, expected, "{octets} in pieces of {piece_octets}");
+        }
+    }
+}
+
+#[test]
+fn what_a_client_proves_itself_with_is_never_printed() {
+    let now = Instant::now();
+    let policy =
+        ServerPolicy { authentication: Authentication::Offered, ..ServerPolicy::new("mx.example.org") };
+    let mut session = ServerSession::new(now, Arc::new(policy));
+    session.handle(now, Input::Octets(b"EHLO c\r\nAUTH PLAIN AGEAcGVuY2ls\r\n"));
+    let outputs: Vec<_> = std::iter::from_fn(|| session.poll()).collect();
+    let printed = format!("{outputs:?}");
+    assert!(printed.contains("Authenticate") && printed.contains("Response(9 octets)"), "{printed}");
+    assert!(!printed.contains("112, 101, 110"), "{printed}");
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn run(bare_line_endings: BareLineEndings, pieces: &[&[u8]]) -> Heard {
                         heard.aborted += 1;
                     }
                     Output::Send(octets) => heard.replies.extend(octets),
-                    Output::WakeAt(_) | Output::StartTls | Output::Close => {}
+                    Output::WakeAt(_) | Output::AuthenticationAborted | Output::StartTls | Output::Close => {}
                 }
             }
         }

@@ -58,7 +58,9 @@ impl Served {
                 }
                 server::Output::WakeAt(at) => self.wake_at = Some(at),
                 server::Output::Close => self.is_closed = true,
-                server::Output::Content(_) | server::Output::TransactionAborted => {}
+                server::Output::Content(_)
+                | server::Output::TransactionAborted
+                | server::Output::AuthenticationAborted => {}
             }
         }
     }

@@ -198,6 +198,7 @@ impl Connection {
                 }
                 Output::Content(octets) => self.content(&octets).await,
                 Output::TransactionAborted => self.abort().await,
+                Output::AuthenticationAborted => {}
                 Output::StartTls => {
                     self.send(&std::mem::take(&mut out), WRITE_TIMEOUT).await?;
                     self.handshake().await?;
@@ -245,6 +246,8 @@ impl Connection {
                 Some(_) => Answer::Accept,
                 None => reject(454, 4, 7, 0, "TLS is not available now, try again later"),
             },
+            // No policy here lets a session ask this.
+            Question::Authenticate { .. } | Question::Respond(_) => out_of_order(),
             Question::Sender(mail) => self.sender(mail),
             Question::Recipient(rcpt) => self.recipient(rcpt),
             Question::StartContent => self.start_content().await,

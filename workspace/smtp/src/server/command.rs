@@ -22,6 +22,8 @@ pub(crate) enum Command<'a> {
     Quit,
     /// What stands behind the verb, where nothing may stand. RFC 3207, section 4.
     StartTls(&'a str),
+    /// What stands behind the verb. RFC 4954, section 4.
+    Auth(&'a str),
 }
 
 /// What BDAT announces. RFC 3030, section 2.
@@ -61,6 +63,7 @@ impl<'a> Command<'a> {
             4 if is("QUIT") => without_argument(Self::Quit),
             4 if is("NOOP") => Ok(Self::Noop),
             4 if is("HELP") => Ok(Self::Help),
+            4 if is("AUTH") => Ok(Self::Auth(argument)),
             8 if is("STARTTLS") => Ok(Self::StartTls(argument)),
             4 if is("VRFY") => {
                 if argument.is_empty() {
@@ -69,20 +72,18 @@ impl<'a> Command<'a> {
                     Ok(Self::Vrfy)
                 }
             }
-            _ if ["EXPN", "AUTH", "ETRN", "TURN", "SEND", "SOML", "SAML", "BURL"]
-                .iter()
-                .any(|name| is(name)) =>
-            {
+            _ if ["EXPN", "ETRN", "TURN", "SEND", "SOML", "SAML", "BURL"].iter().any(|name| is(name)) => {
                 Err(replies::NOT_IMPLEMENTED)
             }
             _ => Err(replies::UNKNOWN_COMMAND),
         }
     }
 
-    /// Whether a client may say it before the handshake where TLS is required. RFC 3207, section 4; RSET and HELP, as
-    /// they tell and change nothing.
-    pub(crate) const fn is_served_in_clear(&self) -> bool {
+    /// Whether a client may say it before the handshake where TLS is required (RFC 3207, section 4), and before it has
+    /// authenticated where that is (RFC 4954, section 6); RSET and HELP, as they tell and change nothing.
+    pub(crate) const fn is_served_first(&self, needs_tls: bool) -> bool {
         match self {
+            Self::Auth(_) => !needs_tls,
             Self::Ehlo(_) | Self::Helo(_) | Self::Lhlo(_) | Self::StartTls(_) => true,
             Self::Rset | Self::Noop | Self::Help | Self::Quit => true,
             Self::Mail(_) | Self::Rcpt(_) | Self::Data | Self::Bdat(_) | Self::Vrfy => false,

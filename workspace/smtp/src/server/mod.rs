@@ -12,7 +12,11 @@
 //! question, then [`Output::StartTls`], then the driver's handshake, and [`Input::Secured`] ends what was before it.
 //! No octet that stands behind STARTTLS in the plain stream is ever obeyed: it ends the session.
 //!
-//! Not here: the handshake, authentication, what an address means (`submission`), where content goes (`store`), the trace header.
+//! Authentication (RFC 4954) is a dialogue of questions: [`Question::Authenticate`], then [`Question::Respond`] for each
+//! response, until the answer is no challenge. The session knows lines and base64; mechanisms, users and passwords are the
+//! driver's, which says by [`ServerSession::offer_mechanisms`] what it can do.
+//!
+//! Not here: the handshake, who somebody is (`sasl`), what an address means (`submission`), where content goes (`store`), the trace header.
 
 mod command;
 mod content;
@@ -24,6 +28,7 @@ pub use session::ServerSession;
 
 use crate::Protocol;
 use crate::reply::Reply;
+use std::fmt;
 use std::time::{Duration, Instant};
 use sternpost_message::{
     BodyType, EnhancedStatus, Mailbox, MtPriority, Notify, PriorityPolicy, Ret, ReversePath,
@@ -49,6 +54,28 @@ pub enum StartTls {
     Offered,
     /// Before the handshake there is no transaction: 530 5.7.0.
     Required,
+}
+
+/// Whether clients say who they are. RFC 4954.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Authentication {
+    /// AUTH is not announced and not known.
+    #[default]
+    Absent,
+    /// As the client wishes.
+    Offered,
+    /// Before it there is no transaction: 530 5.7.0.
+    Required,
+}
+
+/// What a client says to prove who it is: a password may be in it, and it is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Response(pub Vec<u8>);
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Response({} octets)", self.0.len())
+    }
 }
 
 /// The limits of a session.
@@ -84,6 +111,8 @@ pub struct ServerPolicy {
     pub priority_policy: PriorityPolicy,
     /// What becomes of STARTTLS. Of no meaning to a session that begins under TLS.
     pub starttls: StartTls,
+    /// Whether AUTH is there, and whether mail needs it.
+    pub authentication: Authentication,
 }
 
 impl ServerPolicy {
@@ -106,6 +135,7 @@ impl ServerPolicy {
             transactions_max: 1_000_000,
             priority_policy: PriorityPolicy::default(),
             starttls: StartTls::Absent,
+            authentication: Authentication::Absent,
         }
     }
 }
@@ -138,6 +168,9 @@ pub enum Answer {
     AcceptText(String),
     /// Yes, with this status, of class 2, in the place of ours, and in these words.
     AcceptAs(EnhancedStatus, String),
+    /// Not yet: the client is to answer this challenge, which stands here without base64. To [`Question::Authenticate`] and
+    /// [`Question::Respond`] alone; any other question it refuses with 451 4.3.0.
+    Challenge(Vec<u8>),
     /// No. The code is 4xx or 5xx; 421 ends the session. Any other code leaves as 451 4.3.0.
     Reject(Reply),
 }
@@ -153,6 +186,9 @@ pub enum Output {
     Content(Vec<u8>),
     /// The message of the latest accepted sender will not be completed: forget it, with what came of its content.
     TransactionAborted,
+    /// The client has given up the authentication that it had begun, or what it said cannot be read: there will be no response
+    /// to the latest challenge.
+    AuthenticationAborted,
     /// Perform the handshake once all is sent, then hand in [`Input::Secured`]. Until then no octets are taken, and any
     /// that are offered end the session. What the driver has read of the plain stream must not be offered afterwards.
     StartTls,
@@ -173,6 +209,16 @@ pub enum Question {
     StartContent,
     /// The message is complete: make it durable, then answer.
     EndOfContent(ContentSummary),
+    /// Who is the client? AUTH with its mechanism, in capital letters, and its initial response, decoded. Accepted, it is
+    /// authenticated until a handshake or the end.
+    Authenticate {
+        /// 1 to 20 capital letters, digits, hyphens and underscores (RFC 4422, section 3.1). Not necessarily one that is offered.
+        mechanism: String,
+        /// None where the client has sent none; empty where it has sent `=`.
+        initial_response: Option<Response>,
+    },
+    /// The response to the latest challenge, decoded.
+    Respond(Response),
     /// May the handshake begin? A refusal, 454 4.7.0 by RFC 3207, leaves the session in the clear.
     StartTls,
 }

@@ -1,7 +1,7 @@
-//! Paths and parameters of MAIL and RCPT. RFC 5321, section 4.1.2; RFC 1870, 3461, 6152, 6531, 6710.
+//! Paths and parameters of MAIL and RCPT. RFC 5321, section 4.1.2; RFC 1870, 3461, 4954, 6152, 6531, 6710.
 
 use super::command::number;
-use super::{MailFrom, RcptTo, ServerPolicy, replies};
+use super::{Authentication, MailFrom, RcptTo, ServerPolicy, replies};
 use crate::xtext::{is_original_recipient, is_xtext};
 use sternpost_message::{BodyType, Mailbox, Notify, Ret, ReversePath};
 
@@ -9,6 +9,9 @@ use sternpost_message::{BodyType, Mailbox, Notify, Ret, ReversePath};
 const ENVELOPE_ID_OCTETS_MAX: usize = 100;
 /// RFC 3461, section 4.2.
 const ORIGINAL_RECIPIENT_OCTETS_MAX: usize = 500;
+
+/// RFC 4954, section 5.
+const SUBMITTER_OCTETS_MAX: usize = 500;
 
 type Refusal = &'static str;
 
@@ -32,7 +35,7 @@ pub(crate) fn mail_from(text: &str, extended: bool, policy: &ServerPolicy) -> Re
         envelope_id: None,
         mt_priority: None,
     };
-    let mut body = None;
+    let (mut body, mut submitter) = (None, None);
     for (keyword, value) in parameters(rest) {
         if !extended {
             return Err(replies::PARAMETER_UNKNOWN);
@@ -50,6 +53,11 @@ pub(crate) fn mail_from(text: &str, extended: bool, policy: &ServerPolicy) -> Re
             once(&mut mail.envelope_id, good.filter(|value| !value.is_empty()).map(str::to_owned))?;
         } else if keyword.eq_ignore_ascii_case("MT-PRIORITY") {
             once(&mut mail.mt_priority, value.and_then(|value| value.parse().ok()))?;
+        } else if keyword.eq_ignore_ascii_case("AUTH") && policy.authentication != Authentication::Absent {
+            // RFC 4954, section 5: who is not trusted to say for whom it submits is heard as if it had said `<>`. Nobody is, and
+            // `<>` changes nothing.
+            let is_good = |value: &&str| (1..=SUBMITTER_OCTETS_MAX).contains(&value.len()) && is_xtext(value);
+            once(&mut submitter, value.filter(is_good))?;
         } else {
             return Err(replies::PARAMETER_UNKNOWN);
         }
@@ -248,6 +256,21 @@ mod tests {
             assert_eq!(mail_from(text, true, &policy()), Err(reply), "{text}");
         }
         assert_eq!(mail_from("<> SIZE=1", false, &policy()), Err(replies::PARAMETER_UNKNOWN));
+    }
+
+    #[test]
+    fn for_whom_a_client_submits_is_read_where_auth_is_offered_and_changes_nothing() {
+        let policy = ServerPolicy { authentication: Authentication::Offered, ..policy() };
+        let without = mail_from("<a@b>", true, &policy).unwrap();
+        for value in ["<>", "joe@example.org", "e+3Dmc2@example.com"] {
+            assert_eq!(mail_from(&format!("<a@b> AUTH={value}"), true, &policy).as_ref(), Ok(&without));
+        }
+        let long = "x".repeat(SUBMITTER_OCTETS_MAX + 1);
+        for value in ["AUTH", "AUTH=", "AUTH=a+b", &format!("AUTH={long}")] {
+            let refusal = mail_from(&format!("<a@b> {value}"), true, &policy);
+            assert_eq!(refusal, Err(replies::PARAMETER_VALUE), "{value}");
+        }
+        assert_eq!(mail_from("<> AUTH=<> AUTH=<>", true, &policy), Err(replies::PARAMETER_TWICE));
     }
 
     #[test]

@@ -15,6 +15,8 @@ replies! {
     READY_FOR_TLS = "220 2.0.0 Ready to start TLS";
     /// QUIT.
     CLOSING = "221 2.0.0 Closing the connection";
+    /// AUTH, at its end. RFC 4954, section 6.
+    AUTHENTICATED = "235 2.7.0 Authentication succeeded";
     /// RSET.
     RESET = "250 2.0.0 Reset";
     /// NOOP.
@@ -61,8 +63,14 @@ replies! {
     LINE_ENDS_BARE = "500 5.5.2 A command ends with CR LF";
     /// A line with control characters.
     CONTROL_CHARACTER = "500 5.5.2 Control character in a command";
+    /// A response in an authentication over 12,288 octets. RFC 4954, section 6.
+    RESPONSE_TOO_LONG = "500 5.5.6 Authentication exchange line is too long";
     /// A line that is not UTF-8.
     NOT_UTF8 = "501 5.5.2 A command is in UTF-8";
+    /// A response, initial or later, that is no base64. RFC 4954, section 4.
+    RESPONSE_ENCODING = "501 5.5.2 A response is in base64";
+    /// `*` in the place of a response. RFC 4954, section 4.
+    CANCELLED = "501 5.7.0 Authentication cancelled";
     /// The reverse-path is no address.
     SENDER_ADDRESS = "501 5.1.7 Not an address";
     /// The forward-path is no address.
@@ -75,6 +83,8 @@ replies! {
     RCPT_SYNTAX = "501 5.5.4 Syntax: RCPT TO:<address> [parameters]";
     /// VRFY.
     VRFY_SYNTAX = "501 5.5.4 Syntax: VRFY text";
+    /// AUTH.
+    AUTH_SYNTAX = "501 5.5.4 Syntax: AUTH mechanism [initial response]";
     /// BDAT with something other than LAST behind its size.
     BDAT_SYNTAX = "501 5.5.4 Syntax: BDAT size [LAST]";
     /// DATA, RSET, QUIT and STARTTLS.
@@ -83,24 +93,28 @@ replies! {
     PARAMETER_TWICE = "501 5.5.4 A parameter stands there twice";
     /// A parameter whose value is wrong.
     PARAMETER_VALUE = "501 5.5.4 A parameter has a wrong value";
-    /// EXPN, AUTH and other verbs that are known, but not here; STARTTLS where TLS is not offered.
+    /// EXPN and other verbs that are known, but not here; STARTTLS and AUTH where they are not offered.
     NOT_IMPLEMENTED = "502 5.5.1 Command not implemented";
-    /// MAIL before EHLO; STARTTLS before EHLO, or behind HELO.
+    /// MAIL before EHLO; STARTTLS and AUTH before EHLO, or behind HELO.
     HELLO_FIRST = "503 5.5.1 EHLO first";
     /// RCPT, DATA or BDAT before MAIL.
     MAIL_FIRST = "503 5.5.1 MAIL first";
-    /// MAIL or STARTTLS within a transaction.
+    /// MAIL, STARTTLS or AUTH within a transaction.
     MAIL_TWICE = "503 5.5.1 A transaction is open";
     /// RCPT or DATA between the chunks of a message. RFC 3030, section 3.
     CHUNKS_OPEN = "503 5.5.1 BDAT or RSET expected";
     /// STARTTLS under TLS. RFC 3207, 4.2.
     TLS_TWICE = "503 5.5.1 TLS is active already";
+    /// AUTH by a client that has said who it is. RFC 4954, section 4.
+    AUTH_TWICE = "503 5.5.1 Authentication was done already";
     /// `BODY=BINARYMIME`, which EHLO does not offer.
     BODY_UNSUPPORTED = "504 5.5.4 Body type not supported";
     /// MAIL and the like before the handshake where TLS is required. RFC 3207, section 4.
     TLS_FIRST = "530 5.7.0 Must issue a STARTTLS command first";
     /// The same after STARTTLS was refused with 454: it is no permanent error then.
     TLS_AWAY = "451 4.7.0 TLS is required and not available now, try again later";
+    /// MAIL and the like before AUTH where it is required. RFC 4954, section 6.
+    AUTH_FIRST = "530 5.7.0 Authentication required";
     /// Content with a bare CR or LF.
     CONTENT_ENDS_BARE = "550 5.5.2 The content has a bare CR or LF";
     /// Content with a NUL. RFC 5321, 2.3.8.

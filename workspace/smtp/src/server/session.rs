@@ -2,18 +2,27 @@
 
 use super::command::{Chunk, Command};
 use super::content::{ContentReader, Framing, Progress, wire_octets_max};
-use super::{Answer, ContentSummary, Input, Output, Question, ServerPolicy, StartTls, parameters, replies};
+use super::{
+    Answer, Authentication, ContentSummary, Input, Output, Question, Response, ServerPolicy, StartTls,
+    parameters, replies,
+};
 use crate::Protocol;
 use crate::reply::Reply;
 use crate::timer::Timer;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use memchr::memchr;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
-use sternpost_message::Diagnostic;
+use sternpost_message::{Diagnostic, EnhancedStatus};
 
 /// The driver's words in a positive reply: 512 octets (RFC 5321, 4.5.3.1.5) less codes and CR LF.
 const WORDS_OCTETS_MAX: usize = 500;
+/// The longest line of AUTH, and of a response, with its CR LF. RFC 4954, section 4.
+const AUTH_LINE_OCTETS_MAX: usize = 12_288;
+/// The longest name of a mechanism. RFC 4422, section 3.1.
+const MECHANISM_OCTETS_MAX: usize = 20;
 /// What [`ServerSession::protocol`] says before the first sender.
 const PROTOCOL_UNKNOWN: &str = "SMTP";
 
@@ -37,6 +46,9 @@ pub struct ServerSession {
     is_secured: bool,
     /// STARTTLS was refused for now.
     tls_was_refused: bool,
+    /// What AUTH is announced with; empty where it is not.
+    mechanisms: String,
+    is_authenticated: bool,
     client: Option<Client>,
     transaction: Option<Transaction>,
     /// A step of a transaction was refused: what a pipelining client sent behind it is out of place, yet no error.
@@ -57,6 +69,8 @@ pub struct ServerSession {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Command,
+    /// The response to a challenge.
+    Response,
     /// The content of DATA.
     Content,
     /// The content of one BDAT.
@@ -81,6 +95,7 @@ enum State {
 #[derive(Debug)]
 enum Asked {
     StartTls,
+    Authentication,
     Sender { smtputf8: bool },
     Recipient,
     StartContent(Start),
@@ -133,6 +148,8 @@ impl ServerSession {
             question: None,
             is_secured,
             tls_was_refused: false,
+            mechanisms: String::new(),
+            is_authenticated: false,
             client: None,
             transaction: None,
             refused: false,
@@ -230,6 +247,18 @@ impl ServerSession {
         self.is_secured
     }
 
+    /// Whether the client has said who it is, and nothing has made that void.
+    #[must_use]
+    pub const fn is_authenticated(&self) -> bool {
+        self.is_authenticated
+    }
+
+    /// Has these mechanisms announced from the next EHLO on, in this order. To be said when the session begins and behind
+    /// every handshake, which makes it forget them: what can be offered depends on the connection.
+    pub fn offer_mechanisms<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
+        self.mechanisms = names.into_iter().collect::<Vec<_>>().join(" ");
+    }
+
     /// The name that the client gave itself.
     #[must_use]
     pub fn helo(&self) -> Option<&str> {
@@ -259,7 +288,7 @@ impl ServerSession {
         while taken < octets.len() && self.wants_input() {
             let rest = &octets[taken..];
             taken += match self.state {
-                State::Command => self.command_octets(rest),
+                State::Command | State::Response => self.command_octets(rest),
                 State::Content => self.content_octets(rest),
                 State::ChunkOctets { remaining, is_last } => self.chunk_octets(rest, remaining, is_last),
                 State::ChunkEnd { remaining, reply } => self.drop_chunk(rest, remaining, reply),
@@ -278,15 +307,15 @@ impl ServerSession {
         };
         let piece = &octets[..=length];
         if self.line.is_empty() && !self.line_overflows {
-            if piece.len() > self.policy.command_line_octets_max {
-                self.error(replies::LINE_TOO_LONG);
+            if piece.len() > self.line_octets_max(piece) {
+                self.line_too_long();
             } else {
                 self.line(piece);
             }
         } else {
             self.hold_line(piece);
             if std::mem::take(&mut self.line_overflows) {
-                self.error(replies::LINE_TOO_LONG);
+                self.line_too_long();
             } else {
                 let mut line = std::mem::take(&mut self.line);
                 self.line(&line);
@@ -298,7 +327,7 @@ impl ServerSession {
     }
 
     fn hold_line(&mut self, octets: &[u8]) {
-        if self.line.len() + octets.len() > self.policy.command_line_octets_max {
+        if self.line.len() + octets.len() > self.line_octets_max(octets) {
             self.line_overflows = true;
         }
         if self.line_overflows {
@@ -308,23 +337,59 @@ impl ServerSession {
         }
     }
 
+    /// How long the line may be that goes on with these octets. The verb is known long before the shorter bound.
+    fn line_octets_max(&self, octets: &[u8]) -> usize {
+        const AUTH: &[u8] = b"AUTH ";
+        let is_auth = || {
+            let start = self.line.iter().chain(octets).take(AUTH.len());
+            self.policy.authentication != Authentication::Absent
+                && start.map(u8::to_ascii_uppercase).eq(AUTH.iter().copied())
+        };
+        match self.state {
+            State::Command if !is_auth() => self.policy.command_line_octets_max,
+            _ => self.policy.command_line_octets_max.max(AUTH_LINE_OCTETS_MAX),
+        }
+    }
+
+    fn line_too_long(&mut self) {
+        if self.state == State::Response {
+            self.end_authentication(replies::RESPONSE_TOO_LONG);
+        } else {
+            self.error(replies::LINE_TOO_LONG);
+        }
+    }
+
     /// One whole line with its LF.
     fn line(&mut self, line: &[u8]) {
-        let Some(line) = line.strip_suffix(b"\r\n") else {
-            return self.error(replies::LINE_ENDS_BARE);
-        };
-        match Command::parse(line) {
-            Ok(Command::Bdat(chunk)) if self.needs_tls_first() => {
-                self.begin_dropping(chunk, self.tls_first());
-            }
-            Ok(command) if self.needs_tls_first() && !command.is_served_in_clear() => {
-                self.out_of_place(self.tls_first());
-            }
-            Err(replies::NOT_IMPLEMENTED) if self.needs_tls_first() => self.out_of_place(self.tls_first()),
-            Ok(command) => self.command(command),
-            Err(replies::CHUNK_WITHOUT_SIZE) => self.close_with(replies::CHUNK_WITHOUT_SIZE),
-            Err(reply) => self.error(reply),
+        let bare = line.strip_suffix(b"\r\n");
+        if self.state == State::Response {
+            return match bare {
+                Some(line) => self.response(line),
+                None => self.end_authentication(replies::LINE_ENDS_BARE),
+            };
         }
+        let Some(line) = bare else { return self.error(replies::LINE_ENDS_BARE) };
+        let first = self.comes_first();
+        match (Command::parse(line), first) {
+            (Ok(Command::Bdat(chunk)), Some(first)) => self.begin_dropping(chunk, first),
+            (Ok(command), Some(first)) if !command.is_served_first(self.needs_tls_first()) => {
+                self.out_of_place(first);
+            }
+            (Err(replies::NOT_IMPLEMENTED), Some(first)) => self.out_of_place(first),
+            (Ok(command), _) => self.command(command),
+            (Err(replies::CHUNK_WITHOUT_SIZE), _) => self.close_with(replies::CHUNK_WITHOUT_SIZE),
+            (Err(reply), _) => self.error(reply),
+        }
+    }
+
+    /// What is said to commands that must wait for TLS or for AUTH.
+    fn comes_first(&self) -> Option<&'static str> {
+        if self.needs_tls_first() {
+            return Some(self.tls_first());
+        }
+        let needs_authentication =
+            self.policy.authentication == Authentication::Required && !self.is_authenticated;
+        needs_authentication.then_some(replies::AUTH_FIRST)
     }
 
     fn needs_tls_first(&self) -> bool {
@@ -360,7 +425,59 @@ impl ServerSession {
             Command::Help => self.say(replies::HELP),
             Command::Quit => self.close_with(replies::CLOSING),
             Command::StartTls(argument) => self.start_tls(argument),
+            Command::Auth(argument) => self.authenticate(argument),
         }
+    }
+
+    /// RFC 4954, section 4. Whether the mechanism is one that is offered the driver says.
+    fn authenticate(&mut self, argument: &str) {
+        let is_extended = self.client.as_ref().is_some_and(|client| client.extended);
+        match () {
+            () if self.policy.authentication == Authentication::Absent => {
+                return self.error(replies::NOT_IMPLEMENTED);
+            }
+            () if !is_extended => return self.out_of_place(replies::HELLO_FIRST),
+            () if self.is_authenticated => return self.out_of_place(replies::AUTH_TWICE),
+            () if self.transaction.is_some() => return self.out_of_place(replies::MAIL_TWICE),
+            () => {}
+        }
+        let (mechanism, response) = match argument.split_once(' ') {
+            Some((mechanism, response)) => (mechanism, Some(response)),
+            None => (argument, None),
+        };
+        let is_name_octet = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+        if !(1..=MECHANISM_OCTETS_MAX).contains(&mechanism.len()) || !mechanism.bytes().all(is_name_octet) {
+            return self.error(replies::AUTH_SYNTAX);
+        }
+        let decoded = match response {
+            Some("=") => Some(Response(Vec::new())),
+            Some(text) => match STANDARD.decode(text) {
+                Ok(octets) if !octets.is_empty() => Some(Response(octets)),
+                _ => return self.error(replies::RESPONSE_ENCODING),
+            },
+            None => None,
+        };
+        let mechanism = mechanism.to_ascii_uppercase();
+        self.ask(Question::Authenticate { mechanism, initial_response: decoded }, Asked::Authentication);
+    }
+
+    /// A line behind a challenge: never a command, whatever it looks like.
+    fn response(&mut self, line: &[u8]) {
+        match STANDARD.decode(line) {
+            _ if line == b"*" => self.end_authentication(replies::CANCELLED),
+            Err(_) => self.end_authentication(replies::RESPONSE_ENCODING),
+            Ok(octets) => {
+                self.state = State::Command;
+                self.ask(Question::Respond(Response(octets)), Asked::Authentication);
+            }
+        }
+    }
+
+    /// No further response will come. It counts as an error, for it has cost the driver something.
+    fn end_authentication(&mut self, reply: &'static str) {
+        self.state = State::Command;
+        self.events.push_back(Output::AuthenticationAborted);
+        self.error(reply);
     }
 
     fn start_tls(&mut self, argument: &str) {
@@ -385,10 +502,15 @@ impl ServerSession {
         // RFC 3207, 4.2: under TLS it is not offered again.
         let offers_tls = self.policy.starttls != StartTls::Absent && !self.is_secured;
         let starttls = if offers_tls { "250-STARTTLS\r\n" } else { "" };
+        let offers_auth = self.policy.authentication != Authentication::Absent
+            && !self.mechanisms.is_empty()
+            && !self.is_authenticated
+            && !self.needs_tls_first();
+        let auth = if offers_auth { format!("250-AUTH {}\r\n", self.mechanisms) } else { String::new() };
         let reply = if extended {
             format!(
                 "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n\
-                 250-SMTPUTF8\r\n{chunking}{starttls}250-DSN\r\n250 MT-PRIORITY {}",
+                 250-SMTPUTF8\r\n{chunking}{starttls}{auth}250-DSN\r\n250 MT-PRIORITY {}",
                 self.policy.message_octets_max,
                 self.policy.priority_policy.name()
             )
@@ -411,22 +533,27 @@ impl ServerSession {
             }
             Ok(mail) => {
                 let smtputf8 = mail.smtputf8;
-                self.protocol = match (self.policy.protocol, extended, smtputf8, self.is_secured) {
-                    (Protocol::Lmtp, _, false, false) => "LMTP",
-                    (Protocol::Lmtp, _, false, true) => "LMTPS",
-                    (Protocol::Lmtp, _, true, false) => "UTF8LMTP",
-                    (Protocol::Lmtp, _, true, true) => "UTF8LMTPS",
-                    // RFC 3848 has no name for HELO under TLS.
-                    (Protocol::Smtp, false, _, _) => "SMTP",
-                    (Protocol::Smtp, true, false, false) => "ESMTP",
-                    (Protocol::Smtp, true, false, true) => "ESMTPS",
-                    (Protocol::Smtp, true, true, false) => "UTF8SMTP",
-                    (Protocol::Smtp, true, true, true) => "UTF8SMTPS",
+                // RFC 3848 has no name for HELO under TLS, nor for one that has authenticated before.
+                self.protocol = match (self.policy.protocol, smtputf8) {
+                    (Protocol::Smtp, _) if !extended => "SMTP",
+                    (Protocol::Smtp, false) => self.keyword(["ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA"]),
+                    (Protocol::Smtp, true) => {
+                        self.keyword(["UTF8SMTP", "UTF8SMTPA", "UTF8SMTPS", "UTF8SMTPSA"])
+                    }
+                    (Protocol::Lmtp, false) => self.keyword(["LMTP", "LMTPA", "LMTPS", "LMTPSA"]),
+                    (Protocol::Lmtp, true) => {
+                        self.keyword(["UTF8LMTP", "UTF8LMTPA", "UTF8LMTPS", "UTF8LMTPSA"])
+                    }
                 };
                 self.ask(Question::Sender(mail), Asked::Sender { smtputf8 });
             }
             Err(refusal) => self.refuse_parameter(refusal),
         }
+    }
+
+    /// Of four words the one for a client that has authenticated (the second), is under TLS (the third), or both.
+    const fn keyword(&self, words: [&'static str; 4]) -> &'static str {
+        words[self.is_authenticated as usize + 2 * self.is_secured as usize]
     }
 
     fn rcpt(&mut self, text: &str) {
@@ -595,6 +722,16 @@ impl ServerSession {
 
     fn answer(&mut self, answer: &Answer) {
         let Some(asked) = self.question.take() else { return };
+        if matches!(asked, Asked::Authentication) {
+            return self.answer_authentication(answer);
+        }
+        let no_answer;
+        let answer = if matches!(answer, Answer::Challenge(_)) {
+            no_answer = Answer::Reject(Reply::new(451, Some(EnhancedStatus::new(4, 3, 0)), "Local error"));
+            &no_answer
+        } else {
+            answer
+        };
         if matches!(asked, Asked::EndOfContent) {
             return self.answer_end_of_content(answer);
         }
@@ -627,7 +764,7 @@ impl ServerSession {
                 self.content = Some(self.content_reader(Framing::Counted));
                 self.begin_chunk(chunk);
             }
-            Asked::EndOfContent | Asked::StartTls => {}
+            Asked::EndOfContent | Asked::StartTls | Asked::Authentication => {}
         }
     }
 
@@ -643,9 +780,31 @@ impl ServerSession {
                 self.tls_was_refused = true;
                 self.say_rejection(reply);
             }
-            Answer::Accept | Answer::AcceptText(_) | Answer::AcceptAs(..) => {
+            _ => {
                 self.state = State::HandshakeDue;
                 self.accept(replies::READY_FOR_TLS, answer);
+            }
+        }
+    }
+
+    /// A refusal for good counts as an error: who guesses has no more guesses in one session than it may make errors.
+    fn answer_authentication(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Challenge(octets) => {
+                self.state = State::Response;
+                self.say(&format!("334 {}", STANDARD.encode(octets)));
+            }
+            Answer::Reject(reply) => {
+                self.errors += u32::from(reply.code >= 500);
+                if self.errors >= self.policy.errors_max {
+                    self.close_with(replies::TOO_MANY_ERRORS);
+                } else {
+                    self.say_rejection(reply);
+                }
+            }
+            _ => {
+                self.is_authenticated = true;
+                self.accept(replies::AUTHENTICATED, answer);
             }
         }
     }
@@ -660,6 +819,8 @@ impl ServerSession {
         self.reset();
         self.client = None;
         self.protocol = PROTOCOL_UNKNOWN;
+        self.mechanisms.clear();
+        self.is_authenticated = false;
         self.is_secured = true;
         self.active = now;
         self.state = State::Command;
@@ -734,7 +895,7 @@ impl ServerSession {
         let (status, words) = match answer {
             Answer::AcceptText(words) => (None, words),
             Answer::AcceptAs(status, words) => (Some(status), words),
-            Answer::Accept | Answer::Reject(_) => return self.say(reply),
+            Answer::Accept | Answer::Challenge(_) | Answer::Reject(_) => return self.say(reply),
         };
         let mut line = Diagnostic::one_line(words);
         while line.len() > WORDS_OCTETS_MAX {
@@ -828,7 +989,7 @@ impl ServerSession {
         let session_end = self.started.checked_add(self.policy.session_timeout);
         if session_end.is_some_and(|end| end <= now) {
             self.close_with(replies::SESSION_TIMEOUT);
-        } else if self.state == State::Command {
+        } else if matches!(self.state, State::Command | State::Response) {
             self.close_with(replies::COMMAND_TIMEOUT);
         } else {
             self.close_with(replies::CONTENT_TIMEOUT);
@@ -838,7 +999,7 @@ impl ServerSession {
     /// While a question is open the driver is at work and nothing is late.
     fn set_timer(&mut self) {
         let patience = match self.state {
-            State::Command => self.policy.command_timeout,
+            State::Command | State::Response => self.policy.command_timeout,
             State::HandshakeDue | State::Handshake => self.policy.handshake_timeout,
             _ => self.policy.data_timeout,
         };

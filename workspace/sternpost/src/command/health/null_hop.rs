@@ -96,7 +96,7 @@ async fn converse(mut stream: TcpStream, policy: Arc<ServerPolicy>, seen: Rc<See
                 }
                 Output::Content(octets) => coming.hash.update(&octets),
                 Output::TransactionAborted => coming = Coming::default(),
-                Output::WakeAt(_) => {}
+                Output::AuthenticationAborted | Output::WakeAt(_) => {}
                 Output::StartTls | Output::Close => return Ok(()),
             }
         }

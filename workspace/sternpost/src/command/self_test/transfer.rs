@@ -383,7 +383,9 @@ impl Serving {
                 }
                 server::Output::StartTls | server::Output::Close => self.is_closing = true,
                 // The patience of a session is minutes, and the test is over in seconds.
-                server::Output::TransactionAborted | server::Output::WakeAt(_) => {}
+                server::Output::AuthenticationAborted
+                | server::Output::TransactionAborted
+                | server::Output::WakeAt(_) => {}
             }
         }
         if out.is_empty() { Ok(()) } else { self.stream.write_all(&out).await }
