@@ -19,11 +19,13 @@ pub enum Class {
     Qmgr,
     /// An order that mail of low precedence waits.
     Minimise,
+    /// Who may authenticate.
+    User,
 }
 
 impl Class {
     /// Every class, in the order in which tables are written: one that is referred to before those that refer to it.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Node,
         Self::Trust,
         Self::Listener,
@@ -32,6 +34,7 @@ impl Class {
         Self::Route,
         Self::Qmgr,
         Self::Minimise,
+        Self::User,
     ];
 
     /// The number of its OID below the schema's arc. Given once and never again.
@@ -46,6 +49,7 @@ impl Class {
             Self::Qmgr => 6,
             Self::Minimise => 7,
             Self::Trust => 8,
+            Self::User => 9,
         }
     }
 
@@ -61,6 +65,7 @@ impl Class {
             Self::Route => "sternpostRoute",
             Self::Qmgr => "sternpostQmgr",
             Self::Minimise => "sternpostMinimise",
+            Self::User => "sternpostUser",
         }
     }
 
@@ -76,6 +81,7 @@ impl Class {
             Self::Route => "route",
             Self::Qmgr => "qmgr",
             Self::Minimise => "minimise",
+            Self::User => "user",
         }
     }
 
@@ -94,6 +100,9 @@ impl Class {
             Self::Qmgr => "Totals and timings of the queue manager; one entry.",
             Self::Minimise => {
                 "An order that mail below a precedence waits: on the whole switch, a channel or a peer, always or for a time."
+            }
+            Self::User => {
+                "Somebody, or a program, that may authenticate to a listener, and what it may send as."
             }
         }
     }
@@ -141,6 +150,14 @@ pub enum Syntax {
     Order(&'static [&'static str]),
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// A name in AUTH: 1 to 255 printable characters of US-ASCII, no blank.
+    UserName,
+    /// A verifier of a password by RFC 5803. A secret.
+    Verifier,
+    /// `email:`, `dns:` or `sha256:` and what stands in a certificate.
+    CertificateName,
+    /// A mailbox, or an at sign and a domain.
+    SenderPattern,
     /// X.509 certificates: PEM (RFC 7468) with one or several, or the base64 of one in DER.
     Certificates,
 }
@@ -302,10 +319,10 @@ impl Attribute {
     }
 }
 
-use Class::{Channel, Listener, Minimise, Node, Peer, Qmgr, Route, Trust};
+use Class::{Channel, Listener, Minimise, Node, Peer, Qmgr, Route, Trust, User};
 use Syntax::{
-    Boolean, Certificates, Choice, Credential, DomainPattern, Hostname, Mailbox, Name, Network,
-    NetworkPrecedence, Order, SocketAddress, Text, Time,
+    Boolean, CertificateName, Certificates, Choice, Credential, DomainPattern, Hostname, Mailbox, Name,
+    Network, NetworkPrecedence, Order, SenderPattern, SocketAddress, Text, Time, UserName, Verifier,
 };
 use Values::{OptionalMany, OptionalOne, RequiredMany, RequiredOne};
 
@@ -321,6 +338,8 @@ const PRECEDENCES: &[&str] = &["deferred", "routine", "priority", "immediate", "
 /// Header fields that may say a priority.
 const PRIORITY_FIELDS: &[&str] =
     &["mt-priority", "mmhs-primary-precedence", "mmhs-copy-precedence", "priority", "x-priority"];
+/// Mechanisms of SASL, the strongest first.
+const MECHANISMS: &[&str] = &["external", "scram-sha-512", "scram-sha-256", "plain", "login", "anonymous"];
 /// The lowest versions of TLS, the strictest first.
 const TLS_VERSIONS: &[&str] = &["1.3", "1.2"];
 
@@ -353,6 +372,9 @@ pub const ATTRIBUTES: &[Attribute] = &[
     text(28, Listener, "sternpostTlsClientCertificates", Choice(&["required", "requested", "none"]), OptionalOne, "Whether clients are asked for a certificate, and whether those without a trusted one may send mail. Where it is required so is TLS.").with("none", Closed::At("required")),
     text(29, Listener, "sternpostTlsClientTrust", Name, OptionalMany, "The trust entries that vouch for clients. Without it all of them.").with("", Closed::Only { all_without: true }),
     text(100, Listener, "sternpostTlsVersionMin", Choice(TLS_VERSIONS), OptionalOne, "The lowest version of TLS that clients may use.").with("1.2", Closed::At("1.3")),
+    text(101, Listener, "sternpostAuth", Choice(&["required", "offered", "none"]), OptionalOne, "Whether clients authenticate (RFC 4954). none: AUTH is not there; offered: those that wish; required: all, before any mail. Who has authenticated as a user may use every route, and sends as what the user may send as.").with("none", Closed::At("required")),
+    text(102, Listener, "sternpostAuthMechanisms", Choice(MECHANISMS), OptionalMany, "The mechanisms that are offered: plain and login under TLS alone, external to clients that have shown a trusted certificate, a scram where all users with a password have a verifier for it. anonymous opens no route. Without it all but anonymous.").with("", Closed::Only { all_without: false }),
+    text(103, Listener, "sternpostSubmission", Boolean, OptionalOne, "Whether the listener is for submission by users (RFC 6409; ports 587 and 465) and not for transfer between MTAs: clients must authenticate, and a message without Date or Message-ID gets one.").with("FALSE", Closed::At("TRUE")),
 
     text(30, Channel, "sternpostKind", Choice(&["smtp", "lmtp", "housekeeper"]), RequiredOne, "What the channel does."),
     number(31, Channel, "sternpostProcessesMax", "processes", "4", (1, 256), "The most processes at a time."),
@@ -405,6 +427,11 @@ pub const ATTRIBUTES: &[Attribute] = &[
     text(94, Minimise, "sternpostMinimiseUntil", Time, OptionalOne, "Until when, in UTC (Z) or with an offset (+0100). Without it until the entry is removed."),
 
     text(120, Trust, "sternpostTrustCertificates", Certificates, RequiredMany, "Certificates of authorities: PEM with one or several, or the base64 of one in DER. They are public; never a private key.").with("", Closed::Grant),
+
+    text(130, User, "sternpostUserName", UserName, OptionalOne, "What the user calls itself in AUTH, in any case. Without it the cn."),
+    text(131, User, "sternpostUserVerifiers", Verifier, OptionalMany, "What the password is checked by (RFC 5803), as sternpost verifier makes it, one for each hash; never a password. Give all users the same hash and iterations. Let nobody but the switches read this attribute.").with("", Closed::Grant),
+    text(132, User, "sternpostUserCertificates", CertificateName, OptionalMany, "Client certificates by which the user is known (external): email: or dns: and a subjectAltName that a trusted authority vouches for, or sha256: and the hash of the certificate.").with("", Closed::Grant),
+    text(133, User, "sternpostUserSenders", SenderPattern, OptionalMany, "What the user may send as: mailboxes, or an at sign and a domain for all of it. Without it nothing but the null sender.").with("", Closed::Grant),
 ];
 
 #[cfg(test)]
@@ -440,6 +467,7 @@ mod tests {
             let stands_for = |word: &&str| word.parse().unwrap_or(policy.ordinary());
             assert!(PRECEDENCES_MAX.iter().map(stands_for).is_sorted(), "{}", policy.name());
         }
+        assert_eq!(MECHANISMS, crate::Mechanism::ALL.map(crate::Mechanism::name));
         assert_eq!(PRIORITY_FIELDS, PriorityField::ALL.map(PriorityField::name));
         let policies = Attribute::find(Node, "priority_policy").unwrap();
         let names = PriorityPolicy::ALL.map(PriorityPolicy::name);

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod attribute;
+mod authentication;
 mod by_name;
 mod domain;
 mod entry;
@@ -25,9 +26,11 @@ mod schema;
 mod tables;
 mod tls;
 mod trust;
+mod user;
 mod view;
 
 pub use attribute::{ATTRIBUTES, Attribute, Class, Closed, Syntax, Values};
+pub use authentication::{AuthenticationPolicy, ListenerAuthentication, Mechanism};
 pub use domain::{DomainPattern, DomainPatternError};
 pub use entry::{Entry, dn_is_under, normalised_dn};
 pub use example::{EXAMPLE_LDIF, ExampleAdditions, ExampleParameters, example_tree, example_tree_with};
@@ -47,4 +50,5 @@ pub use tls::{
     ClientCertificates, ListenerTls, ListenerTlsPolicy, PeerReference, PeerTls, PeerTlsPolicy, TlsVersion,
 };
 pub use trust::{Trust, TrustScope};
+pub use user::{CertificateName, ConcealmentSecret, User, Verifier};
 pub use view::{ChannelView, Destination, HousekeeperView, RouteTable, SmtpServerView};

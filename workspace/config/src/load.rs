@@ -5,6 +5,7 @@
 //! An entry that is wrong is left out and reported, the rest is configured. Where leaving out would open a door, the
 //! table says what holds instead ([`crate::Closed`]).
 
+mod authentication;
 mod tls;
 
 use crate::model::{
@@ -12,6 +13,7 @@ use crate::model::{
     PeerAddress, Qmgr, RouteRule,
 };
 use crate::reader::Reader;
+use crate::user::user;
 use crate::{Class, DomainPattern, Entry, Instant, Trust, dn_is_under, normalised_dn};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -199,6 +201,8 @@ impl Loading {
         let orders = self.named(Class::Minimise, &of(Class::Minimise), &own_dn, |reader| {
             minimise(reader, &channels, &peers)
         });
+        let mut taken = BTreeSet::new();
+        let users = self.named(Class::User, &of(Class::User), &own_dn, |reader| user(reader, &mut taken));
         let qmgr = match of(Class::Qmgr).as_slice() {
             [] => qmgr(&mut Reader::new(&Entry::default(), Class::Qmgr, &mut self.problems)),
             entries => {
@@ -215,6 +219,7 @@ impl Loading {
             routes: self.without_repetition(&of(Class::Route), &own_dn, routes),
             qmgr: qmgr?,
             minimise: orders.into_values().collect(),
+            users: users.into_values().collect(),
         })
     }
 
@@ -330,6 +335,7 @@ fn listener(
     trusts: &BTreeMap<String, Trust>,
 ) -> Option<Listener> {
     let name = reader.name();
+    let tls = tls::listener(reader, trusts);
     let addresses: Vec<SocketAddr> =
         reader.many("addresses", "Give an address and a port, such as 0.0.0.0:25 or [::]:25.");
     let listener = Listener {
@@ -363,7 +369,8 @@ fn listener(
             .map_or_else(Vec::new, |FieldOrder(fields)| fields),
         connections_reserve_urgent: reader.number32("connections_reserve_urgent"),
         connections_reserve_normal: reader.number32("connections_reserve_normal"),
-        tls: tls::listener(reader, trusts),
+        authentication: authentication::listener(reader, &tls),
+        tls,
     };
     // A default that helps nobody is no mistake of an installer's.
     let (urgent, normal) = listener.connections_reserves_in_force(ordinary);

@@ -94,6 +94,10 @@ fn facts(attribute: &Attribute) -> String {
             format!("Some of {}, the first one first, with blanks between; or none", words.join(", "))
         }
         Syntax::Choice(words) => format!("One of {}", words.join(", ")),
+        Syntax::UserName => "A name of printable US-ASCII".to_owned(),
+        Syntax::Verifier => "A verifier".to_owned(),
+        Syntax::CertificateName => "email:ADDRESS, dns:NAME or sha256:DIGITS".to_owned(),
+        Syntax::SenderPattern => "A mailbox or @DOMAIN".to_owned(),
         Syntax::Certificates => "PEM, or the base64 of DER".to_owned(),
     };
     out.push_str(match attribute.values {

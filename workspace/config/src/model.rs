@@ -1,7 +1,10 @@
 //! The configuration in force, typed. Units stand in the names, bounds and defaults in the comments and, binding,
 //! in [`crate::ATTRIBUTES`].
 
-use crate::{DomainPattern, Instant, ListenerTls, Network, NetworkPrecedence, PeerTls, Trust};
+use crate::{
+    DomainPattern, Instant, ListenerAuthentication, ListenerTls, Network, NetworkPrecedence, PeerTls, Trust,
+    User,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,6 +33,8 @@ pub struct Configuration {
     pub qmgr: Qmgr,
     /// Orders that mail of low precedence waits.
     pub minimise: Vec<Minimise>,
+    /// Who may authenticate. May be empty.
+    pub users: Vec<User>,
 }
 
 impl Configuration {
@@ -126,6 +131,8 @@ pub struct Listener {
     pub connections_reserve_normal: u32,
     /// Whether and how clients speak TLS.
     pub tls: ListenerTls,
+    /// Whether and how clients say who they are.
+    pub authentication: ListenerAuthentication,
 }
 
 impl Listener {

@@ -3,7 +3,7 @@
 use crate::attribute::NOBODY;
 use crate::load::{Effect, Problem};
 use crate::trust::{CERTIFICATES_MAX, CertificateError, certificates};
-use crate::{Attribute, Class, Closed, Entry, Syntax};
+use crate::{Attribute, Class, Closed, Entry, Syntax, Verifier};
 use std::collections::HashSet;
 use std::str::FromStr;
 
@@ -133,6 +133,27 @@ impl<'a> Reader<'a> {
         all
     }
 
+    /// The verifiers of all values that can be read, one for each mechanism. What stands in a value is never repeated: it is a
+    /// secret, and could be a password.
+    pub(crate) fn verifiers(&mut self, key: &str) -> Vec<Verifier> {
+        const WANTED: &str = "Make one with sternpost verifier, and copy the whole of it. A password that stood there is known to whoever reads the directory: have another one chosen.";
+        let (attribute, entry) = (self.attribute(key), self.entry);
+        let values = entry.values(attribute.name);
+        let mut all: Vec<Verifier> = Vec::new();
+        for (number, value) in (1..).zip(values) {
+            let number = format!("value {number} of {}", values.len());
+            match value.parse::<Verifier>() {
+                Ok(read) if all.iter().any(|other| other.mechanism() == read.mechanism()) => {
+                    let reason = format!("{number} is a second verifier for {}", read.mechanism());
+                    self.unreadable(attribute, reason, "Leave the one of the password that counts.");
+                }
+                Ok(read) => all.push(read),
+                Err(why) => self.unreadable(attribute, format!("{number} {why}"), WANTED),
+            }
+        }
+        all
+    }
+
     /// Whether the entry itself says something about the attribute.
     pub(crate) fn says(&self, key: &str) -> bool {
         !self.entry.values(self.attribute(key).name).is_empty()
@@ -227,10 +248,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A value as a message may have it. Messages go where the directory is not read: a key that was pasted into the wrong place
-/// stays out of them.
+/// A value as a message may have it. Messages go where the directory is not read: a key or a verifier that was pasted into the
+/// wrong place stays out of them.
 pub(crate) fn shown(value: &str) -> String {
-    if value.contains("PRIVATE KEY") { "a private key".to_owned() } else { format!("{value:?}") }
+    match value {
+        _ if value.contains("PRIVATE KEY") => "a private key".to_owned(),
+        _ if value.contains("SCRAM-SHA-") && value.contains('$') => "a verifier of a password".to_owned(),
+        _ => format!("{value:?}"),
+    }
 }
 
 /// 1 to 64 letters, digits, dots, hyphens and underscores.

@@ -43,8 +43,10 @@ fn attribute_types() -> String {
             Syntax::Integer => ("integerMatch", "1.3.6.1.4.1.1466.115.121.1.27"),
             Syntax::Boolean => ("booleanMatch", "1.3.6.1.4.1.1466.115.121.1.7"),
             Syntax::Time => ("generalizedTimeMatch", "1.3.6.1.4.1.1466.115.121.1.24"),
-            // Base64 tells upper case from lower.
-            Syntax::Certificates => ("caseExactMatch", "1.3.6.1.4.1.1466.115.121.1.15"),
+            // Base64 tells upper case from lower, and so do local parts.
+            Syntax::Certificates | Syntax::Verifier | Syntax::SenderPattern => {
+                ("caseExactMatch", "1.3.6.1.4.1.1466.115.121.1.15")
+            }
             _ => ("caseIgnoreMatch", "1.3.6.1.4.1.1466.115.121.1.15"),
         };
         write!(
@@ -151,6 +153,10 @@ fn value(attribute: &Attribute) -> String {
         Syntax::NetworkPrecedence => "address/prefix and precedence".to_owned(),
         Syntax::Order(words) => format!("`none`, or some of {} in order", quoted(words, " ")),
         Syntax::Choice(words) => quoted(words, " or "),
+        Syntax::UserName => "name".to_owned(),
+        Syntax::Verifier => "verifier".to_owned(),
+        Syntax::CertificateName => "`email:`, `dns:` or `sha256:` and a value".to_owned(),
+        Syntax::SenderPattern => "mailbox or `@domain`".to_owned(),
         Syntax::Certificates => "PEM, or base64 of DER".to_owned(),
     };
     match attribute.values {

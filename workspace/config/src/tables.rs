@@ -1,7 +1,7 @@
 //! The same model as text: TOML tables for small static sites.
 //!
-//! `[node]`, `[[trust]]`, `[[listener]]`, `[[channel]]`, `[[peer]]`, `[[route]]`, `[qmgr]` and `[[minimise]]` hold the attributes of
-//! their classes under the keys of [`crate::Attribute::key`]; `name` is the `cn`. Tables become entries, so that everything behind
+//! `[node]`, `[[trust]]`, `[[listener]]`, `[[channel]]`, `[[peer]]`, `[[route]]`, `[qmgr]`, `[[minimise]]` and `[[user]]` hold the
+//! attributes of their classes under the keys of [`crate::Attribute::key`]; `name` is the `cn`. Tables become entries, so that everything behind
 //! (bounds, last good versions, problems) is the same for both. Only the form is judged here.
 
 use crate::load::{own_node, visible};
@@ -247,7 +247,7 @@ mod tests {
             ("[[node]]\nname = \"p\"", "line 1: node: write it as [node]"),
             (
                 "[peers]",
-                "line 1: peers: there is no such table; there are node, trust, listener, channel, peer, route, qmgr, minimise",
+                "line 1: peers: there is no such table; there are node, trust, listener, channel, peer, route, qmgr, minimise, user",
             ),
             (
                 "[[listener]]\nname = \"l\"\naddresses = [1]",

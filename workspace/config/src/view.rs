@@ -1,8 +1,8 @@
 //! What each role gets to see: its part of the configuration and no more. The views travel between processes.
 
 use crate::{
-    Channel, ClientCertificates, Configuration, DomainPattern, HOUSEKEEPER, Listener, Node, Peer, Qmgr,
-    RouteRule, Trust, TrustScope,
+    AuthenticationPolicy, Channel, ClientCertificates, ConcealmentSecret, Configuration, DomainPattern,
+    HOUSEKEEPER, Listener, Node, Peer, Qmgr, RouteRule, Trust, TrustScope, User,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -114,6 +114,10 @@ pub struct SmtpServerView {
     pub listeners: Vec<Listener>,
     /// Who vouches for the clients of those listeners that ask for a certificate.
     pub trusts: Vec<Trust>,
+    /// Who may authenticate to those listeners that ask for it. No other role gets a user.
+    pub users: Vec<User>,
+    /// By what users that are not there are concealed; whoever hands out the view fills it in.
+    pub concealment: ConcealmentSecret,
     /// All routes.
     pub routes: RouteTable,
     /// All peers.
@@ -139,7 +143,16 @@ impl SmtpServerView {
         };
         let asks = |listener: &&Listener| listener.tls.client_certificates != ClientCertificates::None;
         let places = configuration.listeners.iter().filter(asks).map(|listener| &listener.tls.client_trust);
+        let authenticates =
+            |listener: &Listener| listener.authentication.policy != AuthenticationPolicy::None;
+        let users = if configuration.listeners.iter().any(authenticates) {
+            configuration.users.clone()
+        } else {
+            Vec::new()
+        };
         Self {
+            users,
+            concealment: ConcealmentSecret::default(),
             node: configuration.node.clone(),
             trusts: trusts_of(&configuration.trusts, places),
             listeners: configuration.listeners.iter().map(with_numbers).collect(),

@@ -57,6 +57,12 @@ name = "exercise"
 lowest_precedence = "immediate"
 minimise_channel = "lmtp"
 minimise_until = "20261123180000Z"
+
+[[user]]
+name = "alice"
+user_name = "alice@example.org"
+user_verifiers = ["SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="]
+user_senders = ["alice@example.org"]
 "#;
 
 fn tables(toml: &str) -> Vec<Entry> {
@@ -600,7 +606,10 @@ fn value(attribute: &'static Attribute) -> BoxedStrategy<String> {
         Syntax::Order(words) => {
             proptest::sample::subsequence(words, 1..=words.len()).prop_map(|words| words.join(" ")).boxed()
         }
-        Syntax::Text => "[a-z]{1,4}".boxed(),
+        Syntax::Text | Syntax::UserName => "[a-z]{1,4}".boxed(),
+        Syntax::CertificateName => "(dns|email):[a-c]@[a-c]".boxed(),
+        Syntax::SenderPattern => "[a-c]{0,1}@[a-c]{1,2}".boxed(),
+        Syntax::Verifier => "SCRAM-SHA-256\\$4096:[a-z]{16}\\$[a-z]{42}A=:[a-z]{42}A=".boxed(),
         Syntax::Certificates => prop_oneof![
             "MAMwAQ[AEI]=",
             "-----BEGIN CERTIFICATE-----\nMAMwAQ[AEI]=\n-----END CERTIFICATE-----\n"

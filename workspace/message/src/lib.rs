@@ -17,6 +17,7 @@ mod priority_field;
 mod priority_policy;
 #[cfg(feature = "sample")]
 pub mod sample;
+mod sender_pattern;
 mod tls_facts;
 
 pub use address::{
@@ -34,4 +35,5 @@ pub use outcome::{Diagnostic, EnhancedStatus, ErrorScope, Outcome, OutcomeKind, 
 pub use priority::{CivilPriority, MtPriority, Precedence, PriorityError};
 pub use priority_field::{FIELD_VALUE_OCTETS_MAX, PriorityField};
 pub use priority_policy::PriorityPolicy;
+pub use sender_pattern::SenderPattern;
 pub use tls_facts::{PeerCertificate, TlsFacts};
