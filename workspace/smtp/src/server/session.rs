@@ -1,16 +1,17 @@
 //! The session's machine: what may come when, and what is answered.
 
+mod authentication;
+mod starttls;
+
 use super::command::{Chunk, Command};
 use super::content::{ContentReader, Framing, Progress, wire_octets_max};
 use super::{
-    Answer, Authentication, ContentSummary, Input, Output, Question, Response, ServerPolicy, StartTls,
-    parameters, replies,
+    Answer, Authentication, ContentSummary, Input, Output, Question, ServerPolicy, StartTls, parameters,
+    replies,
 };
 use crate::Protocol;
 use crate::reply::Reply;
 use crate::timer::Timer;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use memchr::memchr;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,10 +20,6 @@ use sternpost_message::{Diagnostic, EnhancedStatus};
 
 /// The driver's words in a positive reply: 512 octets (RFC 5321, 4.5.3.1.5) less codes and CR LF.
 const WORDS_OCTETS_MAX: usize = 500;
-/// The longest line of AUTH, and of a response, with its CR LF. RFC 4954, section 4.
-const AUTH_LINE_OCTETS_MAX: usize = 12_288;
-/// The longest name of a mechanism. RFC 4422, section 3.1.
-const MECHANISM_OCTETS_MAX: usize = 20;
 /// What [`ServerSession::protocol`] says before the first sender.
 const PROTOCOL_UNKNOWN: &str = "SMTP";
 
@@ -337,28 +334,6 @@ impl ServerSession {
         }
     }
 
-    /// How long the line may be that goes on with these octets. The verb is known long before the shorter bound.
-    fn line_octets_max(&self, octets: &[u8]) -> usize {
-        const AUTH: &[u8] = b"AUTH ";
-        let is_auth = || {
-            let start = self.line.iter().chain(octets).take(AUTH.len());
-            self.policy.authentication != Authentication::Absent
-                && start.map(u8::to_ascii_uppercase).eq(AUTH.iter().copied())
-        };
-        match self.state {
-            State::Command if !is_auth() => self.policy.command_line_octets_max,
-            _ => self.policy.command_line_octets_max.max(AUTH_LINE_OCTETS_MAX),
-        }
-    }
-
-    fn line_too_long(&mut self) {
-        if self.state == State::Response {
-            self.end_authentication(replies::RESPONSE_TOO_LONG);
-        } else {
-            self.error(replies::LINE_TOO_LONG);
-        }
-    }
-
     /// One whole line with its LF.
     fn line(&mut self, line: &[u8]) {
         let bare = line.strip_suffix(b"\r\n");
@@ -380,24 +355,6 @@ impl ServerSession {
             (Err(replies::CHUNK_WITHOUT_SIZE), _) => self.close_with(replies::CHUNK_WITHOUT_SIZE),
             (Err(reply), _) => self.error(reply),
         }
-    }
-
-    /// What is said to commands that must wait for TLS or for AUTH.
-    fn comes_first(&self) -> Option<&'static str> {
-        if self.needs_tls_first() {
-            return Some(self.tls_first());
-        }
-        let needs_authentication =
-            self.policy.authentication == Authentication::Required && !self.is_authenticated;
-        needs_authentication.then_some(replies::AUTH_FIRST)
-    }
-
-    fn needs_tls_first(&self) -> bool {
-        self.policy.starttls == StartTls::Required && !self.is_secured
-    }
-
-    const fn tls_first(&self) -> &'static str {
-        if self.tls_was_refused { replies::TLS_AWAY } else { replies::TLS_FIRST }
     }
 
     fn command(&mut self, command: Command<'_>) {
@@ -426,69 +383,6 @@ impl ServerSession {
             Command::Quit => self.close_with(replies::CLOSING),
             Command::StartTls(argument) => self.start_tls(argument),
             Command::Auth(argument) => self.authenticate(argument),
-        }
-    }
-
-    /// RFC 4954, section 4. Whether the mechanism is one that is offered the driver says.
-    fn authenticate(&mut self, argument: &str) {
-        let is_extended = self.client.as_ref().is_some_and(|client| client.extended);
-        match () {
-            () if self.policy.authentication == Authentication::Absent => {
-                return self.error(replies::NOT_IMPLEMENTED);
-            }
-            () if !is_extended => return self.out_of_place(replies::HELLO_FIRST),
-            () if self.is_authenticated => return self.out_of_place(replies::AUTH_TWICE),
-            () if self.transaction.is_some() => return self.out_of_place(replies::MAIL_TWICE),
-            () => {}
-        }
-        let (mechanism, response) = match argument.split_once(' ') {
-            Some((mechanism, response)) => (mechanism, Some(response)),
-            None => (argument, None),
-        };
-        let is_name_octet = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
-        if !(1..=MECHANISM_OCTETS_MAX).contains(&mechanism.len()) || !mechanism.bytes().all(is_name_octet) {
-            return self.error(replies::AUTH_SYNTAX);
-        }
-        let decoded = match response {
-            Some("=") => Some(Response(Vec::new())),
-            Some(text) => match STANDARD.decode(text) {
-                Ok(octets) if !octets.is_empty() => Some(Response(octets)),
-                _ => return self.error(replies::RESPONSE_ENCODING),
-            },
-            None => None,
-        };
-        let mechanism = mechanism.to_ascii_uppercase();
-        self.ask(Question::Authenticate { mechanism, initial_response: decoded }, Asked::Authentication);
-    }
-
-    /// A line behind a challenge: never a command, whatever it looks like.
-    fn response(&mut self, line: &[u8]) {
-        match STANDARD.decode(line) {
-            _ if line == b"*" => self.end_authentication(replies::CANCELLED),
-            Err(_) => self.end_authentication(replies::RESPONSE_ENCODING),
-            Ok(octets) => {
-                self.state = State::Command;
-                self.ask(Question::Respond(Response(octets)), Asked::Authentication);
-            }
-        }
-    }
-
-    /// No further response will come. It counts as an error, for it has cost the driver something.
-    fn end_authentication(&mut self, reply: &'static str) {
-        self.state = State::Command;
-        self.events.push_back(Output::AuthenticationAborted);
-        self.error(reply);
-    }
-
-    fn start_tls(&mut self, argument: &str) {
-        let is_extended = self.client.as_ref().is_some_and(|client| client.extended);
-        match () {
-            () if self.is_secured => self.out_of_place(replies::TLS_TWICE),
-            () if self.policy.starttls == StartTls::Absent => self.error(replies::NOT_IMPLEMENTED),
-            () if !argument.is_empty() => self.error(replies::NO_PARAMETER),
-            () if !is_extended => self.out_of_place(replies::HELLO_FIRST),
-            () if self.transaction.is_some() => self.out_of_place(replies::MAIL_TWICE),
-            () => self.ask(Question::StartTls, Asked::StartTls),
         }
     }
 
@@ -765,67 +659,6 @@ impl ServerSession {
                 self.begin_chunk(chunk);
             }
             Asked::EndOfContent | Asked::StartTls | Asked::Authentication => {}
-        }
-    }
-
-    /// What stands behind STARTTLS in the plain stream anybody on the way may have put there (CVE-2011-0411): taken for
-    /// commands behind the handshake it would be the client's. A client waits for the reply (RFC 3207, section 4), so
-    /// the session ends, whatever the answer is.
-    fn answer_start_tls(&mut self, answer: &Answer) {
-        if self.input_waits {
-            return self.close_with(replies::BEHIND_STARTTLS);
-        }
-        match answer {
-            Answer::Reject(reply) => {
-                self.tls_was_refused = true;
-                self.say_rejection(reply);
-            }
-            _ => {
-                self.state = State::HandshakeDue;
-                self.accept(replies::READY_FOR_TLS, answer);
-            }
-        }
-    }
-
-    /// A refusal for good counts as an error: who guesses has no more guesses in one session than it may make errors.
-    fn answer_authentication(&mut self, answer: &Answer) {
-        match answer {
-            Answer::Challenge(octets) => {
-                self.state = State::Response;
-                self.say(&format!("334 {}", STANDARD.encode(octets)));
-            }
-            Answer::Reject(reply) => {
-                self.errors += u32::from(reply.code >= 500);
-                if self.errors >= self.policy.errors_max {
-                    self.close_with(replies::TOO_MANY_ERRORS);
-                } else {
-                    self.say_rejection(reply);
-                }
-            }
-            _ => {
-                self.is_authenticated = true;
-                self.accept(replies::AUTHENTICATED, answer);
-            }
-        }
-    }
-
-    /// RFC 3207, 4.2: what the client has said before the handshake is forgotten. Errors and messages go on counting,
-    /// for they measure our patience.
-    fn handshake_done(&mut self, now: Instant) {
-        if self.state != State::Handshake {
-            return;
-        }
-        assert!(self.line.is_empty() && self.replies.is_empty(), "the plain stream ended with our reply");
-        self.reset();
-        self.client = None;
-        self.protocol = PROTOCOL_UNKNOWN;
-        self.mechanisms.clear();
-        self.is_authenticated = false;
-        self.is_secured = true;
-        self.active = now;
-        self.state = State::Command;
-        if self.is_shutting_down {
-            self.close_with(replies::SHUTTING_DOWN);
         }
     }
 
