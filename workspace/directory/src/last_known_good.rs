@@ -2,11 +2,13 @@
 //!
 //! The file: one line `sternpost-last-known-good 1 <SHA-256 of the rest, hexadecimal> <octets of the rest>`, then the
 //! entries as JSON. It is written beside its place, synced, renamed, and the folder synced: after a loss of power it
-//! is the old one or the new one, and what is neither does not load. It holds no secrets.
+//! is the old one or the new one, and what is neither does not load. Verifiers of passwords may be in it: its owner alone
+//! reads it.
 
 use sha2::{Digest, Sha256};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use sternpost_config::Entry;
 
@@ -52,7 +54,9 @@ pub fn save(path: &Path, entries: &[Entry]) -> Result<(), LastKnownGoodError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
-    let mut file = File::create(&beside).map_err(failed("create a file beside"))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&beside).map_err(failed("create a file beside"))?;
     file.write_all(head.as_bytes()).map_err(failed("write"))?;
     file.write_all(&body).map_err(failed("write"))?;
     file.sync_all().map_err(failed("sync"))?;

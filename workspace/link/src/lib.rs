@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the protocol that this build speaks. A peer that says another one is refused: all processes come
 /// from one executable, and after an update the supervisor replaces them all.
-pub const PROTOCOL_VERSION: u16 = 6;
+pub const PROTOCOL_VERSION: u16 = 7;
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

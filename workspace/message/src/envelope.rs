@@ -89,4 +89,6 @@ pub struct Envelope {
     pub client: String,
     /// The TLS by which it came, if it did.
     pub tls: Option<Box<TlsFacts>>,
+    /// Who the client has authenticated as: the name of a user of the configuration. None where it has not.
+    pub identity: Option<Box<str>>,
 }

@@ -23,6 +23,7 @@ pub fn envelope(recipients: &[&str], (channel, peer): (&str, &str)) -> Envelope 
         source: "inbound".to_owned(),
         client: "192.0.2.1".to_owned(),
         tls: None,
+        identity: None,
     }
 }
 

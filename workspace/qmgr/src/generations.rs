@@ -2,11 +2,12 @@
 //! and the view that each role gets.
 
 use crate::Found;
+use crate::concealment;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use sternpost_config::{
-    Channel, ChannelKind, ChannelView, Configuration, Entry, HOUSEKEEPER, HousekeeperView, InForce, Listener,
-    Peer, Qmgr, Removals, SmtpServerView, Step,
+    Channel, ChannelKind, ChannelView, ConcealmentSecret, Configuration, Entry, HOUSEKEEPER, HousekeeperView,
+    InForce, Listener, Peer, Qmgr, Removals, SmtpServerView, Step,
 };
 use sternpost_directory::last_known_good;
 use sternpost_link::store::Origin;
@@ -44,6 +45,7 @@ pub struct Generations {
     /// Problems of a set that could not be used at all.
     pub(crate) unusable: Vec<sternpost_config::Problem>,
     found: Found,
+    concealment: ConcealmentSecret,
 }
 
 impl Generations {
@@ -51,7 +53,9 @@ impl Generations {
     #[must_use]
     pub fn new(node: String, state_directory: &Path, found: Found) -> Self {
         let file = state_directory.join("configuration.last-known-good");
-        Self { node, file, in_force: None, generation: 0, held: None, unusable: Vec::new(), found }
+        let concealment = concealment::secret(state_directory);
+        let (held, unusable) = (None, Vec::new());
+        Self { node, file, in_force: None, generation: 0, held, unusable, found, concealment }
     }
 
     /// Puts the last known good configuration into force, if there is one. True when it is.
@@ -158,7 +162,9 @@ impl Generations {
             let (max, _) = self.connections_max(configuration, listener);
             (max, self.connections_per_client_max(configuration, listener).0)
         };
-        encode(&SmtpServerView::new(configuration, connections))
+        let mut view = SmtpServerView::new(configuration, connections);
+        view.concealment = self.concealment.clone();
+        encode(&view)
     }
 
     /// The view of a process of `channel`, encoded; none when there is no such channel.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod concealment;
 mod generations;
 mod lived;
 mod manager;

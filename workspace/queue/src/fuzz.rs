@@ -110,6 +110,7 @@ fn envelope() -> Envelope {
         source: String::new(),
         client: String::new(),
         tls: None,
+        identity: None,
     }
 }
 

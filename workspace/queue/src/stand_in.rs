@@ -56,6 +56,7 @@ pub(crate) fn detail(sequence: MessageSequence, living: &Living, routes: Vec<Rou
         source: SOURCE.to_owned(),
         client: String::new(),
         tls: None,
+        identity: None,
     };
     MessageDetail {
         id: living.id,

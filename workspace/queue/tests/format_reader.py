@@ -197,6 +197,7 @@ class Decoder:
             "source": self.string(),
             "client": self.string(),
             "tls": self.optional(self.tls),
+            "identity": self.optional(self.string),
         }
 
     def tls(self) -> Json:

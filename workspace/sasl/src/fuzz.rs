@@ -21,7 +21,7 @@ impl Users for OneUser {
         (*name == self.0.name).then(|| self.0.clone())
     }
 
-    fn find_by_certificate(&self, _: &PeerCertificate) -> Option<User> {
+    fn find_by_certificate(&self, _: &PeerCertificate, _: &[String]) -> Option<User> {
         Some(self.0.clone())
     }
 }
@@ -79,7 +79,7 @@ pub fn fuzz_server(data: &[u8]) {
     let tls = tls(choice & 0x20 != 0);
     let tls = (choice & 0x40 != 0).then_some(&tls);
     let network = ClientNetwork::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let connection = Connection { network, tls };
+    let connection = Connection { network, tls, names: &[] };
     let (authenticator, now) = (authenticator(), Instant::now());
     let mut attempts = Attempts::new(AttemptsPolicy::default());
     let mut lines = messages(lines);

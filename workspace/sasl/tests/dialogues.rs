@@ -24,7 +24,7 @@ impl Users for Directory {
         self.0.iter().find(|(user, _)| user.name == *name).map(|(user, _)| user.clone())
     }
 
-    fn find_by_certificate(&self, certificate: &PeerCertificate) -> Option<User> {
+    fn find_by_certificate(&self, certificate: &PeerCertificate, _: &[String]) -> Option<User> {
         let of_certificate = self.0.iter().find(|(_, fingerprint)| *fingerprint == certificate.fingerprint);
         of_certificate.map(|(user, _)| user.clone())
     }
@@ -92,7 +92,7 @@ impl Client {
     }
 
     fn begin(&mut self, mechanism: &str, initial_response: Option<&[u8]>) -> Step {
-        let connection = Connection { network: self.network, tls: self.tls.as_ref() };
+        let connection = Connection { network: self.network, tls: self.tls.as_ref(), names: &[] };
         self.server.begin(self.now, &mut self.attempts, &connection, mechanism, initial_response)
     }
 

@@ -25,7 +25,7 @@ const CRATES: &[(&str, u8, &[&str])] = &[
     // QMGR keeps the last known good configuration, whose file format is the directory's.
     ("qmgr", 4, &["message", "config", "link", "scheduler", "platform", "directory"]),
     ("signer", 4, &["message", "link", "platform", "tls"]),
-    ("channels", 4, &["message", "config", "smtp", "link", "submission", "platform", "tls"]),
+    ("channels", 4, &["message", "config", "smtp", "link", "submission", "platform", "sasl", "tls"]),
     (
         "sternpost",
         5,
@@ -44,6 +44,8 @@ const CRATES: &[(&str, u8, &[&str])] = &[
             "qmgr",
             "signer",
             "channels",
+            // `verifier` makes what a password is checked by.
+            "sasl",
             // `health` greets a listener inside TLS.
             "tls",
         ],

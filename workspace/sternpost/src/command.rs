@@ -12,6 +12,7 @@ mod role_trial;
 pub(crate) mod self_test;
 pub(crate) mod status;
 pub(crate) mod upgrade;
+pub(crate) mod verifier;
 
 use crate::ask::AskError;
 use crate::bootstrap::BootstrapError;
@@ -111,6 +112,9 @@ pub(crate) enum CommandError {
         /// Where and why.
         source: sternpost_scheduler::journal::JournalError,
     },
+    /// No verifier could be made.
+    #[error(transparent)]
+    Verifier(#[from] verifier::PasswordError),
     /// The log could not be read.
     #[error("the log {} cannot be read", path.display())]
     Log {

@@ -62,6 +62,8 @@ enum Command {
     Status(command::status::Arguments),
     /// Show the certificates that the switch has a private key for, and what is wrong with others
     Credentials(command::credentials::Arguments),
+    /// Make what a user's password is checked by, of a password on standard input
+    Verifier(command::verifier::Arguments),
     /// Say whether the switch is good: a probe of its own passes through every kind of channel
     Health(command::health::Arguments),
     /// Measure the disk and the machine, and derive the values that the switch works by
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
         Command::Config(command) => command::config::run(&command),
         Command::Status(arguments) => command::status::run(&arguments),
         Command::Credentials(arguments) => command::credentials::run(&arguments),
+        Command::Verifier(arguments) => command::verifier::run(&arguments),
         Command::Health(arguments) => command::health::run(&arguments),
         Command::SelfTest(arguments) => command::self_test::run(&arguments),
         Command::Queue(command) => command::queue::run(&command),

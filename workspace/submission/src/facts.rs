@@ -1,6 +1,7 @@
 //! What a client says about a message. The syntax was checked by the protocol; here it is only meaning.
 
-use sternpost_message::{BodyType, Mailbox, MtPriority, Notify, Ret, ReversePath, TlsFacts};
+use std::sync::Arc;
+use sternpost_message::{BodyType, Mailbox, MtPriority, Notify, Ret, ReversePath, SenderPattern, TlsFacts};
 
 /// The session in which a message comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,17 @@ pub struct SessionFacts {
     pub protocol: &'static str,
     /// Its TLS, if it is inside.
     pub tls: Option<Box<TlsFacts>>,
+    /// Who the client is, if it has authenticated as a user.
+    pub identity: Option<Arc<Identity>>,
+}
+
+/// Somebody who has authenticated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The name that the configuration has for him.
+    pub name: String,
+    /// What he may send as, besides the null sender. RFC 6409, section 6.1.
+    pub senders: Vec<SenderPattern>,
 }
 
 /// MAIL FROM with its parameters. RFC 5321, section 4.1.1.2.

@@ -8,6 +8,9 @@ use sternpost_message::{FIELD_VALUE_OCTETS_MAX, HeaderPart, HeaderReader, MtPrio
 
 /// What is counted, in lower case.
 const COUNTED_NAME: &[u8] = b"received";
+/// What a message has that is submitted, in lower case. RFC 5322, section 3.6.
+const DATE_NAME: &[u8] = b"date";
+const MESSAGE_ID_NAME: &[u8] = b"message-id";
 /// A field that does not end within so many octets of the content says no priority. So the rank of a message is known
 /// when this has gone by, whatever a client makes of its header section.
 pub const RANK_OCTETS_MAX: u64 = 32 << 10;
@@ -21,6 +24,8 @@ pub struct HeaderScan {
     line_start: u64,
     body_start: Option<u64>,
     received_count: u32,
+    has_date: bool,
+    has_message_id: bool,
     name: Name,
     /// The field whose value is being collected.
     collecting: Option<PriorityField>,
@@ -112,6 +117,8 @@ impl HeaderScan {
         if name.eq_ignore_ascii_case(COUNTED_NAME) {
             self.received_count = self.received_count.saturating_add(1);
         }
+        self.has_date |= name.eq_ignore_ascii_case(DATE_NAME);
+        self.has_message_id |= name.eq_ignore_ascii_case(MESSAGE_ID_NAME);
         self.collecting = PriorityField::of_name(name).filter(|_| self.line_start < RANK_OCTETS_MAX);
         self.value.clear();
     }
@@ -156,6 +163,18 @@ impl HeaderScan {
     #[must_use]
     pub const fn received_count(&self) -> u32 {
         self.received_count
+    }
+
+    /// Whether a `Date` was seen; final when the header section has ended.
+    #[must_use]
+    pub const fn has_date(&self) -> bool {
+        self.has_date
+    }
+
+    /// Whether a `Message-ID` was seen; final when the header section has ended.
+    #[must_use]
+    pub const fn has_message_id(&self) -> bool {
+        self.has_message_id
     }
 
     /// What this field says; final when [`Self::has_said_all`]. A field counts once the next line has begun.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The trace header stands before the content and says how the message is ranked, for which its header section may count:
-//! it is to be asked for when [`Submission::rank_is_known`].
+//! it is to be asked for when [`Submission::beginning_is_known`].
 //!
 //! Not here: the syntax of commands and paths (`smtp`), the configuration itself (a [`Routing`] answers from it),
 //! storing (`store`). Nothing here does I/O or reads a clock; memory grows with the recipients, never with the content.
@@ -25,7 +25,7 @@ mod transaction;
 mod verdict;
 
 pub use date::internet_date;
-pub use facts::{ContentFacts, ForwardPath, MailFacts, RecipientFacts, SessionFacts};
+pub use facts::{ContentFacts, ForwardPath, Identity, MailFacts, RecipientFacts, SessionFacts};
 pub use header::{HeaderScan, RANK_OCTETS_MAX, Said, fuzz_header_scan};
 pub use rank::{Asked, AskedBy, Rank};
 pub use routing::{Policy, RouteAnswer, Routing};

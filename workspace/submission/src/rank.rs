@@ -103,6 +103,7 @@ mod tests {
 
     fn policy(precedence_max: Precedence, priority_fields: &[PriorityField]) -> Policy {
         Policy {
+            is_submission: false,
             hostname: "mx.example.net".into(),
             listener: "in".into(),
             client_is_listed: true,

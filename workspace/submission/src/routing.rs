@@ -30,6 +30,8 @@ pub struct Policy {
     pub listener: String,
     /// Whether the client's address lies in a network whose clients may send anywhere.
     pub client_is_listed: bool,
+    /// Whether users submit here (RFC 6409): nobody who has not authenticated may send, and what is missing in a header is added.
+    pub is_submission: bool,
     /// Recipients of one message. RFC 5321, section 4.5.3.1.8 asks for at least 100.
     pub recipients_max: usize,
     /// `Received` fields of an arriving message; one more is a loop. RFC 5321, section 6.3 asks for at least 100.

@@ -1,5 +1,6 @@
 //! One mail transaction, from its sender to its envelope.
 
+use crate::date::internet_date;
 use crate::trace::{Trace, received_field};
 use crate::{
     ContentFacts, ForwardPath, HeaderScan, MailFacts, Policy, Rank, RecipientFacts, Rejection, RouteAnswer,
@@ -26,7 +27,8 @@ pub const ROUTES_MAX: usize = ROUTE_DELAY_REPORT.0 as usize - 1;
 /// | `503 5.5.1` | a second sender, a recipient without a sender, content without a recipient |
 /// | `550 5.1.1` | `<postmaster>`, but nobody is configured |
 /// | `550 5.1.2` | the domain has no route (said to listed clients, who could use any) |
-/// | `550 5.7.1` | the domain has no route for this client: it would be relaying |
+/// | `530 5.7.0` | nobody has authenticated where users submit |
+/// | `550 5.7.1` | the domain has no route for this client: it would be relaying; or the sender is none of the user's |
 /// | `552 5.3.4` | declared or actual size above the limit |
 /// | `553 5.6.7` | an address with UTF-8 without `SMTPUTF8` (RFC 6531, section 3.5) |
 /// | `554 5.4.6` | more `Received` fields than allowed: the message loops |
@@ -86,6 +88,17 @@ impl Submission {
         }
         if !mail.smtputf8 && mail.sender.mailbox().is_some_and(|mailbox| !mailbox.is_ascii()) {
             return utf8_without_smtputf8();
+        }
+        match (&self.session.identity, mail.sender.mailbox()) {
+            (None, _) if self.policy.is_submission => {
+                return Verdict::reject(530, EnhancedStatus::new(5, 7, 0), "Authentication required");
+            }
+            // RFC 6409, 6.1. The null sender is nobody's: reports of a user's reader have it (RFC 8098).
+            (Some(identity), Some(mailbox)) if !identity.senders.iter().any(|own| own.holds(mailbox)) => {
+                let text = "You may not send as this address";
+                return Verdict::reject(550, EnhancedStatus::new(5, 7, 1), text);
+            }
+            _ => {}
         }
         self.mail = Some(mail);
         Verdict::Accept
@@ -185,10 +198,31 @@ impl Submission {
         self.recipients.len()
     }
 
-    /// The trace header with its line ends: the first octets of the stored content. To be asked for when all
-    /// recipients and the rank are known, or the content has ended.
+    /// What stands before the content: the trace header, and where users submit the fields that are missing, with their line
+    /// ends. To be asked for when all recipients are known, and [`Self::beginning_is_known`] or the content has ended.
     #[must_use]
-    pub fn trace_header(&self, now: UnixMillis, id: MessageId) -> Vec<u8> {
+    pub fn beginning(&self, now: UnixMillis, id: MessageId) -> Vec<u8> {
+        let mut octets = self.trace_header(now, id);
+        octets.extend_from_slice(self.missing_fields(now, id).as_bytes());
+        octets
+    }
+
+    /// RFC 6409, 8.2 and 8.3. Of a header section whose end is beyond what is waited for, nobody knows what is missing.
+    fn missing_fields(&self, now: UnixMillis, id: MessageId) -> String {
+        let mut fields = String::new();
+        if !self.policy.is_submission || !(self.scan.has_ended() || self.content_has_ended) {
+            return fields;
+        }
+        if !self.scan.has_date() {
+            fields.push_str(&format!("Date: {}\r\n", internet_date(now)));
+        }
+        if !self.scan.has_message_id() {
+            fields.push_str(&format!("Message-ID: <{id}@{}>\r\n", self.policy.hostname));
+        }
+        fields
+    }
+
+    fn trace_header(&self, now: UnixMillis, id: MessageId) -> Vec<u8> {
         let only_recipient = match self.recipients.as_slice() {
             [recipient] => Some(&recipient.address),
             _ => None,
@@ -264,6 +298,7 @@ impl Submission {
             source: self.policy.listener.clone(),
             client: self.session.client,
             tls: self.session.tls,
+            identity: self.session.identity.map(|identity| identity.name.as_str().into()),
         };
         Ok(Accepted { envelope, received_count, content_octets, rank })
     }
@@ -282,6 +317,14 @@ impl Submission {
             || self.parameter().is_some()
             || self.scan.has_said_all()
             || self.content_has_ended
+    }
+
+    /// Whether no content that is still to come can change what stands before it. At the latest behind
+    /// [`crate::RANK_OCTETS_MAX`], or when the content has ended.
+    #[must_use]
+    pub fn beginning_is_known(&self) -> bool {
+        let header_is_known = self.scan.has_said_all() || self.content_has_ended;
+        self.rank_is_known() && (header_is_known || !self.policy.is_submission)
     }
 
     fn parameter(&self) -> Option<MtPriority> {

@@ -4,6 +4,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{CommonState, ProtocolVersion};
 use sha2::{Digest, Sha256};
 use sternpost_message::{PeerCertificate, TlsFacts};
+use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
 /// The facts of a connection whose handshake is complete; `verify` says whether the other end's certificate is to be trusted.
@@ -29,6 +30,19 @@ pub(crate) fn facts(
             is_verified: verify(chain),
         });
     TlsFacts { version, cipher_suite, group: group.map(str::to_owned), peer }
+}
+
+/// The names in a certificate's subjectAltName by which users are known, in small letters: `email:` with an rfc822Name, `dns:`
+/// with a dNSName. None when it has none or cannot be read.
+pub(crate) fn alternative_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, certificate)) = parse_x509_certificate(certificate) else { return Vec::new() };
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::RFC822Name(address) => Some(format!("email:{}", address.to_ascii_lowercase())),
+        GeneralName::DNSName(name) => Some(format!("dns:{}", name.to_ascii_lowercase())),
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(name).collect()
 }
 
 /// The subject by RFC 4514; empty when it cannot be read.

@@ -1,5 +1,6 @@
 //! A connection inside TLS.
 
+use crate::facts::alternative_names;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,6 +14,19 @@ pub enum TlsStream {
     Inbound(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     /// This end has.
     Outbound(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl TlsStream {
+    /// The names in the subjectAltName of the other end's certificate, in small letters: `email:` with an rfc822Name, `dns:` with
+    /// a dNSName. Whether somebody vouches for them the facts of the handshake say. None where it has shown no certificate.
+    #[must_use]
+    pub fn peer_alternative_names(&self) -> Vec<String> {
+        let certificates = match self {
+            Self::Inbound(stream) => stream.get_ref().1.peer_certificates(),
+            Self::Outbound(stream) => stream.get_ref().1.peer_certificates(),
+        };
+        certificates.and_then(<[_]>::first).map(alternative_names).unwrap_or_default()
+    }
 }
 
 impl AsyncRead for TlsStream {

@@ -123,6 +123,7 @@ impl Reporting<'_> {
                         source: "housekeeper".to_owned(),
                         client: String::new(),
                         tls: None,
+                        identity: None,
                     };
                     outcomes.extend(reported_ranges.iter().map(|range| (*range, close(Some(id), ""))));
                     report = Some(Made { id, content: made.content, envelope });

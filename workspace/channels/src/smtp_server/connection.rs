@@ -1,6 +1,7 @@
 //! One connection: octets from the socket go into the session, and the session's questions are answered by the
 //! submission library and the store.
 
+use super::authentication::reply;
 use super::upload::Upload;
 use super::{Prepared, Server};
 use crate::stream::Stream;
@@ -13,12 +14,14 @@ use sternpost_link::Appended;
 use sternpost_link::store::{Lane, Refusal};
 use sternpost_message::{EnhancedStatus, MessageId, TlsFacts};
 use sternpost_platform::process;
+use sternpost_sasl as sasl;
 use sternpost_smtp::reply::Reply;
 use sternpost_smtp::server::{
-    Answer, ContentSummary, Input, MailFrom, Output, Question, RcptTo, ServerSession,
+    Answer, ContentSummary, Input, MailFrom, Output, Question, RcptTo, Response, ServerSession,
 };
 use sternpost_submission::{
-    ContentFacts, ForwardPath, MailFacts, Policy, Rank, RecipientFacts, SessionFacts, Submission, Verdict,
+    ContentFacts, ForwardPath, Identity, MailFacts, Policy, Rank, RecipientFacts, SessionFacts, Submission,
+    Verdict,
 };
 use tokio::net::TcpStream;
 
@@ -46,6 +49,12 @@ pub(super) struct Connection {
     stream: Stream,
     /// Once the connection is inside TLS.
     tls: Option<Box<TlsFacts>>,
+    /// The names in the client's certificate.
+    names: Vec<String>,
+    /// The authentication that awaits a response.
+    exchange: Option<Box<sasl::Exchange>>,
+    /// Whom the client has authenticated as: the name of a user.
+    identity: Option<String>,
     client: SocketAddr,
     session: ServerSession,
     transaction: Option<Transaction>,
@@ -68,8 +77,7 @@ struct Transaction {
 enum Content {
     /// It has not begun.
     Awaited,
-    /// Its header section may still say how the message is ranked, and with that its lane and its trace header, which
-    /// stands before it: at most [`RANK_OCTETS_MAX`](sternpost_submission::RANK_OCTETS_MAX) and one read.
+    /// Its header section may still say how the message is ranked, and with that its lane, and what stands before it: at most [`RANK_OCTETS_MAX`](sternpost_submission::RANK_OCTETS_MAX) and one read.
     Held(Vec<u8>),
     /// It is on its way to the store.
     Uploaded(Box<Upload>),
@@ -85,13 +93,13 @@ impl Transaction {
     /// section may still rank the message.
     async fn upload(&mut self, server: &Server, client: SocketAddr) -> Option<&mut Upload> {
         if let Content::Held(held) = &mut self.content
-            && self.submission.rank_is_known()
+            && self.submission.beginning_is_known()
         {
             let held = std::mem::take(held);
-            let trace = self.submission.trace_header(server.clock.now(), self.id);
+            let beginning = self.submission.beginning(server.clock.now(), self.id);
             let lane = Lane::of(self.submission.rank().precedence);
             let mut upload = Upload::new(Rc::clone(&server.store), self.id, lane, client.to_string());
-            upload.push(&trace).await;
+            upload.push(&beginning).await;
             upload.push(&held).await;
             self.content = Content::Uploaded(Box::new(upload));
         }
@@ -116,23 +124,43 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke before it began");
         }
-        Self {
+        let mut connection = Self {
             server,
             prepared,
             policy,
             stream: Stream::Clear(stream),
             tls: None,
+            names: Vec::new(),
+            exchange: None,
+            identity: None,
             client,
             session,
             transaction: None,
             wake_at: None,
             is_closing: false,
-        }
+        };
+        connection.offer_mechanisms();
+        connection
+    }
+
+    /// Has the session announce what can be offered on this connection as it is.
+    fn offer_mechanisms(&mut self) {
+        let Some(authenticator) = &self.prepared.authenticator else { return };
+        let offered = self.facts().offered(authenticator.policy());
+        self.session.offer_mechanisms(offered.into_iter().map(sasl::Mechanism::name));
+    }
+
+    /// The connection as far as it counts for who the client is.
+    fn facts(&self) -> sasl::Connection<'_> {
+        sasl::Connection { network: self.client.ip().into(), tls: self.tls.as_deref(), names: &self.names }
     }
 
     pub(super) async fn converse(mut self) {
-        if self.prepared.tls.is_immediate() && self.handshake().await.is_err() {
-            return;
+        if self.prepared.tls.is_immediate() {
+            if self.handshake().await.is_err() {
+                return;
+            }
+            self.offer_mechanisms();
         }
         let mut stopping = self.server.stopping.subscribe();
         let mut buffer = vec![0; READ_OCTETS];
@@ -198,11 +226,15 @@ impl Connection {
                 }
                 Output::Content(octets) => self.content(&octets).await,
                 Output::TransactionAborted => self.abort().await,
-                Output::AuthenticationAborted => {}
+                Output::AuthenticationAborted => self.exchange = None,
                 Output::StartTls => {
                     self.send(&std::mem::take(&mut out), WRITE_TIMEOUT).await?;
                     self.handshake().await?;
                     self.session.handle(Instant::now(), Input::Secured);
+                    // RFC 3207, 4.2: it was said in the clear.
+                    (self.exchange, self.identity) = (None, None);
+                    self.policy = Arc::clone(self.prepared.policy_for(self.client.ip()));
+                    self.offer_mechanisms();
                 }
                 Output::WakeAt(at) => self.wake_at = Some(at),
                 Output::Close => self.is_closing = true,
@@ -229,6 +261,7 @@ impl Connection {
         match secured.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok((stream, facts)) => {
                 tracing::debug!(event = "tls.established", %client, listener, version = facts.version, cipher_suite = facts.cipher_suite, "a client is inside TLS");
+                self.names = stream.peer_alternative_names();
                 self.stream = Stream::Secured(stream);
                 self.tls = Some(Box::new(facts));
                 Ok(())
@@ -246,8 +279,10 @@ impl Connection {
                 Some(_) => Answer::Accept,
                 None => reject(454, 4, 7, 0, "TLS is not available now, try again later"),
             },
-            // No policy here lets a session ask this.
-            Question::Authenticate { .. } | Question::Respond(_) => out_of_order(),
+            Question::Authenticate { mechanism, initial_response } => {
+                self.authenticate(&mechanism, initial_response).await
+            }
+            Question::Respond(Response(octets)) => self.respond(&octets).await,
             Question::Sender(mail) => self.sender(mail),
             Question::Recipient(rcpt) => self.recipient(rcpt),
             Question::StartContent => self.start_content().await,
@@ -255,13 +290,84 @@ impl Connection {
         }
     }
 
+    /// Begins an authentication with the users that there are now, and not those of when the connection was made.
+    async fn authenticate(&mut self, mechanism: &str, initial_response: Option<Response>) -> Answer {
+        let view = self.server.view();
+        let prepared = view.and_then(|view| view.listeners.get(&self.prepared.listener.name).cloned());
+        let prepared = prepared.unwrap_or_else(|| Rc::clone(&self.prepared));
+        let Some(authenticator) = &prepared.authenticator else { return reply(sasl::Refusal::Mechanism) };
+        let (facts, gate) = (self.facts(), &self.server.gate);
+        let initial_response = initial_response.as_ref().map(|Response(octets)| octets.as_slice());
+        let step = gate
+            .step(|now, attempts| authenticator.begin(now, attempts, &facts, mechanism, initial_response));
+        let step = step.await;
+        self.concluded(step).await
+    }
+
+    async fn respond(&mut self, response: &[u8]) -> Answer {
+        let Some(exchange) = self.exchange.take() else { return out_of_order() };
+        let step = self.server.gate.step(|now, attempts| exchange.respond(now, attempts, response)).await;
+        self.concluded(step).await
+    }
+
+    async fn concluded(&mut self, step: Option<sasl::Step>) -> Answer {
+        let (client, listener) = (self.client, &self.prepared.listener.name);
+        match step {
+            None => {
+                tracing::warn!(event = "authentication.busy", %client, listener, "more clients authenticate than can be served; one was told to come again");
+                reject(454, 4, 7, 0, "too many authentications are under way, try again later")
+            }
+            Some(sasl::Step::Challenge { challenge, exchange }) => {
+                self.exchange = Some(exchange);
+                Answer::Challenge(challenge)
+            }
+            Some(sasl::Step::Done(sasl::Outcome::Accepted(sasl::Identity::User { name, mechanism }))) => {
+                let known = self.server.view().and_then(|view| view.users.identity(&name));
+                let Some(identity) = known else { return reply(sasl::Refusal::Credentials) };
+                tracing::info!(event = "authentication.accepted", %client, listener, identity = identity.name, %mechanism, "a client has authenticated");
+                self.identity = Some(identity.name.clone());
+                self.policy = Arc::clone(self.prepared.policy_for_user(client.ip()));
+                Answer::Accept
+            }
+            Some(sasl::Step::Done(sasl::Outcome::Accepted(sasl::Identity::Anonymous { trace }))) => {
+                tracing::info!(event = "authentication.anonymous", %client, listener, trace, "a client is nobody in particular");
+                Answer::Accept
+            }
+            Some(sasl::Step::Done(sasl::Outcome::Refused { why, reply_delay })) => {
+                tracing::info!(event = "authentication.refused", %client, listener, why = %why, delay_ms = u64::try_from(reply_delay.as_millis()).unwrap_or(u64::MAX), "a client could not authenticate");
+                let mut stopping = self.server.stopping.subscribe();
+                tokio::select! {
+                    () = tokio::time::sleep(reply_delay) => {}
+                    _ = stopping.wait_for(|stopping| *stopping) => {}
+                }
+                reply(why)
+            }
+        }
+    }
+
+    /// The user that the client has authenticated as, as the configuration has him now.
+    fn identity(&self) -> Result<Option<Arc<Identity>>, Answer> {
+        let Some(name) = &self.identity else { return Ok(None) };
+        match self.server.view().and_then(|view| view.users.identity_of(name)) {
+            Some(identity) => Ok(Some(identity)),
+            None => {
+                Err(reject(550, 5, 7, 1, "The user that you have authenticated as is not there any more"))
+            }
+        }
+    }
+
     fn sender(&mut self, mail: MailFrom) -> Answer {
+        let identity = match self.identity() {
+            Ok(identity) => identity,
+            Err(refusal) => return refusal,
+        };
         let helo = self.session.helo().unwrap_or_default().to_owned();
         let session = SessionFacts {
             client: self.client.to_string(),
             helo,
             protocol: self.session.protocol(),
             tls: self.tls.clone(),
+            identity,
         };
         let mut submission = Submission::new(Arc::clone(&self.policy), session);
         let verdict = submission.sender(MailFacts {

@@ -7,6 +7,7 @@
 //! message means (`sternpost-submission`), disks (the store).
 
 mod admission;
+mod authentication;
 mod connection;
 mod tls;
 mod upload;
@@ -15,6 +16,7 @@ use crate::RoleError;
 use crate::signer_client::SignerClient;
 use crate::store_client::StoreClient;
 use admission::Admission;
+use authentication::{Gate, UserTable};
 use connection::Connection;
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
@@ -26,13 +28,14 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use sternpost_config::{BareLineEndings, Listener, Node, SmtpServerView, Trust};
+use sternpost_config::{BareLineEndings, Listener, SmtpServerView};
 use sternpost_link::qmgr::{FromQmgr, ToQmgr};
 use sternpost_link::{Frames, Hello, PROTOCOL_VERSION, Role};
 use sternpost_message::Precedence;
 use sternpost_platform::clock::Clock;
 use sternpost_platform::link::{Link, connect};
 use sternpost_platform::memory;
+use sternpost_sasl::Authenticator;
 use sternpost_smtp::server::{self, ServerPolicy};
 use sternpost_submission::{Policy, RouteAnswer, Routing};
 use tokio::io::AsyncWriteExt;
@@ -82,6 +85,7 @@ pub(crate) struct Server {
     pub(crate) store: Rc<StoreClient>,
     signer: Rc<SignerClient>,
     pub(crate) clock: Clock,
+    gate: Gate,
     view: RefCell<Option<Rc<View>>>,
     view_changed: Notify,
     admission: RefCell<Admission>,
@@ -97,6 +101,7 @@ pub(crate) struct Server {
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) view: SmtpServerView,
+    users: Arc<UserTable>,
     listeners: FxHashMap<String, Rc<Prepared>>,
 }
 
@@ -106,6 +111,8 @@ pub(crate) struct Prepared {
     pub(crate) listener: Listener,
     pub(crate) session: Arc<ServerPolicy>,
     tls: tls::ListenerTls,
+    /// Where clients authenticate.
+    authenticator: Option<Arc<Authenticator>>,
     /// For clients in the listener's networks, and for all others; each by the highest precedence that a client may ask
     /// for.
     listed: [Arc<Policy>; Precedence::ALL.len()],
@@ -115,8 +122,14 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    fn new(listener: &Listener, node: &Node, trusts: &[Trust], signer: &SignerClient) -> Self {
-        let tls = tls::ListenerTls::new(listener, trusts, signer);
+    fn new(
+        listener: &Listener,
+        view: &SmtpServerView,
+        users: &Arc<UserTable>,
+        signer: &SignerClient,
+    ) -> Self {
+        let node = &view.node;
+        let tls = tls::ListenerTls::new(listener, &view.trusts, signer);
         let mut session = ServerPolicy::new(node.hostname.clone());
         session.message_octets_max = listener.message_octets_max;
         session.recipients_max = usize::try_from(listener.recipients_max).unwrap_or(usize::MAX);
@@ -129,6 +142,8 @@ impl Prepared {
         };
         session.priority_policy = node.priority_policy;
         session.starttls = tls.starttls();
+        session.authentication = authentication::of(&listener.authentication);
+        let authenticator = authentication::authenticator(&listener.authentication, users, &view.concealment);
         let ordinary = node.priority_policy.ordinary();
         let policy = |client_is_listed, precedence_max| {
             // RFC 6758, 7: of a client that is not trusted, a field says nothing.
@@ -137,6 +152,7 @@ impl Prepared {
                 hostname: node.hostname.clone(),
                 listener: listener.name.clone(),
                 client_is_listed,
+                is_submission: listener.authentication.is_submission,
                 recipients_max: session.recipients_max,
                 received_headers_max: listener.received_headers_max,
                 message_octets_max: listener.message_octets_max,
@@ -148,12 +164,18 @@ impl Prepared {
         };
         let listed = Precedence::ALL.map(|precedence_max| policy(true, precedence_max));
         let unlisted = Precedence::ALL.map(|precedence_max| policy(false, precedence_max));
-        Self { listener: listener.clone(), session: Arc::new(session), tls, listed, unlisted, ordinary }
+        let session = Arc::new(session);
+        Self { listener: listener.clone(), session, tls, authenticator, listed, unlisted, ordinary }
     }
 
     /// The highest precedence that a client may ask for.
     fn precedence_max_of(&self, client: IpAddr) -> Precedence {
         self.listener.precedence_max_of(client, self.ordinary)
+    }
+
+    /// What holds for the messages of a client that has authenticated as a user: it may use every route.
+    fn policy_for_user(&self, client: IpAddr) -> &Arc<Policy> {
+        &self.listed[self.precedence_max_of(client) as usize]
     }
 
     /// What holds for a client's messages.
@@ -165,10 +187,11 @@ impl Prepared {
 
 impl View {
     fn new(view: SmtpServerView, signer: &SignerClient) -> Self {
-        let prepare = |listener| Rc::new(Prepared::new(listener, &view.node, &view.trusts, signer));
+        let users = Arc::new(UserTable::new(&view.users));
+        let prepare = |listener| Rc::new(Prepared::new(listener, &view, &users, signer));
         let listeners =
             view.listeners.iter().map(|listener| (listener.name.clone(), prepare(listener))).collect();
-        Self { view, listeners }
+        Self { view, users, listeners }
     }
 }
 
@@ -205,6 +228,7 @@ async fn serve(options: Options) -> Result<(), RoleError> {
         store: StoreClient::start(options.run_directory.join("store.sock"), hello.clone()),
         signer: SignerClient::start(options.run_directory.join("signer.sock"), hello.clone()),
         clock: Clock::default(),
+        gate: Gate::default(),
         view: RefCell::default(),
         view_changed: Notify::new(),
         admission: RefCell::default(),

@@ -273,6 +273,7 @@ fn envelope(envelope: &Envelope) -> Value {
         "source": envelope.source,
         "client": envelope.client,
         "tls": envelope.tls.as_deref().map(tls),
+        "identity": envelope.identity,
     })
 }
 

@@ -69,6 +69,7 @@ pub(crate) fn rich(number: u32, recipients: u32) -> Envelope {
                 is_verified: number % 3 == 1,
             }),
         })),
+        identity: number.is_multiple_of(5).then(|| format!("user.{number}").into_boxed_str()),
     }
 }
 

@@ -138,7 +138,7 @@ impl Exchange {
         let certified = connection
             .verified_certificate()
             .filter(|_| mechanism == Mechanism::External)
-            .and_then(|certificate| authenticator.users.find_by_certificate(certificate));
+            .and_then(|certificate| authenticator.users.find_by_certificate(certificate, connection.names));
         let awaits = if mechanism == Mechanism::Login { Awaits::Name } else { Awaits::First };
         let exchange = Box::new(Self {
             authenticator: Arc::clone(authenticator),

@@ -35,9 +35,9 @@ pub trait Users: Send + Sync {
     /// The user of that name. None: there is none, or he may not use this switch.
     fn find(&self, name: &Name) -> Option<User>;
 
-    /// The user to whom a certificate belongs that was verified. A subject of [`PeerCertificate::SUBJECT_OCTETS_MAX`] octets
+    /// The user to whom a certificate belongs that was verified, with the names of [`Connection::names`]. A subject of [`PeerCertificate::SUBJECT_OCTETS_MAX`] octets
     /// may have been cut, so no user is to be found by it.
-    fn find_by_certificate(&self, certificate: &PeerCertificate) -> Option<User>;
+    fn find_by_certificate(&self, certificate: &PeerCertificate, names: &[String]) -> Option<User>;
 }
 
 /// What a listener allows.
@@ -94,6 +94,8 @@ pub struct Connection<'a> {
     pub network: ClientNetwork,
     /// Its TLS, after the handshake.
     pub tls: Option<&'a TlsFacts>,
+    /// The names in the subjectAltName of its certificate, in the form that the store of users has.
+    pub names: &'a [String],
 }
 
 impl Connection<'_> {

@@ -260,6 +260,7 @@ impl World {
             source: "inbound".to_owned(),
             client: "192.0.2.9".to_owned(),
             tls: None,
+            identity: None,
         }
     }
 

@@ -10,6 +10,7 @@ pub(crate) mod loop_device;
 pub(crate) mod mail;
 pub(crate) mod queue;
 pub(crate) mod report;
+pub(crate) mod scram;
 pub(crate) mod site;
 pub(crate) mod stage;
 

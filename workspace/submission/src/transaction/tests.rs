@@ -26,6 +26,7 @@ fn policy() -> Policy {
         hostname: "mx.example.net".into(),
         listener: "public".into(),
         client_is_listed: false,
+        is_submission: false,
         recipients_max: 100,
         received_headers_max: 2,
         message_octets_max: 1000,
@@ -52,6 +53,7 @@ fn submission(policy: Policy) -> Submission {
         helo: "client.example".into(),
         protocol: "ESMTP",
         tls: None,
+        identity: None,
     };
     Submission::new(Arc::new(policy), session)
 }
@@ -246,7 +248,7 @@ fn a_trusted_client_may_ask_by_the_header_section_and_the_trace_header_says_so()
             submission.content(octet);
         }
         assert!(submission.rank_is_known());
-        let header = String::from_utf8(submission.trace_header(NOW, ID)).unwrap();
+        let header = String::from_utf8(submission.beginning(NOW, ID)).unwrap();
         assert!(header.contains(trace), "{header}");
         let envelope = submission.finish(NOW, ContentFacts::default()).unwrap().envelope;
         assert_eq!(envelope.precedence, precedence);
@@ -318,7 +320,7 @@ fn a_content_over_the_limit_is_refused() {
 #[test]
 fn the_trace_header_names_a_recipient_only_when_it_is_the_only_one() {
     let mut submission = started(policy());
-    let field = |submission: &Submission| String::from_utf8(submission.trace_header(NOW, ID)).unwrap();
+    let field = |submission: &Submission| String::from_utf8(submission.beginning(NOW, ID)).unwrap();
     assert_eq!(submission.recipient(to("joe@inside.example"), &Example), Verdict::Accept);
     assert!(field(&submission).contains("for <joe@inside.example>;"));
     assert_eq!(submission.recipient(to("jim@inside.example"), &Example), Verdict::Accept);
@@ -328,7 +330,7 @@ fn the_trace_header_names_a_recipient_only_when_it_is_the_only_one() {
 #[test]
 fn the_trace_header_counts_as_one_received_field_at_the_next_switch() {
     let mut scan = HeaderScan::new();
-    scan.feed(&started(policy()).trace_header(NOW, ID));
+    scan.feed(&started(policy()).beginning(NOW, ID));
     scan.feed(b"Subject: x\r\n\r\n");
     assert_eq!((scan.received_count(), scan.has_ended()), (1, true));
 }
@@ -420,4 +422,91 @@ proptest! {
         let cut: Vec<_> = pieces.iter().map(|piece| piece.as_bytes()).collect();
         prop_assert_eq!(verdict(&cut), verdict(&[whole.as_bytes()]));
     }
+}
+
+fn alice() -> Option<Arc<crate::Identity>> {
+    let senders = ["alice@example.org", "@lists.example.org"].map(|text| text.parse().unwrap()).to_vec();
+    Some(Arc::new(crate::Identity { name: "alice".into(), senders }))
+}
+
+fn submitting(identity: Option<Arc<crate::Identity>>, policy: Policy) -> Submission {
+    let mut submission = submission(policy);
+    submission.session.identity = identity;
+    submission
+}
+
+/// RFC 6409, section 6.1.
+#[test]
+fn a_user_sends_as_what_he_may_and_as_nobody_else_wherever_he_has_authenticated() {
+    for is_submission in [true, false] {
+        let rows = [
+            ("alice@EXAMPLE.org", "accept"),
+            ("any@lists.example.org", "accept"),
+            ("bob@example.org", "550 5.7.1"),
+            ("alice@example.org.evil", "550 5.7.1"),
+        ];
+        for (sender, wanted) in rows {
+            let mut submission = submitting(alice(), Policy { is_submission, ..policy() });
+            assert_eq!(reply(submission.sender(mail(sender))), wanted, "{sender}");
+        }
+        let mut submission = submitting(alice(), Policy { is_submission, ..policy() });
+        assert_eq!(submission.sender(MailFacts::from_sender(ReversePath::Null)), Verdict::Accept);
+    }
+}
+
+#[test]
+fn where_users_submit_nobody_sends_who_has_not_authenticated() {
+    let mut submission = submitting(None, Policy { is_submission: true, ..trusting() });
+    assert_eq!(reply(submission.sender(mail("alice@example.org"))), "530 5.7.0");
+    assert_eq!(reply(submission.sender(MailFacts::from_sender(ReversePath::Null))), "530 5.7.0");
+    assert_eq!(reply(submission.recipient(to("x@inside.example"), &Example)), "503 5.5.1");
+}
+
+/// RFC 6409, sections 8.2 and 8.3.
+#[test]
+fn a_message_without_date_or_message_id_gets_one_where_users_submit_and_nowhere_else() {
+    let id_field = format!("Message-ID: <{ID}@mx.example.net>\r\n");
+    let date_field = format!("Date: {}\r\n", internet_date(NOW));
+    let rows: [(&str, bool, bool); 8] = [
+        ("Subject: x\r\n\r\nDate: y\r\n", true, true),
+        ("dAte: x\r\n\r\n", false, true),
+        ("Message-Id: x\r\n\r\n", true, false),
+        ("Date: x\r\nMESSAGE-ID: y\r\n\r\nz", false, false),
+        ("Resent-Date: x\r\nX-Message-ID: y\r\n\r\nz", true, true),
+        ("Date: x", false, true),
+        ("", true, true),
+        ("no field\r\n", true, true),
+    ];
+    for (content, wants_date, wants_id) in rows {
+        for is_submission in [true, false] {
+            let mut submission = submitting(alice(), Policy { is_submission, ..policy() });
+            assert_eq!(submission.sender(mail("alice@example.org")), Verdict::Accept);
+            assert_eq!(submission.recipient(to("x@inside.example"), &Example), Verdict::Accept);
+            for octet in content.as_bytes() {
+                submission.content(&[*octet]);
+            }
+            submission.end_content();
+            assert!(submission.beginning_is_known());
+            let beginning = String::from_utf8(submission.beginning(NOW, ID)).unwrap();
+            assert!(beginning.starts_with("Received: "));
+            assert_eq!(beginning.contains(&date_field), wants_date && is_submission, "{content}");
+            assert_eq!(beginning.contains(&id_field), wants_id && is_submission, "{content}");
+            let accepted = submission.finish(NOW, ContentFacts::default()).unwrap();
+            assert_eq!(accepted.envelope.identity.as_deref(), Some("alice"));
+        }
+    }
+}
+
+#[test]
+fn what_stands_before_the_content_waits_for_the_header_section_and_not_for_ever() {
+    let mut submission =
+        submitting(alice(), Policy { is_submission: true, message_octets_max: 1 << 20, ..policy() });
+    assert_eq!(submission.sender(mail("alice@example.org")), Verdict::Accept);
+    submission.content(b"Subject: x\r\n");
+    assert!(!submission.beginning_is_known());
+    let long = format!("X: {}\r\n", "y".repeat(usize::try_from(crate::RANK_OCTETS_MAX).unwrap()));
+    submission.content(long.as_bytes());
+    assert!(submission.beginning_is_known());
+    let beginning = String::from_utf8(submission.beginning(NOW, ID)).unwrap();
+    assert!(!beginning.contains("Message-ID"), "a second one would be worse than none");
 }

@@ -137,6 +137,7 @@ async fn make<'a>(channels: &[(&'a str, Protocol)], bell: &Rc<Notify>) -> io::Re
         source: "health".to_owned(),
         client: String::new(),
         tls: None,
+        identity: None,
     };
     Ok(Probe { id, legs, fails: 0, envelope, content })
 }

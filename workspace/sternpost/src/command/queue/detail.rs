@@ -85,6 +85,7 @@ pub(super) fn fields(detail: &MessageDetail) -> Value {
         source,
         client,
         tls,
+        identity,
     } = &detail.envelope;
     json!({
         "id": detail.id.to_string(),
@@ -101,6 +102,7 @@ pub(super) fn fields(detail: &MessageDetail) -> Value {
         "source": source,
         "client": client,
         "tls": tls.as_deref().map(tls_value),
+        "identity": identity,
     })
 }
 

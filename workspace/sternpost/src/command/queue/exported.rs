@@ -178,6 +178,7 @@ pub(super) fn read(value: &Value) -> Result<Exported, FieldError> {
         source: all.read("source", "one line of text", line)?,
         client: all.read("client", "one line of text", line)?,
         tls: all.optional("tls", "the TLS by which it came, as it was exported", tls)?,
+        identity: all.optional("identity", "one line of text", line)?.map(String::into_boxed_str),
     };
     Ok(Exported {
         id: all.read("id", "32 hexadecimal digits", |value| value.as_str()?.parse().ok())?,
@@ -392,6 +393,7 @@ mod tests {
                         is_verified: true,
                     }),
                 })),
+                identity: Some("alice".into()),
             },
             content_octets: 5,
             content_sha256: [0x1f; 32],
