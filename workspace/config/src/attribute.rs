@@ -21,11 +21,15 @@ pub enum Class {
     Minimise,
     /// Who may authenticate.
     User,
+    /// What senders are told, and who is not.
+    Reports,
+    /// The words of one kind of report in one language.
+    ReportText,
 }
 
 impl Class {
     /// Every class, in the order in which tables are written: one that is referred to before those that refer to it.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Node,
         Self::Trust,
         Self::Listener,
@@ -35,6 +39,8 @@ impl Class {
         Self::Qmgr,
         Self::Minimise,
         Self::User,
+        Self::Reports,
+        Self::ReportText,
     ];
 
     /// The number of its OID below the schema's arc. Given once and never again.
@@ -50,6 +56,8 @@ impl Class {
             Self::Minimise => 7,
             Self::Trust => 8,
             Self::User => 9,
+            Self::Reports => 20,
+            Self::ReportText => 21,
         }
     }
 
@@ -66,6 +74,8 @@ impl Class {
             Self::Qmgr => "sternpostQmgr",
             Self::Minimise => "sternpostMinimise",
             Self::User => "sternpostUser",
+            Self::Reports => "sternpostReports",
+            Self::ReportText => "sternpostReportText",
         }
     }
 
@@ -82,6 +92,8 @@ impl Class {
             Self::Qmgr => "qmgr",
             Self::Minimise => "minimise",
             Self::User => "user",
+            Self::Reports => "reports",
+            Self::ReportText => "report_text",
         }
     }
 
@@ -104,13 +116,17 @@ impl Class {
             Self::User => {
                 "Somebody, or a program, that may authenticate to a listener, and what it may send as."
             }
+            Self::Reports => "What senders are told of their mail, and who is not told; one entry.",
+            Self::ReportText => {
+                "The words of one kind of report in one language, instead of those in the box (English and German)."
+            }
         }
     }
 
     /// Whether there is one such table at most, written `[node]` and not `[[node]]`.
     #[must_use]
     pub const fn is_single(self) -> bool {
-        matches!(self, Self::Node | Self::Qmgr)
+        matches!(self, Self::Node | Self::Qmgr | Self::Reports)
     }
 
     /// The attributes of the class, in the order of the table.
@@ -124,6 +140,10 @@ impl Class {
 pub enum Syntax {
     /// Any text of one line.
     Text,
+    /// A text with placeholders in braces, of several lines where there is room for them. See [`crate::Template`].
+    Template,
+    /// A language tag. RFC 5646.
+    Language,
     /// The `cn` of another entry.
     Name,
     /// What a certificate and its key on the device are called.
@@ -319,10 +339,11 @@ impl Attribute {
     }
 }
 
-use Class::{Channel, Listener, Minimise, Node, Peer, Qmgr, Route, Trust, User};
+use Class::{Channel, Listener, Minimise, Node, Peer, Qmgr, ReportText, Reports, Route, Trust, User};
 use Syntax::{
-    Boolean, CertificateName, Certificates, Choice, Credential, DomainPattern, Hostname, Mailbox, Name,
-    Network, NetworkPrecedence, Order, SenderPattern, SocketAddress, Text, Time, UserName, Verifier,
+    Boolean, CertificateName, Certificates, Choice, Credential, DomainPattern, Hostname, Language, Mailbox,
+    Name, Network, NetworkPrecedence, Order, SenderPattern, SocketAddress, Template, Text, Time, UserName,
+    Verifier,
 };
 use Values::{OptionalMany, OptionalOne, RequiredMany, RequiredOne};
 
@@ -432,6 +453,20 @@ pub const ATTRIBUTES: &[Attribute] = &[
     text(131, User, "sternpostUserVerifiers", Verifier, OptionalMany, "What the password is checked by (RFC 5803), as sternpost verifier makes it, one for each hash; never a password. Give all users the same hash and iterations. Let nobody but the switches read this attribute.").with("", Closed::Grant),
     text(132, User, "sternpostUserCertificates", CertificateName, OptionalMany, "Client certificates by which the user is known (external): email: or dns: and a subjectAltName that a trusted authority vouches for, or sha256: and the hash of the certificate.").with("", Closed::Grant),
     text(133, User, "sternpostUserSenders", SenderPattern, OptionalMany, "What the user may send as: mailboxes, or an at sign and a domain for all of it. Without it nothing but the null sender.").with("", Closed::Grant),
+    text(200, Reports, "sternpostReportLanguage", Language, OptionalOne, "The language of reports where neither the listener nor the mail says another one. A language without a text gets English.").with("en", Closed::Not),
+    text(201, Reports, "sternpostReportLanguageFromMail", Boolean, OptionalOne, "Whether the header of the mail that is reported on says the language, by Accept-Language or else Content-Language (RFC 3282), where there is a text in it.").with("FALSE", Closed::Not),
+    text(202, Reports, "sternpostReportCopies", Mailbox, OptionalOne, "Who gets a copy of each report of a failure, without the body of the mail, and hears of those failures that nobody can be told of. Without it nobody."),
+    number(203, Reports, "sternpostReportsPerDomainHourMax", "reports", "1000", (0, 1_000_000), "The most reports to the senders of one domain in an hour, of each housekeeper process; what is more is not made, and counted in the log. 0 is no limit."),
+    text(204, Reports, "sternpostReportsUnauthenticated", Boolean, OptionalOne, "Whether senders get reports whose mail has failed DMARC, or SPF without passing DMARC, as an Authentication-Results field of this node says (RFC 8601). Such a sender is probably not who has sent it.").with("TRUE", Closed::Not),
+
+    text(210, ReportText, "sternpostReportTextKind", Choice(&["failure", "delay", "delivered", "relayed"]), RequiredOne, "Which reports have these words."),
+    text(211, ReportText, "sternpostReportTextLanguage", Language, RequiredOne, "The language of the words."),
+    text(212, ReportText, "sternpostReportTextSubject", Template, RequiredOne, "The subject, of one line. It may have {hostname} and {queue_id}."),
+    text(213, ReportText, "sternpostReportTextBody", Template, RequiredOne, "The text, with {recipients} on a line of its own. It may have {hostname}, {accepted_at}, {retry_until} (of a delay), {attached}, {postmaster} and {queue_id} besides. A line of which a placeholder has nothing to say is left out; {{ and }} are braces."),
+    text(214, ReportText, "sternpostReportTextRecipient", Template, OptionalOne, "The text of each recipient. It may have {address}, {remote} and {reply} (who answered what), {reason} (what the switch found by itself), {attempts}, {expired} and {advice}. Without it that in the box of the same language, else the English one."),
+
+    text(220, Listener, "sternpostListenerReportLanguage", Language, OptionalOne, "The language of reports on mail that came here. Without it that of the reports entry."),
+    text(221, Listener, "sternpostReportsTo", Choice(&["nobody", "client-networks", "everybody"]), OptionalOne, "Which clients' mail is reported on to its sender: of everybody, of the client networks alone, or of nobody. Senders of others are told nothing of a failure: use it where what strangers send is refused at once or is not worth an answer.").with("everybody", Closed::Not),
 ];
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod manual;
 mod model;
 mod network;
 mod reader;
+mod report_text;
 mod schema;
 mod tables;
 mod tls;
@@ -41,9 +42,13 @@ pub use load::{Effect, Loaded, Problem, load};
 pub use manual::{MANUAL_PAGE, MANUAL_SECTION, attribute_help, manual_page};
 pub use model::{
     BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Minimise, Node, Peer,
-    PeerAddress, Qmgr, RouteRule,
+    PeerAddress, Qmgr, Reports, ReportsTo, RouteRule,
 };
 pub use network::{Network, NetworkError, NetworkPrecedence, NetworkPrecedenceError};
+pub use report_text::{
+    FilledLine, LanguageTag, Placeholder, ReportEvent, ReportText, SUBJECT_OCTETS_MAX, TEMPLATE_OCTETS_MAX,
+    Template, TemplateError, built_in_report_texts,
+};
 pub use schema::{SCHEMA_LDIF, reference, schema_ldif, schema_update_ldif};
 pub use tables::{TableError, entries_from_tables, entries_to_tables};
 pub use tls::{
@@ -51,4 +56,4 @@ pub use tls::{
 };
 pub use trust::{Trust, TrustScope};
 pub use user::{CertificateName, ConcealmentSecret, User, Verifier};
-pub use view::{ChannelView, Destination, HousekeeperView, RouteTable, SmtpServerView};
+pub use view::{ChannelView, Destination, HousekeeperView, ReportSource, RouteTable, SmtpServerView};

@@ -6,11 +6,12 @@
 //! table says what holds instead ([`crate::Closed`]).
 
 mod authentication;
+mod reports;
 mod tls;
 
 use crate::model::{
     BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Minimise, Node, Peer,
-    PeerAddress, Qmgr, RouteRule,
+    PeerAddress, Qmgr, Reports, RouteRule,
 };
 use crate::reader::Reader;
 use crate::user::user;
@@ -210,6 +211,17 @@ impl Loading {
                 read.or_else(|| qmgr(&mut Reader::new(&Entry::default(), Class::Qmgr, &mut self.problems)))
             }
         };
+        let mut seen = reports::Seen::new();
+        let texts = self.named(Class::ReportText, &of(Class::ReportText), &own_dn, |reader| {
+            reports::text(reader, &mut seen)
+        });
+        let reports = match of(Class::Reports).as_slice() {
+            [] => None,
+            entries => self.named(Class::Reports, entries, &own_dn, reports::reports).into_values().next(),
+        };
+        let reports = reports.or_else(|| {
+            reports::reports(&mut Reader::new(&Entry::default(), Class::Reports, &mut self.problems))
+        });
         Some(Configuration {
             node: node?,
             trusts: trusts.into_values().collect(),
@@ -220,6 +232,7 @@ impl Loading {
             qmgr: qmgr?,
             minimise: orders.into_values().collect(),
             users: users.into_values().collect(),
+            reports: Reports { texts: texts.into_values().collect(), ..reports? },
         })
     }
 
@@ -239,7 +252,7 @@ impl Loading {
             let mut reader = Reader::new(entry, class, &mut self.problems);
             let name = match class {
                 // One of its kind, whatever it is called.
-                Class::Qmgr => String::new(),
+                Class::Qmgr | Class::Reports => String::new(),
                 Class::Route => entry.uuid.clone(),
                 _ => reader.name(),
             };
@@ -371,6 +384,10 @@ fn listener(
         connections_reserve_normal: reader.number32("connections_reserve_normal"),
         authentication: authentication::listener(reader, &tls),
         tls,
+        report_language: reader.one_if_any("listener_report_language", "Give a language tag of RFC 5646, such as de."),
+        reports_to: reader
+            .one("reports_to", "Say everybody, client-networks or nobody.")
+            .unwrap_or_default(),
     };
     // A default that helps nobody is no mistake of an installer's.
     let (urgent, normal) = listener.connections_reserves_in_force(ordinary);

@@ -76,6 +76,8 @@ pub fn attribute_help(attribute: &Attribute) -> String {
 fn facts(attribute: &Attribute) -> String {
     let mut out = match attribute.syntax {
         Syntax::Text => "Text".to_owned(),
+        Syntax::Template => "Text with placeholders".to_owned(),
+        Syntax::Language => "A language tag".to_owned(),
         Syntax::Name => "The cn of an entry".to_owned(),
         Syntax::Credential => "The name of a credential".to_owned(),
         Syntax::Hostname => "A domain name".to_owned(),

@@ -2,8 +2,8 @@
 //! in [`crate::ATTRIBUTES`].
 
 use crate::{
-    DomainPattern, Instant, ListenerAuthentication, ListenerTls, Network, NetworkPrecedence, PeerTls, Trust,
-    User,
+    DomainPattern, Instant, LanguageTag, ListenerAuthentication, ListenerTls, Network, NetworkPrecedence,
+    PeerTls, ReportText, Trust, User,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -35,6 +35,8 @@ pub struct Configuration {
     pub minimise: Vec<Minimise>,
     /// Who may authenticate. May be empty.
     pub users: Vec<User>,
+    /// What senders are told.
+    pub reports: Reports,
 }
 
 impl Configuration {
@@ -133,6 +135,10 @@ pub struct Listener {
     pub tls: ListenerTls,
     /// Whether and how clients say who they are.
     pub authentication: ListenerAuthentication,
+    /// The language of reports on mail that came here, if it is another one.
+    pub report_language: Option<LanguageTag>,
+    /// Whose mail is reported on. Default everybody's.
+    pub reports_to: ReportsTo,
 }
 
 impl Listener {
@@ -212,6 +218,35 @@ impl Listener {
 
 const fn min(a: u32, b: u32) -> u32 {
     if a < b { a } else { b }
+}
+
+/// Which clients' mail is reported on to its sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReportsTo {
+    /// Every client's.
+    #[default]
+    Everybody,
+    /// That of the listener's client networks.
+    ClientNetworks,
+    /// Nobody's.
+    Nobody,
+}
+
+/// What senders are told of their mail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reports {
+    /// The language where nothing else says one. Default English.
+    pub language: LanguageTag,
+    /// Whether the header of the mail says it. Default false.
+    pub language_from_mail: bool,
+    /// Who gets a copy of each report of a failure.
+    pub copies: Option<Mailbox>,
+    /// The most reports to senders of one domain in an hour: 0 (no limit) to 1,000,000, default 1,000.
+    pub per_domain_hour_max: u32,
+    /// Whether senders of mail that has failed authentication get reports. Default true.
+    pub unauthenticated: bool,
+    /// The texts beside those in the box. Each language and kind once.
+    pub texts: Vec<ReportText>,
 }
 
 /// What a channel does.

@@ -51,6 +51,12 @@ impl<'a> Reader<'a> {
         });
     }
 
+    /// As `wrong`, for an attribute by its key.
+    pub(crate) fn wrong_key(&mut self, key: &str, reason: String, what_to_do: &str) {
+        let attribute = self.attribute(key);
+        self.wrong(Some(attribute.name), reason, what_to_do);
+    }
+
     /// The same for an attribute by its key.
     pub(crate) fn note_key(&mut self, key: &str, reason: String, what_to_do: &str, effect: Effect) {
         let attribute = self.attribute(key);

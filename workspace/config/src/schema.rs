@@ -44,7 +44,7 @@ fn attribute_types() -> String {
             Syntax::Boolean => ("booleanMatch", "1.3.6.1.4.1.1466.115.121.1.7"),
             Syntax::Time => ("generalizedTimeMatch", "1.3.6.1.4.1.1466.115.121.1.24"),
             // Base64 tells upper case from lower, and so do local parts.
-            Syntax::Certificates | Syntax::Verifier | Syntax::SenderPattern => {
+            Syntax::Certificates | Syntax::Template | Syntax::Verifier | Syntax::SenderPattern => {
                 ("caseExactMatch", "1.3.6.1.4.1.1466.115.121.1.15")
             }
             _ => ("caseIgnoreMatch", "1.3.6.1.4.1.1466.115.121.1.15"),
@@ -140,6 +140,8 @@ fn quoted(words: &[&str], separator: &str) -> String {
 fn value(attribute: &Attribute) -> String {
     let one = match attribute.syntax {
         Syntax::Text => "text".to_owned(),
+        Syntax::Template => "text with placeholders".to_owned(),
+        Syntax::Language => "language tag".to_owned(),
         Syntax::Name => "cn of an entry".to_owned(),
         Syntax::Credential => "name of a credential".to_owned(),
         Syntax::Hostname => "domain name".to_owned(),

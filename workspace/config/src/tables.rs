@@ -156,7 +156,7 @@ pub fn entries_to_tables(entries: &[Entry], node_identity: &str) -> String {
         for (_, entry) in counting.iter().filter(|(of, _)| *of == class) {
             let is_first = match class {
                 Class::Route => true,
-                Class::Qmgr => names.insert((class, String::new())),
+                Class::Qmgr | Class::Reports => names.insert((class, String::new())),
                 _ => names.insert((class, entry.name().to_owned())),
             };
             if is_first {
@@ -247,7 +247,7 @@ mod tests {
             ("[[node]]\nname = \"p\"", "line 1: node: write it as [node]"),
             (
                 "[peers]",
-                "line 1: peers: there is no such table; there are node, trust, listener, channel, peer, route, qmgr, minimise, user",
+                "line 1: peers: there is no such table; there are node, trust, listener, channel, peer, route, qmgr, minimise, user, reports, report_text",
             ),
             (
                 "[[listener]]\nname = \"l\"\naddresses = [1]",

@@ -2,7 +2,8 @@
 
 use crate::{
     AuthenticationPolicy, Channel, ClientCertificates, ConcealmentSecret, Configuration, DomainPattern,
-    HOUSEKEEPER, Listener, Node, Peer, Qmgr, RouteRule, Trust, TrustScope, User,
+    HOUSEKEEPER, LanguageTag, Listener, Network, Node, Peer, Qmgr, ReportText, Reports, ReportsTo, RouteRule,
+    Trust, TrustScope, User, built_in_report_texts,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -215,6 +216,25 @@ pub struct HousekeeperView {
     pub peers: Vec<Peer>,
     /// The timings that reports speak of.
     pub qmgr: Qmgr,
+    /// What is said to whom.
+    pub reports: Reports,
+    /// The texts: those of the configuration, and behind them those in the box.
+    pub texts: Vec<ReportText>,
+    /// Of each listener its name, the language of its reports, whose mail is reported on, and its client networks.
+    pub sources: Vec<ReportSource>,
+}
+
+/// A listener, as it concerns reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportSource {
+    /// Its name.
+    pub name: String,
+    /// The language, if it has one of its own.
+    pub language: Option<LanguageTag>,
+    /// Whose mail is reported on.
+    pub reports_to: ReportsTo,
+    /// Its client networks.
+    pub client_networks: Vec<Network>,
 }
 
 impl HousekeeperView {
@@ -228,6 +248,18 @@ impl HousekeeperView {
             routes: RouteTable::new(&configuration.routes, &configuration.peers),
             peers: configuration.peers.clone(),
             qmgr: configuration.qmgr.clone(),
+            reports: Reports { texts: Vec::new(), ..configuration.reports.clone() },
+            texts: configuration.reports.texts.iter().cloned().chain(built_in_report_texts()).collect(),
+            sources: configuration.listeners.iter().map(source).collect(),
         })
+    }
+}
+
+fn source(listener: &Listener) -> ReportSource {
+    ReportSource {
+        name: listener.name.clone(),
+        language: listener.report_language.clone(),
+        reports_to: listener.reports_to,
+        client_networks: listener.client_networks.clone(),
     }
 }

@@ -610,6 +610,8 @@ fn value(attribute: &'static Attribute) -> BoxedStrategy<String> {
         Syntax::CertificateName => "(dns|email):[a-c]@[a-c]".boxed(),
         Syntax::SenderPattern => "[a-c]{0,1}@[a-c]{1,2}".boxed(),
         Syntax::Verifier => "SCRAM-SHA-256\\$4096:[a-z]{16}\\$[a-z]{42}A=:[a-z]{42}A=".boxed(),
+        Syntax::Template => prop_oneof!["\\{recipients\\}", "[a-z]{1,4}", "\\{[a-z_]{1,9}\\}"].boxed(),
+        Syntax::Language => "[a-z]{2}(-[A-Z]{2})?".boxed(),
         Syntax::Certificates => prop_oneof![
             "MAMwAQ[AEI]=",
             "-----BEGIN CERTIFICATE-----\nMAMwAQ[AEI]=\n-----END CERTIFICATE-----\n"
@@ -796,11 +798,24 @@ fn an_order_to_wait_that_is_wrong_is_reported_and_says_where() {
     }
 }
 
+/// The classes of which a site need not have an entry.
+const REPORTS: &str = r#"
+[reports]
+report_language = "en"
+
+[[report_text]]
+name = "fr"
+report_text_kind = "delay"
+report_text_language = "fr"
+report_text_subject = "En attente"
+report_text_body = "{recipients}"
+"#;
+
 #[test]
 fn every_attribute_of_the_table_is_read() {
     // A wrong value of each attribute shows in the problems: no attribute is in the table for show.
     for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.name != "sternpostIdentity") {
-        let mut entries = tables(TABLES);
+        let mut entries = tables(&format!("{TABLES}\n{REPORTS}"));
         let entry = entries.iter_mut().find(|entry| entry.class() == Some(attribute.class)).unwrap();
         entry.attributes.insert(attribute.name.to_ascii_lowercase(), vec!["\u{FFFD}".into()]);
         let loaded = load(&entries, "");
