@@ -510,8 +510,8 @@ pub struct MessageFacts {
     pub delay_reported: bool,
     /// The Mlists that have pending recipients, ascending by route.
     pub mlists: Vec<MlistFacts>,
-    /// Recipients that have failed and whose report is owed.
-    pub failed: Vec<RecipientRange>,
+    /// Recipients for whom nothing but a report remains to be made: of their failure, or of their success.
+    pub report_owed: Vec<RecipientRange>,
 }
 
 /// What an outcome did, in the form that QMGR needs.
@@ -519,6 +519,8 @@ pub struct MessageFacts {
 pub enum Effect {
     /// Handed over (delivered or transferred).
     Worked,
+    /// Handed over; a report of that is owed.
+    WorkedReportOwed,
     /// Not now.
     Deferred(ErrorScope),
     /// Failed; a report is owed.

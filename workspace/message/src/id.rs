@@ -117,8 +117,9 @@ impl RecipientRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RouteIndex(pub u16);
 
-/// The route of the Mlist by which `housekeeper` makes a non-delivery report. Never in an envelope.
-pub const ROUTE_FAILURE_REPORT: RouteIndex = RouteIndex(u16::MAX);
+/// The route of the Mlist by which `housekeeper` makes the last report on a recipient: of a failure or of a success. Never in
+/// an envelope.
+pub const ROUTE_FINAL_REPORT: RouteIndex = RouteIndex(u16::MAX);
 /// The route of the Mlist by which `housekeeper` makes a delay report. Never in an envelope.
 pub const ROUTE_DELAY_REPORT: RouteIndex = RouteIndex(u16::MAX - 1);
 
@@ -135,7 +136,7 @@ pub struct MlistId {
 impl fmt::Display for MlistId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.route {
-            ROUTE_FAILURE_REPORT => write!(f, "{}/failure-report", self.message),
+            ROUTE_FINAL_REPORT => write!(f, "{}/final-report", self.message),
             ROUTE_DELAY_REPORT => write!(f, "{}/delay-report", self.message),
             RouteIndex(route) => write!(f, "{}/{route}", self.message),
         }

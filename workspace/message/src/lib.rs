@@ -27,7 +27,7 @@ pub use chain::chain;
 pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, Route};
 pub use header::{GAP_OCTETS_MAX, HeaderPart, HeaderReader};
 pub use id::{
-    MessageId, MessageSequence, MlistId, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientIndex,
+    MessageId, MessageSequence, MlistId, ROUTE_DELAY_REPORT, ROUTE_FINAL_REPORT, RecipientIndex,
     RecipientRange, RouteIndex, UnixMillis,
 };
 pub use null_hop::NullHop;

@@ -120,8 +120,8 @@ pub enum Outcome {
     Failed(Diagnostic),
     /// The sender was told of the delay; the attempts go on.
     DelayReported,
-    /// The failure was reported by the message `report`, or needed no report (null sender, NOTIFY=NEVER, no route
-    /// for the report): then the reason stands in `why`.
+    /// The failure or the success was reported by the message `report`, or there is none (null sender, NOTIFY=NEVER, no
+    /// route for the report): then the reason stands in `why`.
     Reported {
         /// The report, if one was made.
         report: Option<MessageId>,
@@ -133,6 +133,10 @@ pub enum Outcome {
         /// Who and why.
         why: String,
     },
+    /// As `Delivered`, and the sender is to be told.
+    DeliveredReportOwed(Diagnostic),
+    /// As `Transferred`, to an MTA that tells nobody of a success, and the sender is to be told. RFC 3461, 5.2.2.
+    RelayedReportOwed(Diagnostic),
 }
 
 /// An outcome without its words: what it does to a recipient.
@@ -152,6 +156,10 @@ pub enum OutcomeKind {
     Reported,
     /// [`Outcome::Discarded`]
     Discarded,
+    /// [`Outcome::DeliveredReportOwed`]
+    DeliveredReportOwed,
+    /// [`Outcome::RelayedReportOwed`]
+    RelayedReportOwed,
 }
 
 impl Outcome {
@@ -166,7 +174,34 @@ impl Outcome {
             Self::DelayReported => OutcomeKind::DelayReported,
             Self::Reported { .. } => OutcomeKind::Reported,
             Self::Discarded { .. } => OutcomeKind::Discarded,
+            Self::DeliveredReportOwed(_) => OutcomeKind::DeliveredReportOwed,
+            Self::RelayedReportOwed(_) => OutcomeKind::RelayedReportOwed,
         }
+    }
+
+    /// What was said, where the outcome is that of an attempt.
+    #[must_use]
+    pub const fn diagnostic(&self) -> Option<&Diagnostic> {
+        match self {
+            Self::Delivered(diagnostic)
+            | Self::Transferred(diagnostic)
+            | Self::DeliveredReportOwed(diagnostic)
+            | Self::RelayedReportOwed(diagnostic)
+            | Self::Failed(diagnostic)
+            | Self::Deferred { diagnostic, .. } => Some(diagnostic),
+            Self::DelayReported | Self::Reported { .. } | Self::Discarded { .. } => None,
+        }
+    }
+}
+
+impl OutcomeKind {
+    /// Whether somebody else has the message for the recipient now.
+    #[must_use]
+    pub const fn is_handed_over(self) -> bool {
+        matches!(
+            self,
+            Self::Delivered | Self::Transferred | Self::DeliveredReportOwed | Self::RelayedReportOwed
+        )
     }
 }
 
@@ -186,6 +221,10 @@ pub enum RecipientState {
     Reported,
     /// Terminal: thrown away by an operator.
     Discarded,
+    /// Handed to a message store; the report of that is not durable yet.
+    DeliveredReportOwed,
+    /// Handed to another MTA; the report of that is not durable yet.
+    RelayedReportOwed,
 }
 
 impl RecipientState {
@@ -195,19 +234,37 @@ impl RecipientState {
         matches!(self, Self::Delivered | Self::Transferred | Self::Reported | Self::Discarded)
     }
 
-    /// The state after `outcome`. A terminal state is final: an outcome that comes twice changes nothing.
+    /// Whether the message was handed over for the recipient and only the report of that remains to be made.
+    #[must_use]
+    pub const fn owes_success_report(self) -> bool {
+        matches!(self, Self::DeliveredReportOwed | Self::RelayedReportOwed)
+    }
+
+    /// Whether nothing but a report remains to be made.
+    #[must_use]
+    pub const fn owes_report(self) -> bool {
+        matches!(self, Self::Failed) || self.owes_success_report()
+    }
+
+    /// The state after `outcome`. A terminal state is final: an outcome that comes twice changes nothing. What was handed
+    /// over stays so, whether its report is made or thrown away.
     #[must_use]
     pub const fn after(self, outcome: OutcomeKind) -> Self {
         if self.is_terminal() {
             return self;
         }
-        match outcome {
-            OutcomeKind::Delivered => Self::Delivered,
-            OutcomeKind::Transferred => Self::Transferred,
-            OutcomeKind::Deferred | OutcomeKind::DelayReported => self,
-            OutcomeKind::Failed => Self::Failed,
-            OutcomeKind::Reported => Self::Reported,
-            OutcomeKind::Discarded => Self::Discarded,
+        match (self, outcome) {
+            (Self::DeliveredReportOwed, OutcomeKind::Reported | OutcomeKind::Discarded) => Self::Delivered,
+            (Self::RelayedReportOwed, OutcomeKind::Reported | OutcomeKind::Discarded) => Self::Transferred,
+            (Self::DeliveredReportOwed | Self::RelayedReportOwed, _) => self,
+            (_, OutcomeKind::Delivered) => Self::Delivered,
+            (_, OutcomeKind::Transferred) => Self::Transferred,
+            (_, OutcomeKind::DeliveredReportOwed) => Self::DeliveredReportOwed,
+            (_, OutcomeKind::RelayedReportOwed) => Self::RelayedReportOwed,
+            (_, OutcomeKind::Deferred | OutcomeKind::DelayReported) => self,
+            (_, OutcomeKind::Failed) => Self::Failed,
+            (_, OutcomeKind::Reported) => Self::Reported,
+            (_, OutcomeKind::Discarded) => Self::Discarded,
         }
     }
 
@@ -221,6 +278,8 @@ impl RecipientState {
             Self::Transferred => "transferred",
             Self::Reported => "reported",
             Self::Discarded => "discarded",
+            Self::DeliveredReportOwed => "delivered-report-owed",
+            Self::RelayedReportOwed => "relayed-report-owed",
         }
     }
 }
@@ -243,6 +302,18 @@ mod tests {
         let failed = Outcome::Failed(Diagnostic::own(EnhancedStatus::new(5, 0, 0), "late"));
         assert_eq!(RecipientState::Delivered.after(failed.kind()), RecipientState::Delivered);
         assert_eq!(RecipientState::Pending.after(failed.kind()), RecipientState::Failed);
+    }
+
+    #[test]
+    fn what_was_handed_over_stays_so_and_is_terminal_when_its_report_is_made() {
+        use OutcomeKind::{Deferred, Delivered, Discarded, Failed, RelayedReportOwed, Reported};
+        let owing = RecipientState::Pending.after(RelayedReportOwed);
+        assert!(owing.owes_report() && !owing.is_terminal());
+        for other in [Deferred, Failed, Delivered, OutcomeKind::DeliveredReportOwed] {
+            assert_eq!(owing.after(other), owing, "{other:?}");
+        }
+        assert_eq!(owing.after(Reported), RecipientState::Transferred);
+        assert_eq!(RecipientState::DeliveredReportOwed.after(Discarded), RecipientState::Delivered);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use sternpost_link::qmgr::{Assignment, FromQmgr};
 use sternpost_link::store::ToStore;
 use sternpost_link::supervisor::{FromSupervisor, ToSupervisor};
 use sternpost_link::{Hello, PROTOCOL_VERSION, Role};
-use sternpost_message::{MlistId, NullHop, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, UnixMillis};
+use sternpost_message::{MlistId, NullHop, ROUTE_DELAY_REPORT, ROUTE_FINAL_REPORT, UnixMillis};
 use sternpost_platform::clock::Timepiece;
 use sternpost_platform::wire::Wire;
 use sternpost_scheduler::{Action, Event, Intake, ProcessId, Scheduler};
@@ -347,7 +347,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
             }
             Action::Expired { mlist, recipients } => {
                 tracing::info!(event = "mlist.expired", %mlist, "an Mlist has expired; a failure report is owed");
-                self.report(mlist.message, ROUTE_FAILURE_REPORT, recipients);
+                self.report(mlist.message, ROUTE_FINAL_REPORT, recipients);
             }
             Action::DelayReportDue { mlist, recipients } => {
                 self.report(mlist.message, ROUTE_DELAY_REPORT, recipients);

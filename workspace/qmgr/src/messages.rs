@@ -4,8 +4,8 @@
 use rustc_hash::FxHashMap;
 use sternpost_link::store::{Effect, MessageFacts};
 use sternpost_message::{
-    MessageId, MessageSequence, MlistId, Precedence, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT,
-    RecipientRange, RouteIndex, UnixMillis,
+    MessageId, MessageSequence, MlistId, Precedence, ROUTE_DELAY_REPORT, ROUTE_FINAL_REPORT, RecipientRange,
+    RouteIndex, UnixMillis,
 };
 
 /// One living message.
@@ -48,7 +48,7 @@ impl Message {
         if routes.is_empty() {
             routes.push(RouteIndex(0));
         }
-        routes.extend([ROUTE_FAILURE_REPORT, ROUTE_DELAY_REPORT]);
+        routes.extend([ROUTE_FINAL_REPORT, ROUTE_DELAY_REPORT]);
         routes.into_iter().map(move |route| MlistId { message, route })
     }
 
@@ -76,7 +76,7 @@ pub(crate) enum Consequence {
     Settled { mlist: MlistId, recipients: RecipientRange, worked: bool },
     /// The attempt failed for now.
     Deferred { mlist: MlistId, recipients: RecipientRange, scope: sternpost_message::ErrorScope },
-    /// A failure report is owed.
+    /// A report is owed, of a failure or of a success.
     ReportOwed { recipients: RecipientRange },
 }
 
@@ -126,19 +126,24 @@ impl Messages {
                 let mlist = report(ROUTE_DELAY_REPORT);
                 out.push(Consequence::Settled { mlist, recipients: range, worked: false });
             }
-            Effect::Worked | Effect::Deferred(_) | Effect::Failed | Effect::Closed => {
+            Effect::Worked
+            | Effect::WorkedReportOwed
+            | Effect::Deferred(_)
+            | Effect::Failed
+            | Effect::Closed => {
+                let worked = matches!(effect, Effect::Worked | Effect::WorkedReportOwed);
                 for (recipients, route) in message.by_route(range) {
                     let mlist = report(route);
                     out.push(match effect {
                         Effect::Deferred(scope) => Consequence::Deferred { mlist, recipients, scope },
-                        _ => Consequence::Settled { mlist, recipients, worked: effect == Effect::Worked },
+                        _ => Consequence::Settled { mlist, recipients, worked },
                     });
                 }
-                if effect == Effect::Failed {
+                if matches!(effect, Effect::Failed | Effect::WorkedReportOwed) {
                     out.push(Consequence::ReportOwed { recipients: range });
                 }
                 if effect == Effect::Closed {
-                    let mlist = report(ROUTE_FAILURE_REPORT);
+                    let mlist = report(ROUTE_FINAL_REPORT);
                     out.push(Consequence::Settled { mlist, recipients: range, worked: false });
                 }
             }
@@ -173,7 +178,7 @@ mod tests {
                     attempts: 0,
                 })
                 .collect(),
-            failed: Vec::new(),
+            report_owed: Vec::new(),
         }
     }
 
@@ -204,6 +209,18 @@ mod tests {
         assert!(matches!(
             out[..],
             [Consequence::Settled { worked: false, .. }, Consequence::ReportOwed { .. }]
+        ));
+    }
+
+    #[test]
+    fn a_success_that_is_to_be_reported_settles_the_route_as_work_and_owes_a_report() {
+        let mut messages = Messages::default();
+        messages.insert(&facts(&[&[range(0, 1)]]), UnixMillis(1));
+        let mut out = Vec::new();
+        messages.consequences(MessageSequence(7), range(0, 1), Effect::WorkedReportOwed, &mut out);
+        assert!(matches!(
+            out[..],
+            [Consequence::Settled { worked: true, .. }, Consequence::ReportOwed { .. }]
         ));
     }
 

@@ -155,8 +155,8 @@ pub struct MessageFacts {
     pub delay_reported: bool,
     /// The routes that have pending recipients, ascending by index.
     pub routes: Vec<RouteFacts>,
-    /// Recipients that failed and whose report is still owed.
-    pub failed: Vec<RecipientRange>,
+    /// Recipients for whom nothing but a report remains to be made.
+    pub report_owed: Vec<RecipientRange>,
 }
 
 /// The pending recipients of one route.

@@ -216,7 +216,7 @@ impl Index {
             content_octets: living.content_octets(),
             delay_reported: living.runs.delay_was_reported(),
             routes: routes.collect(),
-            failed: living.runs.failed(),
+            report_owed: living.runs.report_owed(),
         }
     }
 

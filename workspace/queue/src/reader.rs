@@ -344,15 +344,11 @@ const fn damaged(sequence: MessageSequence, place: Place) -> ReadError {
 
 /// The last diagnostic that a recipient got from these outcomes.
 fn last_diagnostic(outcomes: &[(RecipientRange, Outcome)], recipient: u32) -> Option<Diagnostic> {
-    outcomes.iter().rev().filter(|(range, _)| range.first <= recipient && recipient < range.end()).find_map(
-        |(_, outcome)| match outcome {
-            Outcome::Delivered(diagnostic)
-            | Outcome::Transferred(diagnostic)
-            | Outcome::Failed(diagnostic)
-            | Outcome::Deferred { diagnostic, .. } => Some(diagnostic.clone()),
-            Outcome::DelayReported | Outcome::Reported { .. } | Outcome::Discarded { .. } => None,
-        },
-    )
+    outcomes
+        .iter()
+        .rev()
+        .filter(|(range, _)| range.first <= recipient && recipient < range.end())
+        .find_map(|(_, outcome)| outcome.diagnostic().cloned())
 }
 
 /// A message record's body: head, envelope, states.

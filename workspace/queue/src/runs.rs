@@ -85,11 +85,20 @@ impl Run {
         let attempted = Self { state, attempts: self.attempts.saturating_add(1), last, ..*self };
         match outcome {
             _ if self.state.is_terminal() => None,
+            _ if self.state.owes_success_report()
+                && !matches!(outcome, OutcomeKind::Reported | OutcomeKind::Discarded) =>
+            {
+                None
+            }
             OutcomeKind::Deferred => (self.state == RecipientState::Pending).then_some(attempted),
             OutcomeKind::DelayReported => (self.state == RecipientState::Pending && !self.delay_reported)
                 .then_some(Self { delay_reported: true, ..*self }),
             OutcomeKind::Failed if self.state == RecipientState::Failed => None,
-            OutcomeKind::Failed | OutcomeKind::Delivered | OutcomeKind::Transferred => Some(attempted),
+            OutcomeKind::Failed
+            | OutcomeKind::Delivered
+            | OutcomeKind::Transferred
+            | OutcomeKind::DeliveredReportOwed
+            | OutcomeKind::RelayedReportOwed => Some(attempted),
             OutcomeKind::Reported | OutcomeKind::Discarded => Some(Self { state, ..*self }),
         }
     }
@@ -242,9 +251,10 @@ impl Runs {
         routes.into_iter().map(|(route, (ranges, attempts))| (RouteIndex(route), ranges, attempts)).collect()
     }
 
-    pub(crate) fn failed(&self) -> Vec<RecipientRange> {
+    /// Recipients for whom nothing but a report remains to be made.
+    pub(crate) fn report_owed(&self) -> Vec<RecipientRange> {
         let mut ranges = Vec::new();
-        for run in self.iter().filter(|run| run.state == RecipientState::Failed) {
+        for run in self.iter().filter(|run| run.state.owes_report()) {
             extend(&mut ranges, run.range());
         }
         ranges
@@ -294,11 +304,25 @@ mod tests {
         assert_eq!(runs.apply(one, OutcomeKind::Delivered, Last::None), [one]);
         let two = RecipientRange { first: 1, count: 1 };
         assert_eq!(runs.apply(all, OutcomeKind::Failed, Last::None), [two]);
-        assert_eq!(runs.failed(), [two]);
+        assert_eq!(runs.report_owed(), [two]);
         assert!(!runs.is_dead());
         runs.apply(all, OutcomeKind::Reported, Last::None);
         assert!(runs.is_dead());
         assert!(runs.apply(all, OutcomeKind::Failed, Last::None).is_empty());
+    }
+
+    #[test]
+    fn a_success_that_is_to_be_reported_waits_for_its_report_and_for_nothing_else() {
+        let mut runs = Runs::new(&envelope(&[0, 0]));
+        let all = RecipientRange { first: 0, count: 2 };
+        assert_eq!(runs.apply(all, OutcomeKind::DeliveredReportOwed, Last::None), [all]);
+        assert!(runs.pending_by_route().is_empty() && !runs.is_dead());
+        assert_eq!(runs.report_owed(), [all]);
+        for repeated in [OutcomeKind::DeliveredReportOwed, OutcomeKind::Delivered, OutcomeKind::Failed] {
+            assert!(runs.apply(all, repeated, Last::None).is_empty(), "{repeated:?}");
+        }
+        assert_eq!(runs.apply(all, OutcomeKind::Reported, Last::None), [all]);
+        assert!(runs.is_dead() && runs.iter().all(|run| run.state == RecipientState::Delivered));
     }
 
     #[test]

@@ -156,7 +156,7 @@ fn ends_what_it_brings(records: &[Append<'_>]) -> bool {
 
 /// Losing one of these costs a duplicate or an attempt, never a message.
 const fn may_wait(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Delivered(_) | Outcome::Transferred(_) | Outcome::Deferred { .. })
+    outcome.kind().is_handed_over() || matches!(outcome, Outcome::Deferred { .. })
 }
 
 fn check(envelope: &Envelope) -> Result<(), AppendError> {

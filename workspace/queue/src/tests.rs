@@ -163,7 +163,7 @@ fn outcomes_end_recipients_and_the_last_one_ends_the_message() {
     put(&mut log, Lane::Normal, message(1, 100, 2), 1);
     let sequence = MessageSequence(1);
     put(&mut log, Lane::Outcome, outcome(sequence, 0, 1, Outcome::Failed(diagnostic("no"))), 2);
-    assert_eq!(log.facts(sequence).unwrap().failed, [RecipientRange { first: 0, count: 1 }]);
+    assert_eq!(log.facts(sequence).unwrap().report_owed, [RecipientRange { first: 0, count: 1 }]);
     log.append(NOW, Lane::Outcome, outcome(sequence, 1, 1, deferred("busy")), 3).unwrap();
     settle(&mut log, NOW.plus_ms(1000));
     let detail = log.message(sequence).unwrap().unwrap();

@@ -46,10 +46,23 @@ BLANK_MARKER = b"STERNPOST QUEUE BLANK 1\n"
 
 CHUNK, ENVELOPE, OUTCOME, MOVED, DISCARDED = range(1, 6)
 KINDS = {CHUNK: "content", ENVELOPE: "envelope", OUTCOME: "outcome", MOVED: "moved", DISCARDED: "discarded"}
-STATES = ("pending", "failed", "delivered", "transferred", "reported", "discarded")
-PENDING, FAILED = 0, 1
+STATES = (
+    "pending", "failed", "delivered", "transferred", "reported", "discarded", "delivered-report-owed", "relayed-report-owed",
+)
+PENDING, FAILED, DELIVERED_OWED, RELAYED_OWED = 0, 1, 6, 7
 OUTCOME_DELIVERED, TRANSFERRED, DEFERRED, OUTCOME_FAILED, DELAY_REPORTED, REPORTED, OUTCOME_DISCARDED = range(7)
-STATE_AFTER = {OUTCOME_DELIVERED: 2, TRANSFERRED: 3, REPORTED: 4, OUTCOME_DISCARDED: 5}
+OUTCOME_DELIVERED_OWED, OUTCOME_RELAYED_OWED = range(7, 9)
+OUTCOMES_COUNT = 9
+STATE_AFTER = {
+    OUTCOME_DELIVERED: 2,
+    TRANSFERRED: 3,
+    REPORTED: 4,
+    OUTCOME_DISCARDED: 5,
+    OUTCOME_DELIVERED_OWED: DELIVERED_OWED,
+    OUTCOME_RELAYED_OWED: RELAYED_OWED,
+}
+STATE_WHEN_TOLD = {DELIVERED_OWED: 2, RELAYED_OWED: 3}
+NOT_OVER = (PENDING, FAILED, DELIVERED_OWED, RELAYED_OWED)
 PRECEDENCES = ("deferred", "routine", "priority", "immediate", "flash", "override")
 ENTRIES = ("written", "content", "message", "outcome", "discarded", "gone", "dead")
 ATTEMPTS_MAX = 65_535
@@ -228,10 +241,10 @@ class Decoder:
 
     def outcome(self) -> tuple[int, Json | None]:
         """The kind, and the diagnostic if the kind has one."""
-        kind = self.variant(7)
+        kind = self.variant(OUTCOMES_COUNT)
         if kind == DEFERRED:
             self.variant(2)
-        if kind in (OUTCOME_DELIVERED, TRANSFERRED, DEFERRED, OUTCOME_FAILED):
+        if kind not in (DELAY_REPORTED, REPORTED, OUTCOME_DISCARDED):
             return kind, self.diagnostic()
         if kind == REPORTED:
             self.optional(self.message_id)
@@ -249,7 +262,7 @@ class Decoder:
 
     def recipient_record(self) -> Json:
         return {
-            "state": self.variant(6),
+            "state": self.variant(len(STATES)),
             "attempts": self.u16(),
             "last": self.optional(self.diagnostic),
             "delay_reported": self.flag(),
@@ -347,7 +360,11 @@ class Recipient:
     """Where its last diagnostic stands: an outcome, or the moved record."""
 
     def apply(self, kind: int, spot: Spot) -> None:
-        if self.state > FAILED or (self.state == FAILED and kind not in STATE_AFTER):
+        if self.state in STATE_WHEN_TOLD:
+            if kind in (REPORTED, OUTCOME_DISCARDED):
+                self.state = STATE_WHEN_TOLD[self.state]
+            return
+        if self.state not in NOT_OVER or (self.state == FAILED and kind not in STATE_AFTER):
             return
         self.state = FAILED if kind == OUTCOME_FAILED else STATE_AFTER.get(kind, self.state)
         if kind == DELAY_REPORTED:
@@ -473,7 +490,7 @@ class Contents:
             self.discarded(message.id)
 
     def _bury(self, message: Message) -> None:
-        if all(recipient.state > FAILED for recipient in message.recipients):
+        if not any(recipient.state in NOT_OVER for recipient in message.recipients):
             self.dead(message.sequence)
 
     def chunks_of(self, message: Message) -> dict[int, Place]:

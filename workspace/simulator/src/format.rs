@@ -354,5 +354,7 @@ const fn outcome_name(outcome: &Outcome) -> &'static str {
         Outcome::DelayReported => "delay reported",
         Outcome::Reported { .. } => "reported",
         Outcome::Discarded { .. } => "discarded",
+        Outcome::DeliveredReportOwed(_) => "delivered, report owed",
+        Outcome::RelayedReportOwed(_) => "relayed, report owed",
     }
 }

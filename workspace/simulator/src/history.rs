@@ -383,8 +383,10 @@ impl Driver {
         let text = format!("words of {}", self.random.next());
         let diagnostic = Diagnostic::own(EnhancedStatus::new(2, 0, 0), &text);
         match self.random.below(10) {
-            0..4 => Outcome::Delivered(diagnostic),
-            4..6 => Outcome::Transferred(diagnostic),
+            0..3 => Outcome::Delivered(diagnostic),
+            3 => Outcome::DeliveredReportOwed(diagnostic),
+            4 => Outcome::RelayedReportOwed(diagnostic),
+            5 => Outcome::Transferred(diagnostic),
             6 => Outcome::Failed(diagnostic),
             7 => Outcome::Discarded { why: text },
             8 => Outcome::Reported { report: None, why: text },
@@ -394,7 +396,7 @@ impl Driver {
 
     /// A report and the fact that it was made commit together.
     fn append_report(&mut self) {
-        let Some((id, sequence, recipient)) = self.model.any_failed(&mut self.random) else { return };
+        let Some((id, sequence, recipient)) = self.model.any_owed_report(&mut self.random) else { return };
         let report = self.new_message(500);
         let message = &self.model.messages[&report];
         let mut records = Self::chunks(message, report);

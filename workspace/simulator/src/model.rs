@@ -44,9 +44,13 @@ impl Recorded {
             return self;
         }
         let is_attempt = match outcome {
+            _ if self.state.owes_success_report() => false,
             Outcome::Deferred { .. } => self.state == RecipientState::Pending,
             Outcome::Failed(_) => self.state != RecipientState::Failed,
-            Outcome::Delivered(_) | Outcome::Transferred(_) => true,
+            Outcome::Delivered(_)
+            | Outcome::Transferred(_)
+            | Outcome::DeliveredReportOwed(_)
+            | Outcome::RelayedReportOwed(_) => true,
             Outcome::DelayReported | Outcome::Reported { .. } | Outcome::Discarded { .. } => false,
         };
         let is_told = matches!(outcome, Outcome::DelayReported) && self.state == RecipientState::Pending;
@@ -335,14 +339,14 @@ impl Model {
         (!ids.is_empty()).then(|| ids[random.place(ids.len())])
     }
 
-    pub(crate) fn any_failed(&self, random: &mut Random) -> Option<(MessageId, MessageSequence, usize)> {
-        let failed = self.living().into_iter().filter_map(|(id, sequence)| {
+    pub(crate) fn any_owed_report(&self, random: &mut Random) -> Option<(MessageId, MessageSequence, usize)> {
+        let owed = self.living().into_iter().filter_map(|(id, sequence)| {
             let recorded = &self.messages[&id].recorded;
-            let at = recorded.iter().position(|recorded| recorded.state == RecipientState::Failed)?;
+            let at = recorded.iter().position(|recorded| recorded.state.owes_report())?;
             Some((id, sequence, at))
         });
-        let failed: Vec<_> = failed.collect();
-        (!failed.is_empty()).then(|| failed[random.place(failed.len())])
+        let owed: Vec<_> = owed.collect();
+        (!owed.is_empty()).then(|| owed[random.place(owed.len())])
     }
 
     /// Takes what recovery found as durable from now on. It was compared before. `open`: messages that a client may send

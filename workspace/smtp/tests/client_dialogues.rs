@@ -1,7 +1,7 @@
 //! The client's dialogues, whole and cut at every octet.
 //!
 //! Happens: `transaction id sender recipients(,) octets [8bit] [utf8] [ret=full|hdrs] [envid=…] [priority=…]
-//! [ordinary=…] [notify=never] [orcpt=…]`, `content octets`, `end`, `quit`, `time seconds`, `closed` (by the peer),
+//! [ordinary=…] [notify=never] [notify=success] (of all) [orcpt=…]`, `content octets`, `end`, `quit`, `time seconds`, `closed` (by the peer),
 //! `failed` (the content), `secured` (the handshake is done), `handshake-failed status text`, `admitted …`.
 //! Wants: `need id`, `result id recipient kind code status text`, `done id`, `handshake`, `failed code status text`,
 //! `close`.
@@ -79,6 +79,11 @@ fn transaction(words: &str) -> Transaction {
             }
             ("ordinary", value) => transaction.mt_priority = Some(value.parse().unwrap()),
             ("notify", "never") => transaction.recipients[0].notify = Some(Notify::NEVER),
+            ("notify", "success") => {
+                for recipient in &mut transaction.recipients {
+                    recipient.notify = Some(Notify { success: true, failure: true, delay: false });
+                }
+            }
             ("orcpt", text) => transaction.recipients[0].original_recipient = Some(text.to_owned()),
             other => panic!("what is {other:?}?"),
         }
@@ -154,6 +159,8 @@ fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Transferred(diagnostic) => format!("transferred {}", words(diagnostic)),
         Outcome::Delivered(diagnostic) => format!("delivered {}", words(diagnostic)),
+        Outcome::RelayedReportOwed(diagnostic) => format!("relayed-owing {}", words(diagnostic)),
+        Outcome::DeliveredReportOwed(diagnostic) => format!("delivered-owing {}", words(diagnostic)),
         Outcome::Failed(diagnostic) => format!("failed {}", words(diagnostic)),
         Outcome::Deferred { scope: ErrorScope::Peer, diagnostic } => {
             format!("deferred-peer {}", words(diagnostic))

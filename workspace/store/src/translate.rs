@@ -63,7 +63,7 @@ pub fn facts(facts: queue::MessageFacts) -> link::MessageFacts {
                 attempts: route.attempts,
             })
             .collect(),
-        failed: facts.failed,
+        report_owed: facts.report_owed,
     }
 }
 
@@ -123,6 +123,7 @@ pub(crate) fn standing<D: queue::Disk>(
 pub(crate) fn effects(outcomes: &[(RecipientRange, Outcome)]) -> Vec<(RecipientRange, link::Effect)> {
     let effect = |outcome: &Outcome| match outcome {
         Outcome::Delivered(_) | Outcome::Transferred(_) => link::Effect::Worked,
+        Outcome::DeliveredReportOwed(_) | Outcome::RelayedReportOwed(_) => link::Effect::WorkedReportOwed,
         Outcome::Deferred { scope, .. } => link::Effect::Deferred(*scope),
         Outcome::Failed(_) => link::Effect::Failed,
         Outcome::DelayReported => link::Effect::DelayReported,

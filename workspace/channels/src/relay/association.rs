@@ -507,6 +507,8 @@ impl<'a> Association<'a> {
         match &mut outcome {
             Outcome::Delivered(diagnostic)
             | Outcome::Transferred(diagnostic)
+            | Outcome::DeliveredReportOwed(diagnostic)
+            | Outcome::RelayedReportOwed(diagnostic)
             | Outcome::Deferred { diagnostic, .. }
             | Outcome::Failed(diagnostic) => diagnostic.remote.clone_from(&self.remote),
             Outcome::DelayReported | Outcome::Reported { .. } | Outcome::Discarded { .. } => {}

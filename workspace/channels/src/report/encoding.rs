@@ -139,6 +139,30 @@ pub(super) fn utf8_address_decoded(encoded: &str) -> String {
     address + rest
 }
 
+/// One line of text as a header field has it: as it is where that is printable US-ASCII, else in encoded words (RFC 2047), of
+/// which each has whole characters and 75 octets at most.
+pub(super) fn header_text(text: &str) -> String {
+    const ROOM: usize = 75 - "=?utf-8?Q??=".len();
+    if text.chars().all(|c| matches!(c, ' '..='~')) && !text.contains("=?") {
+        return text.to_owned();
+    }
+    let mut words: Vec<String> = vec![String::new()];
+    for c in text.chars() {
+        let mut octets = [0; 4];
+        let encoded: String = match c {
+            ' ' => "_".to_owned(),
+            c if c.is_ascii_alphanumeric() => c.to_string(),
+            c => c.encode_utf8(&mut octets).bytes().map(|octet| format!("={octet:02X}")).collect(),
+        };
+        match words.last_mut() {
+            Some(word) if word.len() + encoded.len() <= ROOM => word.push_str(&encoded),
+            _ => words.push(encoded),
+        }
+    }
+    let words: Vec<String> = words.iter().map(|word| format!("=?utf-8?Q?{word}?=")).collect();
+    words.join(" ")
+}
+
 /// A field with its line end, folded at spaces so that its lines have 78 octets where the words allow (RFC 5322,
 /// section 2.2.3). The value is one line already.
 pub(super) fn folded_field(name: &str, value: &str) -> String {
@@ -245,6 +269,14 @@ mod tests {
         for broken in ["a\\x{", "\\x{}", "\\x{0D}", "\\x{D800}", "\\x{+1}", "\\x{1234567}"] {
             assert_eq!(utf8_address_decoded(broken), broken);
         }
+    }
+
+    #[test]
+    fn header_text_beyond_us_ascii_is_encoded_in_words_of_whole_characters() {
+        assert_eq!(header_text("Not delivered"), "Not delivered");
+        assert_eq!(header_text("Für =?x"), "=?utf-8?Q?F=C3=BCr_=3D=3Fx?=");
+        let long = header_text(&"é".repeat(100));
+        assert!(long.split(' ').all(|word| word.len() <= 75 && word.ends_with("=A9?=")), "{long}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Makes reports: the message that tells a sender that a recipient was not reached, or not yet.
+//! Makes reports: the message that tells a sender that a recipient was not reached, or not yet, or was.
 //!
 //! A report is a `multipart/report` (RFC 6522) of three parts: a text for people, a delivery status for programs (RFC
 //! 3464), and the header section (or all) of the original message. Whether one is owed at all is RFC 3461's question,
@@ -12,14 +12,17 @@ mod original;
 mod owed;
 mod status;
 mod text;
+pub mod wishes;
 
 pub use original::{FULL_OCTETS_MAX, HEADER_OCTETS_MAX};
 pub use owed::{Owed, is_owed};
+pub use text::CopyNote;
 
+use sternpost_config::ReportText;
 use sternpost_message::{Diagnostic, Envelope, Mailbox, MessageId, Recipient, UnixMillis};
 use sternpost_submission::internet_date;
 
-/// What a report says.
+/// What a report says. RFC 3464, section 2.3.3 has one action more, `expanded`, which needs distribution lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportKind {
     /// The recipients were not reached and nothing more will be tried.
@@ -29,6 +32,10 @@ pub enum ReportKind {
         /// When the switch will give up.
         will_retry_until: UnixMillis,
     },
+    /// The recipients' message store has the message.
+    Delivered,
+    /// An MTA has the message that tells nobody of a success: this is the last that the sender hears of it.
+    Relayed,
 }
 
 /// One recipient that a report speaks of.
@@ -60,6 +67,12 @@ pub struct ReportRequest<'a> {
     pub reporting_mta: &'a str,
     /// From whom the report comes, and whom to ask about it.
     pub postmaster: &'a Mailbox,
+    /// To whom the report is addressed.
+    pub to: &'a Mailbox,
+    /// Its words.
+    pub text: &'a ReportText,
+    /// Of a copy for the postmaster: what the report itself has come to. A copy never has the body of the original.
+    pub copy: Option<CopyNote<'a>>,
     /// The original message's envelope.
     pub envelope: &'a Envelope,
     /// The original message's id.
@@ -94,15 +107,13 @@ struct Part {
     body: Vec<u8>,
 }
 
-/// Makes the report. It is addressed to the original sender; where that is nobody (and no report is owed), to the
-/// postmaster.
+/// Makes the report.
 #[must_use]
 pub fn make(request: &ReportRequest<'_>) -> Report {
     let parts = [text::part(request), status::part(request), original::part(request)];
     let boundary = boundary(request.report_id, &parts);
-    let to = request.envelope.sender.mailbox().unwrap_or(request.postmaster);
     let is_eight_bit = parts.iter().any(|part| !part.body.is_ascii());
-    let mut content = header_section(request, to, &boundary, is_eight_bit).into_bytes();
+    let mut content = header_section(request, &boundary, is_eight_bit).into_bytes();
     content.extend_from_slice(b"This is a report in MIME format (RFC 6522).\r\n");
     for part in &parts {
         // The line end before a boundary belongs to the boundary (RFC 2046, section 5.1.1).
@@ -110,17 +121,14 @@ pub fn make(request: &ReportRequest<'_>) -> Report {
         content.extend_from_slice(&part.body);
     }
     content.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-    let smtputf8 = !to.is_ascii() || !request.postmaster.is_ascii();
+    let smtputf8 = !request.to.is_ascii() || !request.postmaster.is_ascii();
     Report { eight_bit: !content.is_ascii(), content, smtputf8 }
 }
 
-fn header_section(request: &ReportRequest<'_>, to: &Mailbox, boundary: &str, is_eight_bit: bool) -> String {
+fn header_section(request: &ReportRequest<'_>, boundary: &str, is_eight_bit: bool) -> String {
     let date = internet_date(request.now);
-    let postmaster = request.postmaster;
-    let subject = match request.kind {
-        ReportKind::Failure => "Your message could not be delivered",
-        ReportKind::Delay { .. } => "Your message has not been delivered yet",
-    };
+    let (postmaster, to) = (request.postmaster, request.to);
+    let subject = encoding::folded_field("Subject", &encoding::header_text(&text::subject(request)));
     let report_id = request.report_id;
     let host = encoding::printable_ascii(request.reporting_mta);
     let transfer_encoding = if is_eight_bit { "8bit" } else { "7bit" };
@@ -128,7 +136,7 @@ fn header_section(request: &ReportRequest<'_>, to: &Mailbox, boundary: &str, is_
         "Date: {date}\r\n\
          From: Mail Delivery System <{postmaster}>\r\n\
          To: <{to}>\r\n\
-         Subject: {subject}\r\n\
+         {subject}\
          Message-ID: <{report_id}@{host}>\r\n\
          Auto-Submitted: auto-replied\r\n\
          MIME-Version: 1.0\r\n\

@@ -21,12 +21,14 @@ pub(super) fn part(request: &ReportRequest<'_>) -> Part {
     }
 }
 
-/// The whole message, when it may and can be shown: a delay shows the header section only, and a content that no part
+/// The whole message, when it may and can be shown: what is no failure, and a copy for others, shows the header section
+/// only, and a content that no part
 /// can hold as it is (`message/rfc822` may not be encoded, RFC 2046, section 5.2.1) as well.
 pub(super) fn whole_message<'a>(request: &ReportRequest<'a>) -> Option<&'a [u8]> {
     match request.original {
         Original::Whole(content)
             if request.envelope.ret == Some(Ret::Full)
+                && request.copy.is_none()
                 && request.kind == ReportKind::Failure
                 && content.len() <= FULL_OCTETS_MAX
                 && is_clean(content) =>
@@ -41,7 +43,7 @@ fn message_part(content: &[u8], smtputf8: bool) -> Part {
     let is_global = smtputf8 && !header_section(content).is_ascii();
     let media_type = if is_global { "message/global" } else { "message/rfc822" };
     let encoding = if content.is_ascii() { "7bit" } else { "8bit" };
-    Part { fields: fields("Undelivered message", media_type, encoding), body: content.to_vec() }
+    Part { fields: fields("Original message", media_type, encoding), body: content.to_vec() }
 }
 
 fn header_part(header: &[u8], smtputf8: bool) -> Part {
@@ -53,7 +55,7 @@ fn header_part(header: &[u8], smtputf8: bool) -> Part {
         true if is_global => ("8bit", header.to_vec()),
         _ => ("quoted-printable", quoted_printable(header)),
     };
-    Part { fields: fields("Undelivered message's header", media_type, encoding), body }
+    Part { fields: fields("Original message's header", media_type, encoding), body }
 }
 
 fn fields(description: &str, media_type: &str, encoding: &str) -> String {
@@ -64,7 +66,7 @@ fn fields(description: &str, media_type: &str, encoding: &str) -> String {
 
 /// The header section at the start of `content`, without the empty line behind it, cut behind the last field that ends
 /// within [`HEADER_OCTETS_MAX`] (in front of a single longer one: within it).
-fn header_section(content: &[u8]) -> &[u8] {
+pub(super) fn header_section(content: &[u8]) -> &[u8] {
     let beginning = &content[..content.len().min(HEADER_OCTETS_MAX)];
     let mut scan = HeaderScan::new();
     scan.feed(beginning);

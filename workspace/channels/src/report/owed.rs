@@ -12,8 +12,8 @@ pub enum Owed {
     No(&'static str),
 }
 
-/// Whether the sender of `envelope` is to be told that `recipient` failed or is delayed. Without `NOTIFY`, failures and
-/// delays are reported.
+/// Whether the sender of `envelope` is to be told what has become of `recipient`. Without `NOTIFY`, failures and delays are
+/// reported, and successes are not.
 #[must_use]
 pub fn is_owed(envelope: &Envelope, recipient: &Recipient, kind: ReportKind) -> Owed {
     if envelope.sender == ReversePath::Null {
@@ -26,6 +26,9 @@ pub fn is_owed(envelope: &Envelope, recipient: &Recipient, kind: ReportKind) -> 
         }
         (Some(Notify { delay: false, .. }), ReportKind::Delay { .. }) => {
             Owed::No("the sender asked for no delay reports (NOTIFY without DELAY)")
+        }
+        (Some(Notify { success: false, .. }) | None, ReportKind::Delivered | ReportKind::Relayed) => {
+            Owed::No("the sender did not ask for reports of success (NOTIFY without SUCCESS)")
         }
         (Some(_) | None, _) => Owed::Yes,
     }

@@ -75,6 +75,8 @@ fn recipient_fields(
     let action = match request.kind {
         ReportKind::Failure => "failed",
         ReportKind::Delay { .. } => "delayed",
+        ReportKind::Delivered => "delivered",
+        ReportKind::Relayed => "relayed",
     };
     fields += &format!("Action: {action}\r\n");
     fields += &format!("Status: {}\r\n", shown_status(request.kind, reported));
@@ -98,6 +100,8 @@ pub(super) fn shown_status(kind: ReportKind, reported: &ReportedRecipient<'_>) -
         ReportKind::Failure => EnhancedStatus::new(5, 0, 0),
         ReportKind::Delay { .. } if status.class == 4 => status,
         ReportKind::Delay { .. } => EnhancedStatus::new(4, 0, 0),
+        ReportKind::Delivered | ReportKind::Relayed if status.class == 2 => status,
+        ReportKind::Delivered | ReportKind::Relayed => EnhancedStatus::new(2, 0, 0),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use sternpost_config::{ReportEvent, Template, built_in_report_texts};
 use sternpost_message::sample::{self, recipient};
 use sternpost_message::{EnhancedStatus, Notify, Ret, ReversePath};
 
@@ -115,11 +116,34 @@ fn report_of_kind(
     diagnostic: &Diagnostic,
     original: Original<'_>,
 ) -> Report {
+    let texts = built_in_report_texts();
+    report_in(&texts, "en", None, kind, envelope, diagnostic, original)
+}
+
+fn report_in(
+    texts: &[ReportText],
+    language: &str,
+    copy: Option<CopyNote<'_>>,
+    kind: ReportKind,
+    envelope: &Envelope,
+    diagnostic: &Diagnostic,
+    original: Original<'_>,
+) -> Report {
+    let event = match kind {
+        ReportKind::Failure => ReportEvent::Failure,
+        ReportKind::Delay { .. } => ReportEvent::Delay,
+        ReportKind::Delivered => ReportEvent::Delivered,
+        ReportKind::Relayed => ReportEvent::Relayed,
+    };
+    let postmaster = mailbox("postmaster@mx.example.net");
     let reported = |recipient| ReportedRecipient { recipient, diagnostic, expired: false, attempts: 2 };
     let recipients: Vec<_> = envelope.recipients.iter().map(reported).collect();
     let report = make(&ReportRequest {
         reporting_mta: "mx.example.net",
-        postmaster: &mailbox("postmaster@mx.example.net"),
+        postmaster: &postmaster,
+        to: envelope.sender.mailbox().unwrap_or(&postmaster),
+        text: wishes::text_for(texts, event, &[language.parse().unwrap()]).unwrap(),
+        copy,
         envelope,
         original_id: MessageId([1; 16]),
         kind,
@@ -179,7 +203,7 @@ fn a_failure_is_reported_with_all_that_is_known() {
     for sentence in [
         "could not be delivered",
         "<joe@far.example> mx.far.example [192.0.2.25] said: 550 5.1.1 No such user",
-        "Tried 2 times.",
+        "Attempts: 2",
         "check the address for typing errors",
         "The header of your message is attached",
         "write to postmaster@mx.example.net and mention the queue id 01010101010101010101010101010101.",
@@ -212,6 +236,98 @@ fn a_delay_says_until_when_the_switch_tries() {
 }
 
 #[test]
+fn a_success_is_reported_with_its_action_and_without_the_body() {
+    let envelope = Envelope { ret: Some(Ret::Full), ..envelope(vec![recipient("joe@far.example")]) };
+    let kept = Diagnostic {
+        status: EnhancedStatus::new(2, 1, 5),
+        reply_code: Some(250),
+        text: "kept".into(),
+        remote: "store.far.example [192.0.2.24]".into(),
+    };
+    let rows = [
+        (ReportKind::Delivered, "Your message was delivered", "delivered"),
+        (ReportKind::Relayed, "Your message was handed on", "relayed"),
+    ];
+    for (kind, subject, action) in rows {
+        let reading = Reading::of(&report_of_kind(kind, &envelope, &kept, WHOLE));
+        reading.expect(&[
+            ("Subject", subject),
+            ("1 Action", action),
+            ("1 Status", "2.1.5"),
+            ("1 Remote-MTA", "dns; store.far.example"),
+            ("1 Diagnostic-Code", "smtp; 250 2.1.5 kept"),
+            // RFC 3461, 4.3: RET=FULL is for failures.
+            ("original-type", "text/rfc822-headers"),
+        ]);
+        assert!(reading.get("1 Will-Retry-Until").is_none());
+        let text = reading.get("text").unwrap();
+        assert!(text.contains("said: 250 2.1.5 kept") && !text.contains("What to do"), "{text}");
+    }
+}
+
+#[test]
+fn a_report_in_german_says_so_and_keeps_its_part_for_programs() {
+    let envelope = envelope(vec![recipient("joe@far.example")]);
+    let texts = built_in_report_texts();
+    let report =
+        report_in(&texts, "de-AT", None, ReportKind::Failure, &envelope, &refused("No such user"), WHOLE);
+    let reading = Reading::of(&report);
+    reading.expect(&[
+        ("Subject", "Ihre Nachricht konnte nicht zugestellt werden"),
+        ("1 Action", "failed"),
+        ("1 Diagnostic-Code", "smtp; 550 5.1.1 No such user"),
+    ]);
+    let text = reading.get("text").unwrap();
+    for words in ["konnte den folgenden Empfängern nicht", "Versuche: 2", "Was Sie tun können: Prüfen Sie"]
+    {
+        assert!(text.contains(words), "{words:?} in {text}");
+    }
+    assert!(String::from_utf8(report.content).unwrap().contains("Content-Language: de\r\n"));
+}
+
+#[test]
+fn the_words_of_a_site_stand_in_the_place_of_those_in_the_box() {
+    let mut texts = built_in_report_texts();
+    let own = ReportText {
+        subject: Template::subject("Échec {queue_id}").unwrap(),
+        body: Template::body("{hostname} regrette.\n{retry_until} jamais\n\n{recipients}\n{{fin}}").unwrap(),
+        recipient: Template::recipient(" - {address} : {reason}{reply}\n - {address}, {reply}").unwrap(),
+        ..texts[0].clone()
+    };
+    texts.insert(0, own);
+    let envelope = envelope(vec![recipient("joe@far.example"), recipient("ann@far.example")]);
+    let report = report_in(&texts, "en", None, ReportKind::Failure, &envelope, &refused("no"), WHOLE);
+    let reading = Reading::of(&report);
+    reading.expect(&[
+        ("Subject", &format!("Échec {}", MessageId([1; 16]))),
+        (
+            "text",
+            "mx.example.net regrette. - joe@far.example, 550 5.1.1 no - ann@far.example, 550 5.1.1 no {fin}",
+        ),
+    ]);
+    assert!(report.content.starts_with(b"Date: ") && !report.smtputf8);
+}
+
+#[test]
+fn a_copy_says_whom_it_is_a_copy_for_and_has_no_body() {
+    let envelope = Envelope { ret: Some(Ret::Full), ..envelope(vec![recipient("joe@far.example")]) };
+    let texts = built_in_report_texts();
+    let rows = [
+        (CopyNote::SaidTo("<ann@client.example>"), "The report below went to <ann@client.example>."),
+        (CopyNote::NullSender, "the sender of what failed is null"),
+        (CopyNote::NoRoute("<ann@client.example>"), "there is no route to <ann@client.example>"),
+    ];
+    for (note, words) in rows {
+        let (failure, diagnostic) = (ReportKind::Failure, refused("no"));
+        let report = report_in(&texts, "en", Some(note), failure, &envelope, &diagnostic, WHOLE);
+        let reading = Reading::of(&report);
+        reading.expect(&[("original-type", "text/rfc822-headers")]);
+        let text = reading.get("text").unwrap();
+        assert!(text.starts_with("A copy for the postmaster.") && text.contains(words), "{text}");
+    }
+}
+
+#[test]
 fn the_status_agrees_with_the_action() {
     let recipient = recipient("joe@far.example");
     let delay = ReportKind::Delay { will_retry_until: LATER };
@@ -222,6 +338,8 @@ fn the_status_agrees_with_the_action() {
         (ReportKind::Failure, true, (4, 2, 2), "4.4.7"),
         (delay, false, (4, 2, 2), "4.2.2"),
         (delay, false, (5, 1, 1), "4.0.0"),
+        (ReportKind::Delivered, false, (2, 1, 5), "2.1.5"),
+        (ReportKind::Relayed, false, (5, 1, 1), "2.0.0"),
     ];
     for (kind, expired, (class, subject, detail), shown) in rows {
         let diagnostic = Diagnostic::own(EnhancedStatus::new(class, subject, detail), "x");
@@ -378,7 +496,14 @@ fn the_null_sender_is_owed_nothing_and_others_what_they_asked_for() {
     for (notify, failure_owed, delay_owed) in rows {
         let recipient = Recipient { notify, ..recipient("joe@far.example") };
         let mut envelope = envelope(vec![recipient.clone()]);
-        for (kind, owed) in [(ReportKind::Failure, failure_owed), (delay, delay_owed)] {
+        let success_owed = notify.is_some_and(|notify| notify.success);
+        let rows = [
+            (ReportKind::Failure, failure_owed),
+            (delay, delay_owed),
+            (ReportKind::Delivered, success_owed),
+            (ReportKind::Relayed, success_owed),
+        ];
+        for (kind, owed) in rows {
             assert_eq!(is_owed(&envelope, &recipient, kind) == Owed::Yes, owed, "{notify:?} {kind:?}");
         }
         envelope.sender = ReversePath::Null;
@@ -386,10 +511,4 @@ fn the_null_sender_is_owed_nothing_and_others_what_they_asked_for() {
             assert_eq!(is_owed(&envelope, &recipient, kind), Owed::No("the sender is null"));
         }
     }
-}
-
-#[test]
-fn a_report_that_nobody_is_owed_goes_to_the_postmaster() {
-    let envelope = Envelope { sender: ReversePath::Null, ..envelope(vec![recipient("joe@far.example")]) };
-    Reading::of(&report(&envelope, &refused("no"), WHOLE)).expect(&[("To", "postmaster@mx.example.net")]);
 }

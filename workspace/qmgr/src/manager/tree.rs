@@ -19,7 +19,7 @@ use sternpost_config::HOUSEKEEPER;
 use sternpost_link::qmgr::FromQmgr;
 use sternpost_link::store::{Effect, MessageFacts, StreamFrame, ToStore};
 use sternpost_message::{
-    MessageSequence, MlistId, NullHop, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientRange, RouteIndex,
+    MessageSequence, MlistId, NullHop, ROUTE_DELAY_REPORT, ROUTE_FINAL_REPORT, RecipientRange, RouteIndex,
     UnixMillis,
 };
 use sternpost_platform::clock::Timepiece;
@@ -196,9 +196,9 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                 self.queue(spec);
             }
         }
-        if !facts.failed.is_empty() {
-            let failed = facts.failed.clone();
-            let spec = self.spec(facts.sequence, ROUTE_FAILURE_REPORT, HOUSEKEEPER, REPORTS, failed);
+        if !facts.report_owed.is_empty() {
+            let owed = facts.report_owed.clone();
+            let spec = self.spec(facts.sequence, ROUTE_FINAL_REPORT, HOUSEKEEPER, REPORTS, owed);
             if let Some(spec) = spec {
                 self.queue(spec);
             }
@@ -252,7 +252,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
         let not_before = |seconds: u32| {
             self.clocks.started().plus_ms((u64::from(seconds) * 1_000).min(NOTHING_EXPIRES_MS))
         };
-        let is_report = matches!(route, ROUTE_FAILURE_REPORT | ROUTE_DELAY_REPORT);
+        let is_report = matches!(route, ROUTE_FINAL_REPORT | ROUTE_DELAY_REPORT);
         Some(MlistSpec {
             id: MlistId { message, route },
             channel: channel.to_owned(),
@@ -296,7 +296,7 @@ impl<L: Wire, T: Timepiece> Manager<L, T> {
                 self.apply(Event::Deferred { mlist, recipients: vec![recipients], scope });
             }
             Consequence::ReportOwed { recipients } => {
-                self.report(message, ROUTE_FAILURE_REPORT, vec![recipients]);
+                self.report(message, ROUTE_FINAL_REPORT, vec![recipients]);
             }
         }
     }

@@ -304,6 +304,10 @@ fn apply(record: &mut RecipientRecord, outcome: &Outcome) {
     if record.state.is_terminal() {
         return;
     }
+    if record.state.owes_success_report() {
+        record.state = record.state.after(outcome.kind());
+        return;
+    }
     let was_failed = record.state == RecipientState::Failed;
     let mut attempted = |diagnostic: &Diagnostic| {
         record.attempts = record.attempts.saturating_add(1);
@@ -312,7 +316,10 @@ fn apply(record: &mut RecipientRecord, outcome: &Outcome) {
     match outcome {
         Outcome::Deferred { diagnostic, .. } if !was_failed => attempted(diagnostic),
         Outcome::Failed(diagnostic) if !was_failed => attempted(diagnostic),
-        Outcome::Delivered(diagnostic) | Outcome::Transferred(diagnostic) => attempted(diagnostic),
+        Outcome::Delivered(diagnostic)
+        | Outcome::Transferred(diagnostic)
+        | Outcome::DeliveredReportOwed(diagnostic)
+        | Outcome::RelayedReportOwed(diagnostic) => attempted(diagnostic),
         Outcome::DelayReported => record.delay_reported |= !was_failed,
         Outcome::Deferred { .. }
         | Outcome::Failed(_)

@@ -112,7 +112,7 @@ fn a_damaged_diagnostic_costs_its_words_and_never_the_message() {
     let (mut log, report) = open(log.into_disk());
     assert_eq!((report.damage, report.damaged_messages), (vec![], vec![]));
     assert_eq!(last_words(&mut log), [None, Some(diagnostic("busy")), None]);
-    assert_eq!(log.facts(FIRST).unwrap().failed, [RecipientRange { first: 0, count: 1 }]);
+    assert_eq!(log.facts(FIRST).unwrap().report_owed, [RecipientRange { first: 0, count: 1 }]);
     assert_eq!(read(&mut log, FIRST), content(1, 70_000));
 }
 
@@ -212,7 +212,7 @@ fn a_message_without_envelope_is_kept_apart_through_moves_and_restarts_until_it_
         assert_eq!(log.messages_from(MessageSequence(0)).count(), 0);
         let facts = log.facts(FIRST).unwrap();
         assert_eq!(
-            (facts.accepted_at, &facts.failed[..]),
+            (facts.accepted_at, &facts.report_owed[..]),
             (NOW, &[RecipientRange { first: 0, count: 1 }][..])
         );
         assert_eq!(log.message(FIRST), Err(ReadError::EnvelopeLost(FIRST)));

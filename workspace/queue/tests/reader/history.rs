@@ -222,7 +222,9 @@ fn outcome(random: &mut Random) -> (RecipientRange, Outcome) {
     let recipients = range(first, u32::try_from(1 + random.below(20)).unwrap());
     let text = "x".repeat(random.one_of(&[0, 20, 600]));
     let outcome = match random.below(10) {
-        0..5 => Outcome::Delivered(own(2, &text)),
+        0..4 => Outcome::Delivered(own(2, &text)),
+        4 if random.below(2) == 0 => Outcome::DeliveredReportOwed(own(2, &text)),
+        4 => Outcome::RelayedReportOwed(diagnostic(2, &text)),
         5 => Outcome::Transferred(diagnostic(2, &text)),
         6 => Outcome::Failed(diagnostic(5, &text)),
         7 => Outcome::Reported { report: Some(id(7)), why: text },

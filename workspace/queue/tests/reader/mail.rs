@@ -122,7 +122,7 @@ pub(crate) fn range(first: u32, count: u32) -> RecipientRange {
     RecipientRange { first, count }
 }
 
-/// All kinds of outcomes, for the recipients of a message that has 13 of them; two are left pending, two failed.
+/// All kinds of outcomes, for the recipients of a message that has 16 of them; some are left pending, some failed, one with a report owed.
 pub(crate) fn every_outcome() -> Vec<(RecipientRange, Outcome)> {
     let deferred = |scope, text: &str| Outcome::Deferred { scope, diagnostic: diagnostic(4, text) };
     vec![
@@ -135,6 +135,13 @@ pub(crate) fn every_outcome() -> Vec<(RecipientRange, Outcome)> {
         (range(8, 1), Outcome::Reported { report: Some(id(999)), why: String::new() }),
         (range(9, 1), Outcome::Reported { report: None, why: "NOTIFY=NEVER".to_owned() }),
         (range(10, 1), Outcome::Discarded { why: "an operator did not want it".to_owned() }),
+        (
+            range(12, 1),
+            Outcome::RelayedReportOwed(diagnostic(2, "250 2.0.0 taken, and nobody will tell of it")),
+        ),
+        (range(13, 2), Outcome::DeliveredReportOwed(own(2, "kept"))),
+        (range(14, 1), Outcome::Reported { report: Some(id(998)), why: String::new() }),
+        (range(12, 2), Outcome::Failed(diagnostic(5, "550 it was handed over before"))),
         // What comes too late, and for whom there is nobody.
         (range(5, 3), Outcome::DelayReported),
         (range(5, 2), deferred(ErrorScope::Peer, "451 it was delivered before")),

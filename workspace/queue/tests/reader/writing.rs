@@ -125,7 +125,7 @@ pub(crate) fn every_shape(writing: &mut Writing) {
         sequences.push(writing.accept(message(
             100 + number,
             octets,
-            rich(100 + number, 13 * (number % 3 + 1)),
+            rich(100 + number, 16 * (number % 3 + 1)),
         )));
     }
     for (number, octets) in [(201, 700), (202, 25_000), (203, 30)] {
@@ -147,13 +147,13 @@ pub(crate) fn well_used() -> Vec<u8> {
     writing.pass_segments(16);
     let mut late = Vec::new();
     for (number, octets) in [(301, 61_000), (302, 9), (303, 0)] {
-        late.push(writing.accept(message(number, octets, rich(number, 13))));
+        late.push(writing.accept(message(number, octets, rich(number, 16))));
         writing.put(Lane::Normal, partial(number + 10, octets + 1));
         writing.pass_segments(1);
     }
     writing.discard_partial(201);
     writing.conclude(late[1], every_outcome());
-    writing.conclude(late[2], vec![(range(0, 13), Outcome::Discarded { why: "too late".to_owned() })]);
+    writing.conclude(late[2], vec![(range(0, 16), Outcome::Discarded { why: "too late".to_owned() })]);
     writing.pass_segments(2);
     writing.conclude(late[0], every_outcome());
     assert!(writing.log.status().moved_records > 10, "{:?}", writing.log.status());

@@ -1,6 +1,6 @@
 //! The housekeeper's process: what it decides and writes is the product's ([`closing`]), in sets that commit together.
 
-use sternpost_channels::housekeeper::closing::{self, Made, RECIPIENTS_PER_REPORT, Reporting};
+use sternpost_channels::housekeeper::closing::{self, Composed, Ids, Reporting};
 use sternpost_channels::report::{Owed, ReportKind, is_owed};
 use sternpost_message::{MessageId, Outcome, ROUTE_DELAY_REPORT, RecipientRange, UnixMillis};
 
@@ -42,12 +42,9 @@ impl World {
         }
         let Some(detail) = &job.detail else { return Ok(()) };
         let is_delay = job.assignment.mlist.route == ROUTE_DELAY_REPORT;
-        let count = closing::candidates(&job.assignment, detail, is_delay).len();
-        let parts = (0..count)
-            .step_by(RECIPIENTS_PER_REPORT)
-            .map(|first| (first, (first + RECIPIENTS_PER_REPORT).min(count)))
-            .rev()
-            .collect();
+        let candidates = closing::candidates(&job.assignment, detail, is_delay);
+        let parts =
+            closing::parts(&candidates).into_iter().map(|part| (part.start, part.end)).rev().collect();
         job.stage = Stage::Closing(Closing { parts, is_open: false, torn: None });
         self.housekeeper_goes_on(channel, number)
     }
@@ -57,7 +54,8 @@ impl World {
         let Some(job) = channel.jobs.get_mut(&number) else { return Ok(()) };
         let Stage::Closing(work) = &mut job.stage else { return Ok(()) };
         if let Some(outcomes) = work.torn.take() {
-            let records = closing::records(job.assignment.mlist.message, None, &outcomes);
+            let alone = Composed { outcomes, ..Composed::default() };
+            let records = closing::records(job.assignment.mlist.message, &alone);
             return channel
                 .append(&records, Recorded::of_report(number, None))
                 .map_err(|error| error.to_string());
@@ -75,15 +73,21 @@ impl World {
         let is_delay = assignment.mlist.route == ROUTE_DELAY_REPORT;
         let candidates = closing::candidates(&assignment, &detail, is_delay);
         let part = candidates.get(first..end).unwrap_or_default();
-        let id = self.new_message_id();
-        let reporting =
-            Reporting { view: &view, detail: &detail, original: &original, is_delay, now: self.now() };
+        let ids = Ids { report: self.new_message_id(), copy: self.new_message_id() };
+        let reporting = Reporting {
+            view: &view,
+            detail: &detail,
+            original: &original,
+            is_limited: false,
+            now: self.now(),
+        };
         for reporting in [reporting, Reporting { original: &[], ..reporting }] {
-            let (made, outcomes) = reporting.compose(part, id);
-            self.expect_report(made.as_ref(), detail.id, &outcomes, &detail.envelope, is_delay);
-            let recorded = Recorded::of_report(number, made.as_ref().map(|made| made.id));
-            let records = closing::records(detail.sequence, made.as_ref(), &outcomes);
-            let is_torn = self.mistake == Some(Mistake::TornReport) && made.is_some();
+            let composed = reporting.compose(part, ids);
+            self.expect_report(&composed, detail.id, &detail.envelope, is_delay);
+            let recorded = Recorded::of_report(number, composed.report.as_ref().map(|made| made.id));
+            let records = closing::records(detail.sequence, &composed);
+            let is_torn = self.mistake == Some(Mistake::TornReport) && composed.report.is_some();
+            let outcomes = &composed.outcomes;
             if let Some(Stage::Closing(work)) = channel.jobs.get_mut(&number).map(|job| &mut job.stage) {
                 work.torn = is_torn.then(|| outcomes.clone());
             }
@@ -110,15 +114,14 @@ impl World {
     /// The model hears of a report that is about to be appended.
     fn expect_report(
         &mut self,
-        made: Option<&Made>,
+        composed: &Composed,
         of: MessageId,
-        outcomes: &[(RecipientRange, Outcome)],
         envelope: &sternpost_message::Envelope,
         is_delay: bool,
     ) {
-        let Some(made) = made else { return };
+        let Some(made) = &composed.report else { return };
         let kind = ReportKind::Delay { will_retry_until: UnixMillis(0) };
-        let recipients = outcomes.iter().flat_map(|(range, outcome)| {
+        let recipients = composed.outcomes.iter().flat_map(|(range, outcome)| {
             let is_reported = matches!(outcome, Outcome::Reported { report: Some(_), .. });
             let is_delayed = matches!(outcome, Outcome::DelayReported);
             (range.first..range.end()).filter_map(move |recipient| {

@@ -108,16 +108,20 @@ impl Peers {
         self.down_until.get(peer).is_none_or(|until| *until <= now)
     }
 
-    /// What a peer that answers says to one recipient.
-    pub(crate) fn outcome(&self, random: &mut Random, channel: &str) -> Outcome {
+    /// What a peer that answers says to one recipient, who may want a report of success. Half of the MTAs do not know that.
+    pub(crate) fn outcome(&self, random: &mut Random, channel: &str, is_report_wanted: bool) -> Outcome {
         let diagnostic = |class| Diagnostic::own(EnhancedStatus::new(class, 0, 0), "the words of a peer");
         let dice = random.below(100);
         if dice < self.deferring {
             Outcome::Deferred { scope: ErrorScope::Message, diagnostic: diagnostic(4) }
         } else if dice < self.deferring + self.failing {
             Outcome::Failed(diagnostic(5))
+        } else if channel == "lmtp" && is_report_wanted {
+            Outcome::DeliveredReportOwed(diagnostic(2))
         } else if channel == "lmtp" {
             Outcome::Delivered(diagnostic(2))
+        } else if is_report_wanted && random.chance(50) {
+            Outcome::RelayedReportOwed(diagnostic(2))
         } else {
             Outcome::Transferred(diagnostic(2))
         }

@@ -1,10 +1,17 @@
 //! The work of a channel that transfers: to peers that answer or do not, and what it records of each recipient. Modelled.
 
 use sternpost_link::qmgr::ToQmgr;
-use sternpost_message::{ErrorScope, MessageId, MlistId, Outcome, RecipientRange};
+use sternpost_message::{Envelope, ErrorScope, MessageId, MlistId, Outcome, RecipientRange, ReversePath};
 
 use super::channel::{Channel, Stage, own, record};
 use super::{Kept, Mistake, World};
+
+/// Whether the sender asks to be told of a success.
+fn wants_success_report(envelope: &Envelope, recipient: u32) -> bool {
+    let recipient = usize::try_from(recipient).ok().and_then(|at| envelope.recipients.get(at));
+    let is_asked = recipient.and_then(|recipient| recipient.notify).is_some_and(|notify| notify.success);
+    is_asked && envelope.sender != ReversePath::Null
+}
 
 impl World {
     pub(super) fn transfer_begins(&mut self, channel: &mut Channel, number: u32) -> Kept {
@@ -50,17 +57,19 @@ impl World {
     pub(super) fn transfer_ends(&mut self, channel: &mut Channel, number: u32, recipients: &[u32]) -> Kept {
         let Some(job) = channel.jobs.get(&number) else { return Ok(()) };
         let (peer, mlist) = (job.assignment.peer.clone(), job.assignment.mlist);
-        let Some(id) = job.detail.as_ref().map(|detail| detail.id) else { return Ok(()) };
+        let Some(detail) = &job.detail else { return Ok(()) };
+        let (id, envelope) = (detail.id, detail.envelope.clone());
         let answers = self.peers.answers(&peer, self.now());
         let was_failing = channel.failing.contains(&peer);
         let mut outcomes: Vec<(RecipientRange, Outcome)> = Vec::new();
         for recipient in recipients {
             let outcome = if answers {
-                self.peers.outcome(&mut self.random, &channel.own.channel)
+                let wants = wants_success_report(&envelope, *recipient);
+                self.peers.outcome(&mut self.random, &channel.own.channel, wants)
             } else {
                 Outcome::Deferred { scope: ErrorScope::Peer, diagnostic: own(4, "the peer does not answer") }
             };
-            if matches!(outcome, Outcome::Delivered(_) | Outcome::Transferred(_)) {
+            if outcome.kind().is_handed_over() {
                 let at = usize::try_from(*recipient).map_err(|error| error.to_string())?;
                 self.hand_over(id, at);
             }

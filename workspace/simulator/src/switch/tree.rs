@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sternpost_message::{
-    MessageSequence, MlistId, ROUTE_DELAY_REPORT, ROUTE_FAILURE_REPORT, RecipientRange, RouteIndex,
+    MessageSequence, MlistId, ROUTE_DELAY_REPORT, ROUTE_FINAL_REPORT, RecipientRange, RouteIndex,
 };
 use sternpost_queue::MessageFacts;
 use sternpost_scheduler::MlistStatus;
@@ -117,8 +117,8 @@ fn invariant_the_mlists_are_those_of_the_message(
     if let Some(mlist) = mlists.values().find(|mlist| mlist.precedence != facts.precedence) {
         return say(format!("{:?} in the log and {:?} in the tree", facts.precedence, mlist.precedence));
     }
-    let failing = waiting(ROUTE_FAILURE_REPORT);
-    let failed = recipients(&facts.failed);
+    let failing = waiting(ROUTE_FINAL_REPORT);
+    let owed = recipients(&facts.report_owed);
     let mut pending = BTreeSet::new();
     for route in &facts.routes {
         let here = recipients(&route.pending);
@@ -152,16 +152,16 @@ fn invariant_the_mlists_are_those_of_the_message(
         }
         pending.extend(here);
     }
-    if let Some(lost) = failed.iter().find(|recipient| !failing.contains(recipient)) {
-        return say(format!("recipient {lost} has failed in the log, and no report waits in the tree"));
+    if let Some(lost) = owed.iter().find(|recipient| !failing.contains(recipient)) {
+        return say(format!("a report on recipient {lost} is owed in the log and does not wait in the tree"));
     }
     if let Some(more) =
-        failing.iter().find(|recipient| !failed.contains(recipient) && !pending.contains(recipient))
+        failing.iter().find(|recipient| !owed.contains(recipient) && !pending.contains(recipient))
     {
-        return say(format!("a failure report waits for recipient {more}, which is done with in the log"));
+        return say(format!("a report waits on recipient {more}, who is done with in the log"));
     }
     let is_of_message = |route: &RouteIndex| {
-        *route == ROUTE_FAILURE_REPORT
+        *route == ROUTE_FINAL_REPORT
             || *route == ROUTE_DELAY_REPORT
             || facts.routes.iter().any(|known| known.index == *route)
     };

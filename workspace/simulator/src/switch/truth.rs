@@ -109,7 +109,10 @@ impl World {
             .get(&id)
             .ok_or_else(|| format!("{id} is transferred and was never appended"))?;
         match message.recorded.get(recipient) {
-            Some(recorded) if recorded.state.is_terminal() && !message.is_hit => {
+            Some(recorded)
+                if (recorded.state.is_terminal() || recorded.state.owes_success_report())
+                    && !message.is_hit =>
+            {
                 Err(format!("recipient {recipient} of {id} is durably {:?} and is attempted", recorded.state))
             }
             Some(_) => Ok(()),
@@ -126,12 +129,13 @@ impl World {
             }
             for (at, recorded) in message.recorded.iter().enumerate() {
                 use sternpost_message::RecipientState::{
-                    Delivered, Discarded, Failed, Pending, Reported, Transferred,
+                    Delivered, DeliveredReportOwed, Discarded, Failed, Pending, RelayedReportOwed, Reported,
+                    Transferred,
                 };
                 let is_well = match recorded.state {
                     Delivered | Transferred => self.peers.has_got(*id, at),
                     Reported => true,
-                    Pending | Failed | Discarded => false,
+                    Pending | Failed | Discarded | DeliveredReportOwed | RelayedReportOwed => false,
                 };
                 if !is_well {
                     return Err(format!(

@@ -202,7 +202,8 @@ pub enum Output {
         transaction: u64,
         /// The index in [`Transaction::recipients`].
         recipient: usize,
-        /// `Transferred`, `Delivered`, `Deferred` or `Failed`.
+        /// `Transferred`, `Delivered`, `Deferred` or `Failed`; or one of the first two with a report owed, where the sender
+        /// wants to hear of a success and the peer does not know DSN (RFC 3461, 5.2.2; LMTP: 5.2.3).
         outcome: Outcome,
     },
     /// All recipients of the transaction have their result.

@@ -8,7 +8,7 @@ use crate::reply::{Reply, ReplyReader};
 use crate::timer::Timer;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use sternpost_message::{Diagnostic, EnhancedStatus, ErrorScope, Outcome};
+use sternpost_message::{Diagnostic, EnhancedStatus, ErrorScope, Outcome, ReversePath};
 
 /// One session with a peer, from the greeting to the end. Holds at most one reply and the commands and content of the
 /// inputs since the last `poll`.
@@ -87,6 +87,8 @@ struct Running {
     accepted: Vec<usize>,
     mail_accepted: bool,
     chunked: bool,
+    /// The peer takes over what the sender wants to hear of. RFC 3461, 5.2.1.
+    peer_reports: bool,
     content: Content,
     /// What the peer must not get as it is stored, or not without.
     edit: Option<HeaderEdit>,
@@ -593,6 +595,7 @@ impl ClientSession {
             let Some(diagnostic) = obstacle else {
                 running.begun = true;
                 let extensions = &self.extensions;
+                running.peer_reports = extensions.dsn;
                 running.edit = HeaderEdit::new(&running.transaction, extensions);
                 let is_large = running.transaction.content_octets >= self.policy.bdat_octets_min;
                 // How many replies follow a refused chunk under LMTP is nowhere said: there DATA is used.
@@ -786,6 +789,7 @@ impl Running {
             accepted: Vec::new(),
             mail_accepted: false,
             chunked: false,
+            peer_reports: false,
             content: Content::Waiting,
             edit: None,
             octets_taken: 0,
@@ -796,8 +800,15 @@ impl Running {
     /// The first result of a recipient stands.
     fn resolve(&mut self, index: usize, outcome: Outcome, events: &mut VecDeque<Output>) {
         if !std::mem::replace(&mut self.resolved[index], true) {
+            let outcome = if self.success_report_is_owed(index) { owing(outcome) } else { outcome };
             events.push_back(Output::Result { transaction: self.transaction.id, recipient: index, outcome });
         }
+    }
+
+    /// Whether a success is to be told to the sender by us: who does not know DSN will not. RFC 3461, 5.2.2 and 5.2.3.
+    fn success_report_is_owed(&self, index: usize) -> bool {
+        let is_wanted = self.transaction.recipients[index].notify.is_some_and(|notify| notify.success);
+        is_wanted && !self.peer_reports && self.transaction.sender != ReversePath::Null
     }
 
     fn resolve_rest(&mut self, outcome: &Outcome, events: &mut VecDeque<Output>) {
@@ -806,6 +817,15 @@ impl Running {
                 self.resolve(index, outcome.clone(), events);
             }
         }
+    }
+}
+
+/// The same outcome with its report to be made.
+fn owing(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Delivered(diagnostic) => Outcome::DeliveredReportOwed(diagnostic),
+        Outcome::Transferred(diagnostic) => Outcome::RelayedReportOwed(diagnostic),
+        other => other,
     }
 }
 

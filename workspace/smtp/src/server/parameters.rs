@@ -284,6 +284,17 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_parameters_that_rfc_3461_promises_are_taken() {
+        let orcpt = |octets: usize| format!("rfc822;{}", "x".repeat(octets - "rfc822;".len()));
+        let rcpt = |octets| rcpt_to(&format!("<a@b> ORCPT={}", orcpt(octets)), true, false, &policy());
+        assert_eq!(rcpt(500).unwrap().original_recipient, Some(orcpt(500)));
+        assert_eq!(rcpt(501), Err(replies::PARAMETER_VALUE));
+        let mail = |octets| mail_from(&format!("<> ENVID={}", "x".repeat(octets)), true, &policy());
+        assert_eq!(mail(100).unwrap().envelope_id.map(|id| id.len()), Some(100));
+        assert_eq!(mail(101), Err(replies::PARAMETER_VALUE));
+    }
+
+    #[test]
     fn each_bad_rcpt_has_its_reply() {
         let rows = [
             ("joe@b", replies::RCPT_SYNTAX),

@@ -215,14 +215,15 @@ fn tls(value: &Value) -> Option<Box<TlsFacts>> {
     }))
 }
 
-/// The recipients that are not terminal, the routes that lead to them, and how many others there are.
+/// The recipients that must still get it, the routes that lead to them, and how many others there are. One who has got it and
+/// whose report is owed counts among the others: another delivery is worse than a report that is missed.
 fn read_recipients(all: &Fields<'_>) -> Result<(Vec<Recipient>, Vec<Route>, usize), FieldError> {
     let rows = all.read("recipients", "a list of objects", Value::as_array)?;
     let (mut recipients, mut routes, mut terminal_count) = (Vec::new(), Vec::<Route>::new(), 0);
     for (at, row) in rows.iter().enumerate() {
         let one = Fields { prefix: format!("recipients[{at}]."), fields: row.as_object() };
         let state = one.read("state", "the name of a state", |value| state(value.as_str()?))?;
-        if state.is_terminal() {
+        if state.is_terminal() || state.owes_success_report() {
             terminal_count += 1;
             continue;
         }
@@ -324,8 +325,10 @@ fn sha256(text: &str) -> Option<[u8; 32]> {
 }
 
 fn state(name: &str) -> Option<RecipientState> {
-    use RecipientState::{Delivered, Discarded, Failed, Pending, Reported, Transferred};
-    [Pending, Failed, Delivered, Transferred, Reported, Discarded]
+    use RecipientState::{
+        Delivered, DeliveredReportOwed, Discarded, Failed, Pending, RelayedReportOwed, Reported, Transferred,
+    };
+    [Pending, Failed, Delivered, Transferred, Reported, Discarded, DeliveredReportOwed, RelayedReportOwed]
         .into_iter()
         .find(|state| state.name() == name)
 }

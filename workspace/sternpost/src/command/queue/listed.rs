@@ -48,7 +48,7 @@ impl Listed {
             precedence: facts.precedence.name(),
             content_octets: facts.content_octets,
             recipients_pending: facts.mlists.iter().map(|mlist| recipients_count(&mlist.pending)).sum(),
-            recipients_failed: recipients_count(&facts.failed),
+            recipients_failed: recipients_count(&facts.report_owed),
             attempts: facts.mlists.iter().map(|mlist| mlist.attempts).max().unwrap_or(0),
             routes: facts.mlists.iter().map(|mlist| format!("{}/{}", mlist.channel, mlist.peer)).collect(),
         }

@@ -281,9 +281,12 @@ async fn as_is(
     })
 }
 
-/// The envelope with the recipients that are not terminal.
+/// The envelope with the recipients that must still get the message.
 fn open_envelope(detail: &MessageDetail) -> Envelope {
-    let is_open = |at: usize| detail.recipients.get(at).is_some_and(|record| !record.state.is_terminal());
+    let is_open = |at: usize| {
+        let state = detail.recipients.get(at).map(|record| record.state);
+        state.is_some_and(|state| !state.is_terminal() && !state.owes_success_report())
+    };
     let recipients = detail.envelope.recipients.iter().enumerate();
     let recipients = recipients.filter(|(at, _)| is_open(*at)).map(|(_, recipient)| recipient.clone());
     Envelope { recipients: recipients.collect(), ..detail.envelope.clone() }
