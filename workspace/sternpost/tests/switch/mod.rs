@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod credentials;
 pub(crate) mod loop_device;
 pub(crate) mod mail;
+pub(crate) mod message_store;
 pub(crate) mod queue;
 pub(crate) mod report;
 pub(crate) mod scram;

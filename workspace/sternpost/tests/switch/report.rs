@@ -4,6 +4,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 const PARSER: &str = r#"
 import email, email.policy, json, sys
@@ -77,4 +78,60 @@ impl StatusReport {
         let recipient = recipient.unwrap_or_else(|| panic!("{address} is not in {:?}", self.recipients));
         (&recipient["action"], &recipient["status"])
     }
+}
+
+/// What flufl.bounce, by which Mailman reads reports, takes from one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Bounces {
+    /// Addresses that fail for now.
+    pub(crate) temporary: Vec<String>,
+    /// Addresses that fail for good.
+    pub(crate) permanent: Vec<String>,
+}
+
+const FLUFL: &str = r#"
+import email, json, sys
+from flufl.bounce import all_failures
+temporary, permanent = all_failures(email.message_from_binary_file(sys.stdin.buffer))
+addresses = lambda found: sorted(address.decode() for address in found)
+json.dump([addresses(temporary), addresses(permanent)], sys.stdout)
+"#;
+
+/// Reads a report by flufl.bounce, of Debian's own Python.
+pub(crate) fn read_by_flufl(content: &[u8]) -> Bounces {
+    let output = fed("/usr/bin/python3", &["-c", FLUFL], content);
+    let (temporary, permanent) = serde_json::from_slice(&output).expect("the script writes JSON");
+    Bounces { temporary, permanent }
+}
+
+const SISIMAI: &str = r#"
+use Sisimai;
+for my $read (@{ Sisimai->make($ARGV[0], delivered => 1) || [] }) {
+    my $recipient = $read->recipient->address;
+    print join("\t", $recipient, $read->action, $read->deliverystatus, $read->replycode, $read->reason), "\n";
+}
+"#;
+
+/// Reads a report by Sisimai: a line for each recipient with its address, action, status, reply code and reason.
+pub(crate) fn read_by_sisimai(content: &[u8]) -> Vec<String> {
+    let folder = TempDir::new().expect("a folder for a report");
+    let path = folder.path().join("report.eml");
+    std::fs::write(&path, content).expect("the folder is ours");
+    let path = path.to_str().expect("the folder of a test has a plain name");
+    let output = fed("perl", &["-e", SISIMAI, path], b"");
+    String::from_utf8_lossy(&output).lines().map(str::to_owned).collect()
+}
+
+/// What a program writes when it is fed with this.
+fn fed(program: &str, arguments: &[&str], octets: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program} is installed by .ci/packages: {error}"));
+    child.stdin.take().expect("the input is a pipe").write_all(octets).expect("the program reads");
+    let output = child.wait_with_output().expect("a child can be waited for");
+    assert!(output.status.success(), "{program} cannot read {}", String::from_utf8_lossy(octets));
+    output.stdout
 }

@@ -10,6 +10,7 @@ pub(crate) struct Site {
     listener: String,
     channel: String,
     qmgr: String,
+    reports: String,
     peers: String,
 }
 
@@ -21,6 +22,7 @@ impl Site {
             listener: String::new(),
             channel: String::new(),
             qmgr: "retry_step_s = 1\nretry_max_s = 1\n".into(),
+            reports: String::new(),
             peers: String::new(),
         }
     }
@@ -68,6 +70,12 @@ impl Site {
         self
     }
 
+    /// Adds lines to the table of reports, or tables of report texts behind it.
+    pub(crate) fn reports(mut self, lines: &str) -> Self {
+        self.reports.push_str(lines);
+        self
+    }
+
     /// Lists no client.
     pub(crate) fn without_client_networks(mut self) -> Self {
         self.client_networks = "";
@@ -76,12 +84,12 @@ impl Site {
 
     /// The tables.
     pub(crate) fn tables(&self) -> String {
-        let Self { client_networks, listener, channel, qmgr, peers } = self;
+        let Self { client_networks, listener, channel, qmgr, reports, peers } = self;
         format!(
             "[node]\nhostname = \"switch.test\"\npostmaster = \"postmaster@sender.test\"\n\n\
              [[listener]]\nname = \"inbound\"\naddresses = [\"127.0.0.1:0\"]\n{client_networks}{listener}\n\
              [[channel]]\nname = \"smtp\"\nkind = \"smtp\"\n{channel}\n\
-             [[channel]]\nname = \"lmtp\"\nkind = \"lmtp\"\n{channel}\n[qmgr]\n{qmgr}\n{peers}"
+             [[channel]]\nname = \"lmtp\"\nkind = \"lmtp\"\n{channel}\n[qmgr]\n{qmgr}\n[reports]\n{reports}\n{peers}"
         )
     }
 }
