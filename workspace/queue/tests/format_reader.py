@@ -839,7 +839,7 @@ class EntryDecoder(Decoder):
 
     def outcomes(self) -> Effect:
         sequence, spot = self.u64(), self.spot()
-        outcomes = self.items(lambda: (self.numbers(), self.variant(7)))
+        outcomes = self.items(lambda: (self.numbers(), self.variant(OUTCOMES_COUNT)))
         return lambda contents: contents.outcome(sequence, outcomes, spot)
 
     def discard(self) -> Effect:

@@ -1,11 +1,12 @@
-//! The documents speak of what exists: each test, file and dialogue that README.md and ARCHITECTURE.md name is there.
+//! The documents speak of what exists: each test, file and dialogue that README.md, ARCHITECTURE.md and the table of DSN.md name is
+//! there.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here, with the place")]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
+const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "workspace/channels/DSN.md"];
 
 /// A word in backticks with so many underscores is the name of a test.
 const UNDERSCORES_MIN: usize = 4;
@@ -64,13 +65,14 @@ fn every_file_that_the_documents_link_to_exists() {
 }
 
 #[test]
-fn every_dialogue_that_the_readme_names_exists() {
-    let text = fs::read_to_string(root().join("README.md")).unwrap();
+fn every_dialogue_that_the_documents_name_exists() {
+    let text: String =
+        DOCUMENTS.iter().map(|document| fs::read_to_string(root().join(document)).unwrap()).collect();
     let dialogues = root().join("workspace/smtp/tests/dialogues");
     let names: Vec<_> = marked(&text, '*')
         .filter(|word| word.starts_with("server/") || word.starts_with("client/"))
         .collect();
-    assert!(!names.is_empty(), "the readme names dialogues");
+    assert!(!names.is_empty(), "the documents name dialogues");
     for name in names {
         assert!(dialogues.join(format!("{name}.txt")).exists(), "{name}");
     }

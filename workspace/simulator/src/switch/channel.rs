@@ -402,8 +402,13 @@ impl World {
         Ok(())
     }
 
-    /// A recipient that is assigned is at work nowhere else: neither in this process nor in another one.
+    /// A recipient that is assigned is at work nowhere else: neither in this process nor in another one. But for a message that QMGR
+    /// was told to be over before the disk lost that: with the message QMGR has forgotten who was at work on it.
     fn invariant_nobody_is_tried_by_two_at_once(&self, channel: &Channel, new: &Assignment) -> Kept {
+        let id = self.model.sequences.get(&new.mlist.message);
+        if id.is_some_and(|id| self.model.messages[id].is_hit) {
+            return Ok(());
+        }
         let is_same = |job: &Job| {
             let is_at_work = !matches!(job.stage, Stage::Recording { .. } | Stage::GivingBack { .. });
             let overlaps = |old: &RecipientRange| {
