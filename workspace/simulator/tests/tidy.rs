@@ -21,6 +21,7 @@ const CRATES: &[(&str, u8, &[&str])] = &[
     ("tls", 3, &["message", "link"]),
     // No I/O, but its random numbers come from the kernel (`getrandom` knows libc).
     ("sasl", 3, &["message"]),
+    ("dns", 3, &["message"]),
     ("store", 4, &["message", "link", "queue", "platform"]),
     // QMGR keeps the last known good configuration, whose file format is the directory's.
     ("qmgr", 4, &["message", "config", "link", "scheduler", "platform", "directory"]),
