@@ -162,6 +162,10 @@ pub enum Syntax {
     Time,
     /// An address and a port.
     SocketAddress,
+    /// An address.
+    Address,
+    /// A preference, a weight, an address and a port.
+    GroupHost,
     /// An address and a prefix length.
     Network,
     /// A network, a blank and a precedence.
@@ -341,9 +345,9 @@ impl Attribute {
 
 use Class::{Channel, Listener, Minimise, Node, Peer, Qmgr, ReportText, Reports, Route, Trust, User};
 use Syntax::{
-    Boolean, CertificateName, Certificates, Choice, Credential, DomainPattern, Hostname, Language, Mailbox,
-    Name, Network, NetworkPrecedence, Order, SenderPattern, SocketAddress, Template, Text, Time, UserName,
-    Verifier,
+    Address, Boolean, CertificateName, Certificates, Choice, Credential, DomainPattern, GroupHost, Hostname,
+    Language, Mailbox, Name, Network, NetworkPrecedence, Order, SenderPattern, SocketAddress, Template, Text,
+    Time, UserName, Verifier,
 };
 use Values::{OptionalMany, OptionalOne, RequiredMany, RequiredOne};
 
@@ -371,6 +375,11 @@ pub const ATTRIBUTES: &[Attribute] = &[
     text(2, Node, "sternpostHostname", Hostname, RequiredOne, "The name that the node gives in greetings, in EHLO and in trace headers."),
     text(3, Node, "sternpostPostmaster", Mailbox, OptionalOne, "Who reads what goes wrong. Without it postmaster at the hostname."),
     text(4, Node, "sternpostPriorityPolicy", Choice(&["STANAG4406", "MIXER", "NSEP"]), OptionalOne, "The levels of MT-PRIORITY (RFC 6710) that listeners announce: six military ones, three civilian ones or five for emergencies. All switches of a network have the same.").with("STANAG4406", Closed::Not),
+    text(180, Node, "sternpostNameServers", SocketAddress, OptionalMany, "The recursive name servers, with their ports (53), that are asked where mail goes by DNS; those of the operating system are never asked. Without it no mail goes by DNS.").with("", Closed::Grant),
+    number(181, Node, "sternpostDnsTimeoutS", "seconds", "5", (1, 60), "The longest wait for an answer of a name server; each question is put three times at most."),
+    text(182, Node, "sternpostDnsTrustAnchors", Text, OptionalMany, "DNSKEY records of the root zone, each on one line as in a zone file: . IN DNSKEY 257 3 8 and the key. With one, answers are validated (DNSSEC), and mail waits for what cannot be proven. Without it they are taken as they come."),
+    text(183, Node, "sternpostOwnNames", Hostname, OptionalMany, "Names of mail exchangers, besides the hostname, that are this switch: mail is not sent to them, nor to exchangers that are worse."),
+    text(184, Node, "sternpostOwnAddresses", Address, OptionalMany, "Addresses, besides those of the listeners, at which mail reaches this switch, such as those before a translation of addresses."),
 
     text(10, Listener, "sternpostAddresses", SocketAddress, RequiredMany, "Where clients connect; port 0 lets the system choose."),
     text(11, Listener, "sternpostClientNetworks", Network, OptionalMany, "Clients that may use routes that are not open to all. Without it nobody.").with("", Closed::Grant),
@@ -411,14 +420,20 @@ pub const ATTRIBUTES: &[Attribute] = &[
     number(40, Channel, "sternpostAssociationsPerPeerReserveNormal", "associations", "0", (0, 10_000), "Of the associations with one peer, further ones that non-urgent mail may not take."),
 
     text(50, Peer, "sternpostChannel", Name, RequiredOne, "The channel that talks to the peer."),
-    text(51, Peer, "sternpostAddress", SocketAddress, RequiredOne, "Where the peer is: an address and a port."),
+    text(51, Peer, "sternpostAddress", SocketAddress, OptionalOne, "Where the peer is: an address and a port. Required where sternpostNextHop is address."),
+    text(190, Peer, "sternpostNextHop", Choice(&["address", "group", "dns"]), OptionalOne, "Where mail goes that is routed to the peer. address: to sternpostAddress; group: to one of sternpostGroupHosts; dns: where the DNS says for each domain (RFC 5321, section 5). The entry then stands for every domain that is routed to it: each is a peer of its own, NAME:DOMAIN, with the limits and the TLS that stand here.").with("address", Closed::Not),
+    text(195, Peer, "sternpostGroupHosts", GroupHost, OptionalMany, "The hosts of a group, any of which takes the mail: preference, weight, and address with port, such as 10 5 192.0.2.1:25. The lowest preference goes first; hosts of equal preference share the associations by weight (1 to 1000). One that does not work gives way to the next, and is tried last for a minute. Required where sternpostNextHop is group."),
+    number(191, Peer, "sternpostDnsPort", "port", "25", (1, 65_535), "The port of every mail exchanger that the DNS names."),
+    text(192, Peer, "sternpostDnsFamilies", Choice(&["interleaved", "ipv6-first", "ipv4-first", "ipv6-only", "ipv4-only"]), OptionalOne, "Which addresses of a mail exchanger are tried, and which first; interleaved is both in turn, IPv6 first.").with("interleaved", Closed::Not),
+    number(193, Peer, "sternpostDnsAddressesMax", "addresses", "8", (1, 64), "The most addresses of a domain, of all its mail exchangers, that are tried before its mail waits."),
+    text(194, Peer, "sternpostDnsLoopback", Boolean, OptionalOne, "Whether the DNS may lead mail to the loopback of this machine, where another program takes it. FALSE: that is this switch, and the mail would loop.").with("FALSE", Closed::At("FALSE")),
     number(52, Peer, "sternpostAssociationsMax", "associations", "", (1, 10_000), "The most associations with the peer at a time. Without it what the channel says."),
     number(55, Peer, "sternpostAssociationsMin", "associations", "", (1, 10_000), "The fewest associations with the peer at a time; as many as the most, or more, fix the number. Without it what the channel says."),
     number(53, Peer, "sternpostAssociationsReserveUrgent", "associations", "", (0, 10_000), "Of the associations with the peer, those for urgent mail alone. Without it what the channel says."),
     number(54, Peer, "sternpostAssociationsReserveNormal", "associations", "", (0, 10_000), "Of the associations with the peer, further ones that non-urgent mail may not take. Without it what the channel says."),
     text(56, Peer, "sternpostPeerTls", Choice(&["mutual", "verified", "required", "opportunistic", "none"]), OptionalOne, "Whether mail goes by TLS. none: never; opportunistic: where the peer offers it; required: always, whoever answers; verified: always, and the certificate of the peer is trusted and has its name; mutual: as verified, and the peer gets a certificate of ours. Mail that cannot go so waits.").with("opportunistic", Closed::At("verified")),
     text(57, Peer, "sternpostPeerTlsImmediate", Boolean, OptionalOne, "Whether TLS begins with the first octet and not after STARTTLS. Then it is always required.").with("FALSE", Closed::Not),
-    text(58, Peer, "sternpostPeerTlsNames", Hostname, OptionalMany, "Domain names, one of which the certificate of a verified peer must have among its subjectAltNames. Without it the peer's address, as an iPAddress.").with("", Closed::Only { all_without: false }),
+    text(58, Peer, "sternpostPeerTlsNames", Hostname, OptionalMany, "Domain names, one of which the certificate of a verified peer must have among its subjectAltNames. Without it the peer's address, or one of a group's, as an iPAddress. Not for a peer by DNS: there it is the domain, or the mail exchanger where DNSSEC proves the MX record.").with("", Closed::Only { all_without: false }),
     text(59, Peer, "sternpostPeerTlsCredential", Credential, OptionalOne, "The certificate, with its key, that a mutual peer is shown: NAME.pem among the credentials on the device. Other peers are shown none.").with("default", Closed::Not),
     text(110, Peer, "sternpostPeerTlsTrust", Name, OptionalMany, "The trust entries that vouch for a verified peer. Without it all of them.").with("", Closed::Only { all_without: true }),
     text(111, Peer, "sternpostPeerTlsVersionMin", Choice(TLS_VERSIONS), OptionalOne, "The lowest version of TLS that is used with the peer.").with("1.2", Closed::At("1.3")),

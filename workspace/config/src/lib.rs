@@ -41,8 +41,8 @@ pub use ldif::entries_to_ldif;
 pub use load::{Effect, Loaded, Problem, load};
 pub use manual::{MANUAL_PAGE, MANUAL_SECTION, attribute_help, manual_page};
 pub use model::{
-    BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Minimise, Node, Peer,
-    PeerAddress, Qmgr, Reports, ReportsTo, RouteRule,
+    AddressFamilies, BareLineEndings, Channel, ChannelKind, Configuration, Dns, DnsRouting, GroupHost,
+    HOUSEKEEPER, Listener, Minimise, NextHop, Node, Peer, PeerAddress, Qmgr, Reports, ReportsTo, RouteRule,
 };
 pub use network::{Network, NetworkError, NetworkPrecedence, NetworkPrecedenceError};
 pub use report_text::{
@@ -56,4 +56,6 @@ pub use tls::{
 };
 pub use trust::{Trust, TrustScope};
 pub use user::{CertificateName, ConcealmentSecret, User, Verifier};
-pub use view::{ChannelView, Destination, HousekeeperView, ReportSource, RouteTable, SmtpServerView};
+pub use view::{
+    ChannelView, Destination, HousekeeperView, ReportSource, ResolverView, RouteTable, SmtpServerView,
+};

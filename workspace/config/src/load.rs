@@ -6,12 +6,13 @@
 //! table says what holds instead ([`crate::Closed`]).
 
 mod authentication;
+mod next_hop;
 mod reports;
 mod tls;
 
 use crate::model::{
-    BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Minimise, Node, Peer,
-    PeerAddress, Qmgr, Reports, RouteRule,
+    BareLineEndings, Channel, ChannelKind, Configuration, HOUSEKEEPER, Listener, Minimise, Node, Peer, Qmgr,
+    Reports, RouteRule,
 };
 use crate::reader::Reader;
 use crate::user::user;
@@ -222,8 +223,20 @@ impl Loading {
         let reports = reports.or_else(|| {
             reports::reports(&mut Reader::new(&Entry::default(), Class::Reports, &mut self.problems))
         });
+        let node = node?;
+        if node.dns.name_servers.is_empty() && peers.values().any(Peer::is_by_dns) {
+            self.problems.push(Problem {
+                uuid: own.uuid.clone(),
+                dn: own.dn.clone(),
+                attribute: Some("sternpostNameServers".into()),
+                reason: "a peer finds its hosts by DNS and nobody is there to be asked, so its mail waits"
+                    .into(),
+                what_to_do: next_hop::NAME_SERVERS.into(),
+                effect: Effect::FailsClosed,
+            });
+        }
         Some(Configuration {
-            node: node?,
+            node,
             trusts: trusts.into_values().collect(),
             listeners: listeners.into_values().collect(),
             channels: channels.into_values().collect(),
@@ -335,6 +348,7 @@ fn node(reader: &mut Reader<'_>) -> Option<Node> {
         hostname: hostname.name,
         postmaster,
         priority_policy: priority_policy.unwrap_or_default(),
+        dns: next_hop::resolver(reader),
     })
 }
 
@@ -469,7 +483,6 @@ fn peer(
     channels: &BTreeMap<String, Channel>,
     trusts: &BTreeMap<String, Trust>,
 ) -> Option<Peer> {
-    const ADDRESS: &str = "Give an address and a port, such as 192.0.2.1:25 or [2001:db8::1]:25.";
     let name = reader.name();
     let channel: Option<String> = reader.one("channel", "Give the cn of a channel.");
     match channel.as_ref().map(|name| channels.get(name)) {
@@ -487,11 +500,9 @@ fn peer(
         }
         _ => {}
     }
-    let address: Option<PeerAddress> = reader.one("address", ADDRESS);
-    if address.is_some_and(|address| address.0.port() == 0) {
-        reader.wrong(Some("sternpostAddress"), "port 0 is nobody's".into(), ADDRESS);
-    }
-    let tls = tls::peer(reader, address, trusts);
+    let kind = channel.as_ref().and_then(|name| channels.get(name)).map(|channel| channel.kind);
+    let next_hop = next_hop::read(reader, &name, kind);
+    let tls = tls::peer(reader, next_hop.as_ref(), trusts);
     Some(Peer {
         name,
         associations_max: reader.number32_if_any("associations_max"),
@@ -499,7 +510,7 @@ fn peer(
         associations_reserve_urgent: reader.number32_if_any("associations_reserve_urgent"),
         associations_reserve_normal: reader.number32_if_any("associations_reserve_normal"),
         channel: channel?,
-        address: address?,
+        next_hop: next_hop?,
         tls,
     })
 }

@@ -90,6 +90,8 @@ fn facts(attribute: &Attribute) -> String {
         Syntax::Boolean => "TRUE or FALSE".to_owned(),
         Syntax::Time => "YYYYMMDDhhmmssZ".to_owned(),
         Syntax::SocketAddress => "ADDRESS:PORT".to_owned(),
+        Syntax::Address => "ADDRESS".to_owned(),
+        Syntax::GroupHost => "PREFERENCE WEIGHT ADDRESS:PORT".to_owned(),
         Syntax::Network => "ADDRESS/PREFIX".to_owned(),
         Syntax::NetworkPrecedence => "ADDRESS/PREFIX PRECEDENCE".to_owned(),
         Syntax::Order(words) => {

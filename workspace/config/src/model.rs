@@ -7,7 +7,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use sternpost_message::{CivilPriority, Mailbox, Precedence, PriorityField, PriorityPolicy};
 
@@ -76,6 +76,23 @@ pub struct Node {
     pub postmaster: Mailbox,
     /// The levels of MT-PRIORITY, here and towards others. RFC 6710, 9.2: one for a whole network. Default STANAG4406.
     pub priority_policy: PriorityPolicy,
+    /// Whom the node asks where mail goes by DNS.
+    pub dns: Dns,
+}
+
+/// The resolver of the node, and what it must know of itself lest mail comes back to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// Recursive name servers with their ports. May be empty: no mail goes by DNS then.
+    pub name_servers: Vec<SocketAddr>,
+    /// Wait for an answer of a name server, in seconds: 1 to 60, default 5.
+    pub timeout_s: u32,
+    /// DNSKEY records of the root zone by which answers are validated, each in the text of a zone file. None: they are not.
+    pub trust_anchors: Vec<String>,
+    /// Names of mail exchangers, besides the hostname, that are this switch.
+    pub own_names: Vec<String>,
+    /// Addresses, besides those of the listeners, at which mail reaches this switch.
+    pub own_addresses: Vec<IpAddr>,
 }
 
 /// What becomes of a CR or LF that stands alone in a message (RFC 5321, 2.3.8 forbids it).
@@ -149,14 +166,14 @@ impl Listener {
 
     /// Whether a client may use routes that are not open to all.
     #[must_use]
-    pub fn lists(&self, client: std::net::IpAddr) -> bool {
+    pub fn lists(&self, client: IpAddr) -> bool {
         self.client_networks.iter().any(|network| network.contains(client))
     }
 
     /// The highest precedence that a client may ask for; `ordinary`, which anybody has, where nothing grants more. What
     /// grants less to the client networks counts for them.
     #[must_use]
-    pub fn precedence_max_of(&self, client: std::net::IpAddr, ordinary: Precedence) -> Precedence {
+    pub fn precedence_max_of(&self, client: IpAddr, ordinary: Precedence) -> Precedence {
         let as_listed = self.lists(client).then_some(self.precedence_max);
         let granted = self.precedence_networks.iter().filter(|grant| grant.network.contains(client));
         granted.map(|grant| grant.precedence).chain(as_listed).max().unwrap_or(ordinary)
@@ -318,6 +335,92 @@ impl FromStr for PeerAddress {
     }
 }
 
+/// The families of addresses that are used, and which come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AddressFamilies {
+    /// Both in turn, IPv6 first.
+    #[default]
+    Interleaved,
+    /// IPv6, then IPv4.
+    Ipv6First,
+    /// IPv4, then IPv6.
+    Ipv4First,
+    /// IPv6 alone.
+    Ipv6Only,
+    /// IPv4 alone.
+    Ipv4Only,
+}
+
+/// How the hosts of a domain are used that the DNS names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsRouting {
+    /// The port of every host: 1 to 65,535, default 25.
+    pub port: u16,
+    /// Default interleaved.
+    pub families: AddressFamilies,
+    /// Addresses that are tried before the mail waits: 1 to 64, default 8.
+    pub addresses_max: u32,
+    /// Whether records may lead to the loopback of this machine. Default false: that is this switch.
+    pub loopback: bool,
+}
+
+/// One of several hosts of a peer, written `10 5 192.0.2.1:25`: preference, weight, address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupHost {
+    /// Hosts of the lowest are tried first, as mail exchangers are.
+    pub preference: u16,
+    /// The share of the associations that it gets among those of the same preference: 1 to 1,000.
+    pub weight: u16,
+    /// Where it is; its port is not 0.
+    pub address: PeerAddress,
+}
+
+impl FromStr for GroupHost {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        const WANTED: &str =
+            "a preference, a weight from 1 to 1000, and an address with a port, such as 10 5 192.0.2.1:25";
+        let mut words = text.split_ascii_whitespace();
+        let mut number = || {
+            let word = words.next()?;
+            word.bytes().all(|octet| octet.is_ascii_digit()).then(|| word.parse().ok())?
+        };
+        let (Some(preference), Some(weight)) = (number(), number()) else { return Err(WANTED) };
+        let address: Option<PeerAddress> = words.next().and_then(|word| word.parse().ok());
+        match (address, words.next()) {
+            (Some(address), None) if address.0.port() != 0 && (1..=1_000).contains(&weight) => {
+                Ok(Self { preference, weight, address })
+            }
+            _ => Err(WANTED),
+        }
+    }
+}
+
+/// Where a peer is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NextHop {
+    /// Where its entry says.
+    Address(PeerAddress),
+    /// At one of these hosts, of which there is at least one: any of them takes the mail.
+    Group(Vec<GroupHost>),
+    /// Where the DNS says: the entry stands for every domain that is routed to it, each a peer of its own
+    /// ([`sternpost_message::DomainPeer`]) with what the entry says.
+    Dns(DnsRouting),
+}
+
+impl NextHop {
+    /// The addresses that the entry gives.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = PeerAddress> + '_ {
+        let (one, group): (Option<PeerAddress>, &[GroupHost]) = match self {
+            Self::Address(address) => (Some(*address), &[]),
+            Self::Group(hosts) => (None, hosts),
+            Self::Dns(_) => (None, &[]),
+        };
+        one.into_iter().chain(group.iter().map(|host| host.address))
+    }
+}
+
 /// A peer MTA or message store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
@@ -325,8 +428,8 @@ pub struct Peer {
     pub name: String,
     /// The channel that talks to it. Required; not the housekeeper.
     pub channel: String,
-    /// Where it is. Required; its port is not 0.
-    pub address: PeerAddress,
+    /// Where it is.
+    pub next_hop: NextHop,
     /// The most associations at a time: 1 to 10,000, default the channel's `associations_per_peer_max`.
     pub associations_max: Option<u32>,
     /// The fewest: 1 to 10,000, default the channel's `associations_per_peer_min`.
@@ -339,6 +442,14 @@ pub struct Peer {
     pub associations_reserve_normal: Option<u32>,
     /// Whether and how mail goes there by TLS.
     pub tls: PeerTls,
+}
+
+impl Peer {
+    /// Whether the peer stands for the domains that are routed to it.
+    #[must_use]
+    pub const fn is_by_dns(&self) -> bool {
+        matches!(self.next_hop, NextHop::Dns(_))
+    }
 }
 
 /// Which peer gets the mail of a domain.

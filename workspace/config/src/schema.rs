@@ -151,6 +151,8 @@ fn value(attribute: &Attribute) -> String {
         Syntax::Boolean => "`TRUE` or `FALSE`".to_owned(),
         Syntax::Time => "`YYYYMMDDhhmmssZ`".to_owned(),
         Syntax::SocketAddress => "address:port".to_owned(),
+        Syntax::Address => "address".to_owned(),
+        Syntax::GroupHost => "preference, weight, address:port".to_owned(),
         Syntax::Network => "address/prefix".to_owned(),
         Syntax::NetworkPrecedence => "address/prefix and precedence".to_owned(),
         Syntax::Order(words) => format!("`none`, or some of {} in order", quoted(words, " ")),

@@ -1,33 +1,44 @@
 //! What each role gets to see: its part of the configuration and no more. The views travel between processes.
 
 use crate::{
-    AuthenticationPolicy, Channel, ClientCertificates, ConcealmentSecret, Configuration, DomainPattern,
+    AuthenticationPolicy, Channel, ClientCertificates, ConcealmentSecret, Configuration, Dns, DomainPattern,
     HOUSEKEEPER, LanguageTag, Listener, Network, Node, Peer, Qmgr, ReportText, Reports, ReportsTo, RouteRule,
     Trust, TrustScope, User, built_in_report_texts,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::IpAddr;
+use sternpost_message::DomainPeer;
 
 /// The routes by domain, prebuilt: a look-up costs one hash per label of the domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<(RouteRule, String)>", into = "Vec<(RouteRule, String)>")]
+#[serde(from = "Vec<RoutedRule>", into = "Vec<RoutedRule>")]
 pub struct RouteTable {
-    /// Each rule with the channel of its peer.
-    rules: Vec<(RouteRule, String)>,
+    rules: Vec<RoutedRule>,
     /// Exact domains, and suffixes with their leading dot, to an index into `rules`.
     by_domain: HashMap<String, usize>,
     /// The smart host.
     any: Option<usize>,
 }
 
+/// A rule with what its peer says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct RoutedRule {
+    rule: RouteRule,
+    /// The channel of its peer.
+    channel: String,
+    /// Its peer stands for the domains.
+    is_by_dns: bool,
+}
+
 /// Where the mail of a domain goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination<'a> {
     /// The channel's name.
     pub channel: &'a str,
-    /// The peer's name.
-    pub peer: &'a str,
+    /// The peer's name: one that is configured, or that of the domain's own (see [`DomainPeer`]).
+    pub peer: Cow<'a, str>,
     /// Whether every client may send there; else only those that the listener lists.
     pub open_to_all: bool,
 }
@@ -36,31 +47,37 @@ impl RouteTable {
     /// The table of these routes. A route to a peer that is not there is left out.
     #[must_use]
     pub fn new(routes: &[RouteRule], peers: &[Peer]) -> Self {
-        let channels: HashMap<&str, &str> =
-            peers.iter().map(|peer| (peer.name.as_str(), peer.channel.as_str())).collect();
-        let with_channel = |rule: &RouteRule| {
-            channels.get(rule.peer.as_str()).map(|&channel| (rule.clone(), channel.to_owned()))
+        let by_name: HashMap<&str, &Peer> = peers.iter().map(|peer| (peer.name.as_str(), peer)).collect();
+        let routed = |rule: &RouteRule| {
+            by_name.get(rule.peer.as_str()).map(|peer| RoutedRule {
+                rule: rule.clone(),
+                channel: peer.channel.clone(),
+                is_by_dns: peer.is_by_dns(),
+            })
         };
-        Self::from(routes.iter().filter_map(with_channel).collect::<Vec<_>>())
+        Self::from(routes.iter().filter_map(routed).collect::<Vec<_>>())
     }
 
     /// The rule for a domain: the domain itself, else the longest suffix, else the smart host.
     #[must_use]
     pub fn route(&self, domain: &str) -> Option<&RouteRule> {
-        self.find(domain).map(|(rule, _)| rule)
+        self.find(domain).map(|routed| &routed.rule)
     }
 
     /// The destination of a domain, by the same order.
     #[must_use]
     pub fn destination(&self, domain: &str) -> Option<Destination<'_>> {
-        self.find(domain).map(|(rule, channel)| Destination {
-            channel,
-            peer: &rule.peer,
-            open_to_all: rule.is_open_to_all(),
-        })
+        let RoutedRule { rule, channel, is_by_dns } = self.find(domain)?;
+        let peer = if *is_by_dns {
+            let domain = domain.to_lowercase();
+            Cow::Owned(DomainPeer { by: &rule.peer, domain: &domain }.peer())
+        } else {
+            Cow::Borrowed(rule.peer.as_str())
+        };
+        Some(Destination { channel, peer, open_to_all: rule.is_open_to_all() })
     }
 
-    fn find(&self, domain: &str) -> Option<&(RouteRule, String)> {
+    fn find(&self, domain: &str) -> Option<&RoutedRule> {
         let domain = if domain.bytes().any(|octet| octet.is_ascii_uppercase() || !octet.is_ascii()) {
             Cow::Owned(domain.to_lowercase())
         } else {
@@ -78,11 +95,11 @@ impl RouteTable {
     }
 }
 
-impl From<Vec<(RouteRule, String)>> for RouteTable {
-    fn from(rules: Vec<(RouteRule, String)>) -> Self {
+impl From<Vec<RoutedRule>> for RouteTable {
+    fn from(rules: Vec<RoutedRule>) -> Self {
         let mut table = Self { by_domain: HashMap::with_capacity(rules.len()), any: None, rules };
-        for (index, (rule, _)) in table.rules.iter().enumerate() {
-            match &rule.domain {
+        for (index, routed) in table.rules.iter().enumerate() {
+            match &routed.rule.domain {
                 DomainPattern::Exact(key) | DomainPattern::Below(key) => {
                     table.by_domain.insert(key.clone(), index);
                 }
@@ -93,7 +110,7 @@ impl From<Vec<(RouteRule, String)>> for RouteTable {
     }
 }
 
-impl From<RouteTable> for Vec<(RouteRule, String)> {
+impl From<RouteTable> for Vec<RoutedRule> {
     fn from(table: RouteTable) -> Self {
         table.rules
     }
@@ -180,6 +197,30 @@ pub struct ChannelView {
     pub peers: Vec<Peer>,
     /// Who vouches for those of them that are verified.
     pub trusts: Vec<Trust>,
+    /// For those of them whose hosts are found by DNS, if there are any.
+    pub resolver: Option<ResolverView>,
+}
+
+/// What is asked of the DNS, and who is this switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolverView {
+    /// Whom to ask, and names of this switch besides the node's.
+    pub dns: Dns,
+    /// Addresses of this switch, those of its listeners included.
+    pub own_addresses: Vec<IpAddr>,
+}
+
+impl ResolverView {
+    fn new(configuration: &Configuration) -> Self {
+        let listening = configuration.listeners.iter().flat_map(|listener| &listener.addresses);
+        let listening =
+            listening.map(|address| address.ip().to_canonical()).filter(|ip| !ip.is_unspecified());
+        let configured = configuration.node.dns.own_addresses.iter().map(IpAddr::to_canonical);
+        let mut own_addresses: Vec<IpAddr> = configured.chain(listening).collect();
+        own_addresses.sort_unstable();
+        own_addresses.dedup();
+        Self { dns: configuration.node.dns.clone(), own_addresses }
+    }
 }
 
 impl ChannelView {
@@ -193,13 +234,21 @@ impl ChannelView {
             node: configuration.node.clone(),
             channel: configuration.channel(channel)?.clone(),
             peers: peers().cloned().collect(),
+            resolver: peers().any(Peer::is_by_dns).then(|| ResolverView::new(configuration)),
         })
     }
 
-    /// The peer of that name.
+    /// The peer of that name, if the configuration has it, or the one that stands for the domain of that name.
     #[must_use]
-    pub fn peer(&self, name: &str) -> Option<&Peer> {
-        self.peers.iter().find(|peer| peer.name == name)
+    pub fn peer(&self, name: &str) -> Option<Cow<'_, Peer>> {
+        let configured = |name: &str| self.peers.iter().find(|peer| peer.name == name);
+        match DomainPeer::of_peer(name) {
+            None => configured(name).filter(|peer| !peer.is_by_dns()).map(Cow::Borrowed),
+            Some(domain) => {
+                let by = configured(domain.by).filter(|peer| peer.is_by_dns())?;
+                Some(Cow::Owned(Peer { name: name.to_owned(), ..by.clone() }))
+            }
+        }
     }
 }
 

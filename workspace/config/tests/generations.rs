@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use sternpost_config::{
     ATTRIBUTES, Attribute, BareLineEndings, Class, ClientCertificates, Effect, Entry, HOUSEKEEPER,
-    HousekeeperView, InForce, Removals, SmtpServerView, Step, Syntax, TrustScope, entries_from_tables,
-    entries_to_tables, load, next,
+    HousekeeperView, InForce, NextHop, Removals, SmtpServerView, Step, Syntax, TrustScope,
+    entries_from_tables, entries_to_tables, load, next,
 };
 use sternpost_message::{CivilPriority, Precedence, PriorityField, PriorityPolicy};
 
@@ -116,7 +116,7 @@ fn the_most_specific_route_counts_and_the_smart_host_is_not_open_to_all() {
     for (domain, channel, peer, open_to_all) in rows {
         let destination = view.routes.destination(domain).unwrap();
         assert_eq!(
-            (destination.channel, destination.peer, destination.open_to_all),
+            (destination.channel, &*destination.peer, destination.open_to_all),
             (channel, peer, open_to_all)
         );
         if !domain.starts_with('.') {
@@ -213,7 +213,8 @@ fn a_good_change_is_not_undone_by_a_bad_one_that_it_refers_to() {
     let second = in_force(Some(&first), &bad_channel);
     assert_eq!(second.problems.len(), 1, "{:?}", second.problems);
     assert_eq!(second.configuration.channel("smtp"), first.configuration.channel("smtp"));
-    assert_eq!(second.configuration.peer("next-hop").unwrap().address.to_string(), "192.0.2.99:25");
+    let next_hop = NextHop::Address("192.0.2.99:25".parse().unwrap());
+    assert_eq!(second.configuration.peer("next-hop").unwrap().next_hop, next_hop);
 }
 
 #[test]
@@ -601,6 +602,8 @@ fn value(attribute: &'static Attribute) -> BoxedStrategy<String> {
         Syntax::DomainPattern => "\\.?[a-c]{1,2}|\\*".boxed(),
         Syntax::Mailbox => "[a-z]{1,4}@[a-z]{1,4}".boxed(),
         Syntax::SocketAddress => "127\\.0\\.0\\.[1-9]:[1-9][0-9]{0,3}".boxed(),
+        Syntax::GroupHost => "[0-9] [1-9] 127\\.0\\.0\\.[1-9]:[1-9][0-9]{0,3}".boxed(),
+        Syntax::Address => "127\\.0\\.0\\.[1-9]".boxed(),
         Syntax::Network => "10\\.[0-9]\\.0\\.0/16".boxed(),
         Syntax::NetworkPrecedence => "10\\.[0-9]\\.0\\.0/16 (deferred|flash)".boxed(),
         Syntax::Order(words) => {

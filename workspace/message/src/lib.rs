@@ -7,6 +7,7 @@
 
 mod address;
 mod chain;
+mod domain_peer;
 mod envelope;
 mod header;
 mod id;
@@ -24,6 +25,7 @@ pub use address::{
     ADDRESS_OCTETS_MAX, AddressError, DOMAIN_OCTETS_MAX, LOCAL_PART_OCTETS_MAX, Mailbox, ReversePath,
 };
 pub use chain::chain;
+pub use domain_peer::DomainPeer;
 pub use envelope::{BodyType, Envelope, Notify, Recipient, Ret, Route};
 pub use header::{GAP_OCTETS_MAX, HeaderPart, HeaderReader};
 pub use id::{

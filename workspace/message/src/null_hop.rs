@@ -3,9 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 
-/// What a route's peer begins with when it is a null hop. No configured peer has such a name: names have no colon.
-const PREFIX: &str = "null:";
-
 /// A next hop that no configuration names: a port of this machine, served by the process that sent the probe and for
 /// as long as it waits. A route names it as its peer, `null:PORT`. The address is the loopback's whatever the name
 /// says, so that nobody can make a channel connect to anywhere else by it.
@@ -13,6 +10,9 @@ const PREFIX: &str = "null:";
 pub struct NullHop(NonZeroU16);
 
 impl NullHop {
+    /// What a route's peer begins with when it is a null hop. No configured peer has such a name: names have no colon.
+    pub const PREFIX: &str = "null:";
+
     /// The age at which a probe is given up, in milliseconds. Who sent it has long gone.
     pub const EXPIRES_AFTER_MS: u64 = 60_000;
 
@@ -25,7 +25,7 @@ impl NullHop {
     /// The null hop that a route's peer is; none when the peer is a configured one.
     #[must_use]
     pub fn of_peer(peer: &str) -> Option<Self> {
-        let port = peer.strip_prefix(PREFIX)?;
+        let port = peer.strip_prefix(Self::PREFIX)?;
         let is_plain = !port.starts_with('0') && port.bytes().all(|octet| octet.is_ascii_digit());
         if is_plain { port.parse().ok().map(Self) } else { None }
     }
@@ -33,7 +33,7 @@ impl NullHop {
     /// The peer of a route to it.
     #[must_use]
     pub fn peer(self) -> String {
-        format!("{PREFIX}{}", self.0)
+        format!("{}{}", Self::PREFIX, self.0)
     }
 
     /// Where it listens.

@@ -4,10 +4,11 @@ use crate::generations::{Generations, NULL_HOPS};
 use crate::lived::Clocks;
 use crate::manager::{Manager, Tree};
 use serde_json::{Map, Value, json};
+use std::cmp::Reverse;
 use sternpost_config::{Channel, Listener};
 use sternpost_link::qmgr::{ListenerConnections, Question};
 use sternpost_link::store::Origin;
-use sternpost_message::{MessageId, Precedence};
+use sternpost_message::{DomainPeer, MessageId, Precedence};
 use sternpost_platform::clock::Timepiece;
 use sternpost_platform::wire::Wire;
 use sternpost_scheduler::{ChannelStatus, NextProcess, PeerStatus, Start, Status};
@@ -156,9 +157,18 @@ fn scheduler(status: &Status, clocks: &Clocks<impl Timepiece>) -> Value {
     })
 }
 
+/// Of the domains that are peers by DNS, those for which most mail waits: there may be as many as messages, and health asks often.
+const DOMAINS_SHOWN: usize = 100;
+
 fn channel(channel: &ChannelStatus, clocks: &Clocks<impl Timepiece>) -> Value {
     // The switch's own probes are no mail of anybody's.
     let peers = channel.peers.iter().filter(|peer| *peer.name != *NULL_HOPS);
+    let (mut domains, mut peers): (Vec<_>, Vec<_>) =
+        peers.partition(|peer| DomainPeer::of_peer(&peer.name).is_some());
+    let omitted = domains.len().saturating_sub(DOMAINS_SHOWN);
+    domains.sort_by_key(|peer| Reverse(peer.waiting));
+    domains.truncate(DOMAINS_SHOWN);
+    peers.extend(domains);
     json!({
         "name": *channel.name,
         "is_configured": channel.is_configured,
@@ -178,7 +188,8 @@ fn channel(channel: &ChannelStatus, clocks: &Clocks<impl Timepiece>) -> Value {
         "slots_for_normal": channel.slots_for_normal,
         "last_start": last_start(channel.last_start, clocks),
         "next_process": next_process(channel.next_process, clocks),
-        "peers": peers.map(|one| peer(one, clocks)).collect::<Vec<_>>(),
+        "peers": peers.into_iter().map(|one| peer(one, clocks)).collect::<Vec<_>>(),
+        "peers_omitted": omitted,
     })
 }
 

@@ -11,7 +11,7 @@ use sternpost_config::{
 };
 use sternpost_directory::last_known_good;
 use sternpost_link::store::Origin;
-use sternpost_message::UnixMillis;
+use sternpost_message::{DomainPeer, UnixMillis};
 use sternpost_scheduler::self_test::CONNECTIONS_MIN;
 use sternpost_scheduler::{ChannelLimits, Limits, Minimise, PeerLimits, Reserves};
 
@@ -311,7 +311,7 @@ fn channel_limits(configuration: &Configuration, channel: &Channel, slots_per_pr
 
 fn peer_limits(channel: &Channel, peer: &Peer) -> PeerLimits {
     PeerLimits {
-        name: peer.name.clone(),
+        name: tree_name(peer),
         slots_max: peer.associations_max,
         slots_min: peer.associations_min,
         slots_reserve: Some(Reserves {
@@ -319,6 +319,11 @@ fn peer_limits(channel: &Channel, peer: &Peer) -> PeerLimits {
             normal: peer.associations_reserve_normal.unwrap_or(channel.associations_per_peer_reserve_normal),
         }),
     }
+}
+
+/// What a peer is called in the tree: one that stands for domains by what the names of their peers begin with.
+fn tree_name(peer: &Peer) -> String {
+    if peer.is_by_dns() { DomainPeer::prefix(&peer.name) } else { peer.name.clone() }
 }
 
 /// The order for each channel where it holds. One that names neither channel nor peer holds on all but the housekeeper's:
@@ -348,7 +353,7 @@ fn minimise(
         .map(|channel| Minimise {
             name: order.name.as_str().into(),
             channel: channel.to_owned(),
-            peer: order.peer.clone(),
+            peer: peer.map(tree_name),
             lowest: order.lowest,
             from,
             until,

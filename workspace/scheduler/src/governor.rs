@@ -208,6 +208,11 @@ impl Governor {
         self.slots
     }
 
+    /// The operator's bounds.
+    pub(crate) const fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
     /// Whether the bounds leave something to find.
     const fn is_governed(&self) -> bool {
         self.bounds.min < self.bounds.max

@@ -86,7 +86,8 @@ pub use status::{
 
 use chain::{KINDS, Links};
 use governor::Bounds;
-use peer::{Peer, PeerIndex, PeerSlots, Terms};
+use limits::family_of;
+use peer::{Offer, Peer, PeerIndex, PeerSlots, Terms};
 use process::{Channel, ChannelIndex, Process};
 use timer::{Due, NEVER, Timers};
 use tree::{Failure, Judged, Mlist, MlistIndex, Mlists, Place};
@@ -102,6 +103,10 @@ pub struct Scheduler {
     channels: Vec<Channel>,
     channel_by_name: FxHashMap<Arc<str>, ChannelIndex>,
     peers: Vec<Peer>,
+    /// Places in `peers` that nobody has.
+    peers_free: Vec<PeerIndex>,
+    /// Peers of a family that have lost their last Mlist in this step, or came without one.
+    peers_empty: Vec<PeerIndex>,
     mlists: Mlists,
     processes: FxHashMap<ProcessId, Process>,
     /// The next new process gets the number behind this one.
@@ -140,6 +145,8 @@ impl Scheduler {
             channels: Vec::new(),
             channel_by_name: FxHashMap::default(),
             peers: Vec::new(),
+            peers_free: Vec::new(),
+            peers_empty: Vec::new(),
             mlists: Mlists::default(),
             processes: FxHashMap::default(),
             process_last: 0,
@@ -165,6 +172,7 @@ impl Scheduler {
             self.fire_timers(actions);
             self.decide(actions);
         }
+        self.forget_peers();
     }
 
     /// When something is due that no event announces: call [`Scheduler::apply`] with [`Event::Wake`] then. It may
@@ -229,6 +237,9 @@ impl Scheduler {
             }
             self.channels[channel.0 as usize].limits = Some(channel_limits);
         }
+        for index in (0..self.peers.len()).map(|index| PeerIndex(index_of(index))) {
+            self.take_after_family(index);
+        }
         self.limits = limits;
         self.minimise();
         let mut processes: Vec<ProcessId> = self.processes.keys().copied().collect();
@@ -245,18 +256,21 @@ impl Scheduler {
     /// Finds what each peer may be given at this instant, and when that changes.
     fn minimise(&mut self) {
         let now = self.now;
-        let orders = std::mem::take(&mut self.limits.minimise);
         for index in 0..self.peers.len() {
-            let peer = &mut self.peers[index];
-            let channel = &self.channels[peer.channel.0 as usize];
-            let in_force = orders.iter().filter(|order| order.holds(now, &channel.name, &peer.name));
-            peer.lowest = in_force.map(|order| order.lowest).max().unwrap_or(Precedence::ALL[0]);
-            self.refresh_peer(PeerIndex(index_of(index)));
+            self.minimise_peer(PeerIndex(index_of(index)));
         }
-        let turns = orders.iter().flat_map(|order| [order.from.0, order.until.0]);
+        let turns = self.limits.minimise.iter().flat_map(|order| [order.from.0, order.until.0]);
         let next = turns.filter(|&at| at > now).min().unwrap_or(NEVER);
         self.timers.change(Due::Minimise, &mut self.minimise_at, next);
-        self.limits.minimise = orders;
+    }
+
+    fn minimise_peer(&mut self, index: PeerIndex) {
+        let peer = &mut self.peers[index.0 as usize];
+        let channel = &self.channels[peer.channel.0 as usize];
+        let holds = |order: &&Minimise| order.holds(self.now, &channel.name, &peer.name);
+        let in_force = self.limits.minimise.iter().filter(holds);
+        peer.lowest = in_force.map(|order| order.lowest).max().unwrap_or(Precedence::ALL[0]);
+        self.refresh_peer(index);
     }
 
     /// The orders that make mail of this level to this peer wait.
@@ -302,6 +316,7 @@ impl Scheduler {
                 judged: Judged::No,
                 is_late: false,
             });
+            self.peers[peer.0 as usize].mlists_count += 1;
             if self.is_going {
                 let passed = &mut self.peers[peer.0 as usize].passed;
                 passed.arrived = passed.arrived.saturating_add(1);
@@ -406,7 +421,12 @@ impl Scheduler {
     /// Drops an Mlist that waits nowhere and that no process has.
     fn forget(&mut self, index: MlistIndex) {
         self.timers.change_mlist(&mut self.mlists, index, NEVER);
-        self.mlists.remove(index);
+        let peer_index = self.mlists.remove(index).peer;
+        let peer = &mut self.peers[peer_index.0 as usize];
+        peer.mlists_count -= 1;
+        if peer.mlists_count == 0 && family_of(&peer.name).is_some() {
+            self.peers_empty.push(peer_index);
+        }
     }
 
     fn discard(&mut self, id: MlistId) {
@@ -509,11 +529,56 @@ impl Scheduler {
         if let Some(&peer) = channel.peer_by_name.get(name) {
             return peer;
         }
-        let peer = PeerIndex(index_of(self.peers.len()));
         let name: Arc<str> = name.into();
-        self.peers.push(Peer::new(Arc::clone(&name), channel_index));
-        channel.peer_by_name.insert(name, peer);
-        peer
+        let peer = Peer::new(Arc::clone(&name), channel_index);
+        let index = match self.peers_free.pop() {
+            Some(index) => {
+                self.peers[index.0 as usize] = peer;
+                index
+            }
+            None => {
+                self.peers.push(peer);
+                PeerIndex(index_of(self.peers.len() - 1))
+            }
+        };
+        let is_of_a_family = family_of(&name).is_some();
+        channel.peer_by_name.insert(name, index);
+        if is_of_a_family {
+            self.peers_empty.push(index);
+            self.take_after_family(index);
+            self.minimise_peer(index);
+        }
+        index
+    }
+
+    /// Gives a peer without limits of its own those of its family, if that has some.
+    fn take_after_family(&mut self, index: PeerIndex) {
+        let peer = &self.peers[index.0 as usize];
+        let Some(family) = family_of(&peer.name).filter(|_| peer.slots.is_none()) else { return };
+        let Some(family) = self.channels[peer.channel.0 as usize].peer_by_name.get(family) else { return };
+        let family = &self.peers[family.0 as usize];
+        let (slots, bounds) = (family.slots, family.governor.bounds());
+        let peer = &mut self.peers[index.0 as usize];
+        peer.slots = slots;
+        peer.governor.bound(self.now, bounds);
+    }
+
+    /// Forgets the peers of families that have nothing left: whoever can send mail can make names.
+    fn forget_peers(&mut self) {
+        while let Some(index) = self.peers_empty.pop() {
+            self.refresh_peer(index);
+            let peer = &mut self.peers[index.0 as usize];
+            let channel = &mut self.channels[peer.channel.0 as usize];
+            // It may stand here twice, or have got an Mlist since.
+            if peer.mlists_count > 0 || channel.peer_by_name.get(&peer.name) != Some(&index) {
+                continue;
+            }
+            debug_assert_eq!((peer.in_progress, peer.offered), (0, Offer::default()), "it has no Mlist");
+            channel.peer_by_name.remove(&peer.name);
+            self.timers.change(Due::Peer(index), &mut peer.timer_at, NEVER);
+            *peer = Peer::new("".into(), peer.channel);
+            self.peers_free.push(index);
+        }
     }
 }
 

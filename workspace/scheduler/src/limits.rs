@@ -107,7 +107,8 @@ impl ChannelLimits {
 /// The limits of one peer MTA on a channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerLimits {
-    /// The peer's name.
+    /// The peer's name. One that ends in a colon stands for every peer whose name begins with it, but for those that have limits
+    /// of their own: each has these limits, and is forgotten when it has no Mlist.
     pub name: String,
     /// Mlists in progress at a time, instead of the channel's `peer_slots_max`.
     pub slots_max: Option<u32>,
@@ -177,7 +178,7 @@ pub struct Minimise {
     pub name: Arc<str>,
     /// The channel.
     pub channel: String,
-    /// The peer MTA, if it does not hold for all of them.
+    /// The peer MTA, if it does not hold for all of them; see [`PeerLimits::name`].
     pub peer: Option<String>,
     /// The lowest precedence that is still assigned there.
     pub lowest: Precedence,
@@ -192,8 +193,14 @@ impl Minimise {
     pub(crate) fn holds(&self, now: u64, channel: &str, peer: &str) -> bool {
         (self.from.0..self.until.0).contains(&now)
             && self.channel == channel
-            && self.peer.as_deref().is_none_or(|name| name == peer)
+            && self.peer.as_deref().is_none_or(|name| name == peer || family_of(peer) == Some(name))
     }
+}
+
+/// What a peer's name begins with, up to its first colon, if more stands behind that: see [`PeerLimits::name`].
+pub(crate) fn family_of(peer: &str) -> Option<&str> {
+    let end = peer.find(':')? + 1;
+    (end < peer.len()).then(|| &peer[..end])
 }
 
 #[cfg(test)]

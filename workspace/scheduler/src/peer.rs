@@ -13,7 +13,7 @@ use crate::queue::Queue;
 use crate::timer::NEVER;
 use crate::tree::{MlistIndex, Mlists};
 
-/// Where a peer is in the scheduler's list. Never given twice.
+/// Where a peer is in the scheduler's list. Given again after the peer is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PeerIndex(pub(crate) u32);
 
@@ -45,6 +45,8 @@ pub(crate) struct Peer {
     /// What could run, by [`Precedence`].
     queues: [Queue; LEVELS],
     pub(crate) queued_count: usize,
+    /// Mlists on the peer, wherever they are.
+    pub(crate) mlists_count: usize,
     /// Mlists that wait for their own back-off.
     pub(crate) delayed_count: usize,
     pub(crate) in_progress: u32,
@@ -111,6 +113,7 @@ impl Peer {
             lowest: Precedence::ALL[0],
             queues: [const { Queue::new() }; LEVELS],
             queued_count: 0,
+            mlists_count: 0,
             delayed_count: 0,
             in_progress: 0,
             served: 0,

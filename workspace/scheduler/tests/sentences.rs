@@ -1,9 +1,10 @@
 //! SENTENCES.md speaks of tests that exist.
 
 const TABLE: &str = include_str!("../SENTENCES.md");
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     include_str!("rules/balance.rs"),
     include_str!("rules/drain.rs"),
+    include_str!("rules/families.rs"),
     include_str!("rules/flow.rs"),
     include_str!("rules/leaving.rs"),
     include_str!("rules/minimise.rs"),

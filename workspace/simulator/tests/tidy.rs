@@ -26,7 +26,7 @@ const CRATES: &[(&str, u8, &[&str])] = &[
     // QMGR keeps the last known good configuration, whose file format is the directory's.
     ("qmgr", 4, &["message", "config", "link", "scheduler", "platform", "directory"]),
     ("signer", 4, &["message", "link", "platform", "tls"]),
-    ("channels", 4, &["message", "config", "smtp", "link", "submission", "platform", "sasl", "tls"]),
+    ("channels", 4, &["message", "config", "smtp", "link", "submission", "platform", "sasl", "tls", "dns"]),
     (
         "sternpost",
         5,

@@ -1,5 +1,6 @@
 //! What a submission asks of the configuration.
 
+use std::borrow::Cow;
 use sternpost_message::{Mailbox, Precedence, PriorityField, PriorityPolicy};
 
 /// Answers which route a domain has. Implemented over the configuration by whoever drives a submission.
@@ -10,12 +11,12 @@ pub trait Routing {
 }
 
 /// A route and who may use it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteAnswer<'a> {
     /// The channel's name.
     pub channel: &'a str,
     /// The peer MTA's name.
-    pub peer: &'a str,
+    pub peer: Cow<'a, str>,
     /// Whether any client may send there. False for a way out (the smart host, `*`): only clients of the listed
     /// networks may use it, or the switch would be an open relay.
     pub open_to_all: bool,

@@ -187,7 +187,7 @@ impl Submission {
             return None;
         }
         if position == self.routes.len() {
-            self.routes.push(Route { channel: answer.channel.to_owned(), peer: answer.peer.to_owned() });
+            self.routes.push(Route { channel: answer.channel.to_owned(), peer: answer.peer.into_owned() });
         }
         u16::try_from(position).ok().map(RouteIndex)
     }

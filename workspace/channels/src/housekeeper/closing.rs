@@ -388,7 +388,7 @@ pub fn parts(candidates: &[Candidate<'_>]) -> Vec<Range<usize>> {
 fn route(view: &HousekeeperView, address: Option<&Mailbox>) -> Option<(Recipient, Route)> {
     let address = address?.clone();
     let destination = view.routes.destination(address.domain())?;
-    let route = Route { channel: destination.channel.to_owned(), peer: destination.peer.to_owned() };
+    let route = Route { channel: destination.channel.to_owned(), peer: destination.peer.into_owned() };
     let recipient = Recipient { address, route: RouteIndex(0), notify: None, original_recipient: None };
     Some((recipient, route))
 }

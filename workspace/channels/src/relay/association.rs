@@ -3,9 +3,11 @@
 
 use super::Relay;
 use super::job::{Job, PeerJobs, Standing};
+use super::next_hop::{Host, Nowhere};
 use super::tls::AssociationTls;
 use crate::store_client::{FetchError, Piece};
 use crate::stream::Stream;
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -43,9 +45,11 @@ pub(crate) async fn serve(relay: Rc<Relay>, jobs: Rc<PeerJobs>) {
             break;
         };
         jobs.stands(Standing::Over, Standing::Opening);
-        match open(&relay, &jobs, &peer, &view).await {
-            Ok((stream, tls)) => Association::new(&relay, &jobs, &peer, &view, stream, tls).converse().await,
-            Err(diagnostic) => refused(&relay, &jobs, &diagnostic),
+        let hosts = relay.lookup.hosts(&peer, &view).await;
+        jobs.stands(Standing::Opening, Standing::Over);
+        match hosts {
+            Ok(hosts) => attempt(&relay, &jobs, &peer, &view, hosts).await,
+            Err(nowhere) => nobody(&relay, &jobs, &nowhere),
         }
         // QMGR decides when a peer that failed is tried again. One that merely closed gets a new association at once.
         if jobs.is_failing.get() {
@@ -58,7 +62,91 @@ pub(crate) async fn serve(relay: Rc<Relay>, jobs: Rc<PeerJobs>) {
     relay.association_ended(&jobs);
 }
 
-/// A connection with the peer, inside TLS where that begins with the first octet.
+/// One association, with the first host of the peer that lets it in.
+async fn attempt(relay: &Relay, jobs: &PeerJobs, peer: &Peer, view: &Rc<ChannelView>, hosts: Vec<Host>) {
+    let mut hosts = VecDeque::from(hosts);
+    let mut failures: Vec<Diagnostic> = Vec::new();
+    while let Some(host) = hosts.pop_front() {
+        jobs.stands(Standing::Over, Standing::Opening);
+        let opened = open(relay, jobs, peer, &host, view).await;
+        if opened.is_err() {
+            jobs.stands(Standing::Opening, Standing::Over);
+        }
+        let failure = match opened {
+            Ok(connection) => {
+                let is_last = hosts.is_empty();
+                let association = Association::new(relay, jobs, peer, &host, is_last, view, connection);
+                match association.converse().await {
+                    None => return,
+                    Some(failure) => failure,
+                }
+            }
+            Err(NotOpen::Failed(failure)) => failure,
+            Err(NotOpen::ThisMachine) => {
+                // RFC 5321, 5.1: nor to those that are worse, which would send it here.
+                let preference = |host: &Host| host.found.as_ref().map(|found| found.preference);
+                hosts.retain(|other| preference(other) < preference(&host));
+                let why = format!("{} is this machine: mail would loop", host.words);
+                if failures.is_empty() && hosts.is_empty() {
+                    return nobody(relay, jobs, &Nowhere::looped(&why));
+                }
+                Diagnostic {
+                    remote: host.words.clone(),
+                    ..Diagnostic::own(EnhancedStatus::new(4, 4, 1), &why)
+                }
+            }
+        };
+        relay.lookup.failed(peer, &host);
+        if !hosts.is_empty() {
+            tracing::info!(
+                event = "host.failed",
+                peer = peer.name,
+                host = host.words,
+                why = failure.text,
+                "a host of a peer does not work; the next one is tried"
+            );
+        }
+        failures.push(failure);
+        if jobs.is_empty() {
+            // Another association has taken what was there.
+            return;
+        }
+    }
+    if let Some(failure) = together(failures) {
+        refused(relay, jobs, &failure);
+    }
+}
+
+/// What several hosts have failed by: the last one, with the words of all.
+fn together(mut failures: Vec<Diagnostic>) -> Option<Diagnostic> {
+    let last = failures.pop()?;
+    if failures.is_empty() {
+        return Some(last);
+    }
+    let texts: Vec<&str> = failures.iter().chain([&last]).map(|failure| failure.text.as_str()).collect();
+    let text = Diagnostic::one_line(&texts.join("; "));
+    Some(Diagnostic { text, reply_code: None, ..last })
+}
+
+/// There is no host: the mail fails, or waits like that of a peer that does not work.
+fn nobody(relay: &Relay, jobs: &PeerJobs, nowhere: &Nowhere) {
+    if !nowhere.is_final {
+        return refused(relay, jobs, &nowhere.diagnostic);
+    }
+    while let Some(mut job) = jobs.take() {
+        let outcomes = job.outcomes(|| Outcome::Failed(nowhere.diagnostic.clone()));
+        relay.done(jobs, job.mlist(), outcomes);
+    }
+}
+
+/// Why there is no connection with a host.
+enum NotOpen {
+    Failed(Diagnostic),
+    /// It leads back here.
+    ThisMachine,
+}
+
+/// A connection with a host of the peer, inside TLS where that begins with the first octet.
 ///
 /// # Errors
 /// Why there is none.
@@ -66,10 +154,12 @@ async fn open(
     relay: &Relay,
     jobs: &PeerJobs,
     peer: &Peer,
+    host: &Host,
     view: &ChannelView,
-) -> Result<(Stream, AssociationTls), Diagnostic> {
-    let remote = remote(peer);
-    let failed = |status, why: String| Diagnostic { remote: remote.clone(), ..Diagnostic::own(status, &why) };
+) -> Result<(Stream, AssociationTls), NotOpen> {
+    let failed = |status, why: String| {
+        NotOpen::Failed(Diagnostic { remote: host.words.clone(), ..Diagnostic::own(status, &why) })
+    };
     if peer.tls.policy == PeerTlsPolicy::Mutual {
         relay.signer.ready().await;
     }
@@ -77,7 +167,7 @@ async fn open(
     let tls = if may_be_clear && jobs.is_in_the_clear(Instant::now()) {
         AssociationTls::never()
     } else {
-        AssociationTls::new(peer, view, &relay.signer)
+        AssociationTls::new(peer, host, view, &relay.signer)
     };
     let outbound = match tls.outbound() {
         Ok(outbound) => outbound,
@@ -87,13 +177,17 @@ async fn open(
             return Err(failed(CRYPTOGRAPHIC_FAILURE, why));
         }
     };
-    let stream = connect(peer, view).await.map_err(|error| {
-        failed(EnhancedStatus::new(4, 4, 1), format!("cannot connect to {}: {error}", peer.address))
+    let stream = connect(host, view).await.map_err(|error| {
+        failed(EnhancedStatus::new(4, 4, 1), format!("cannot connect to {}: {error}", place(host)))
     })?;
+    if stream.local_addr().is_ok_and(|local| host.is_this_machine(local.ip())) {
+        return Err(NotOpen::ThisMachine);
+    }
     let stream = match outbound.filter(|_| tls.is_immediate()) {
         None => Stream::Clear(stream),
         Some(outbound) => {
-            secure(peer, outbound, stream).await.map_err(|why| failed(CRYPTOGRAPHIC_FAILURE, why))?
+            let secured = secure(peer, host, outbound, stream).await;
+            secured.map_err(|why| failed(CRYPTOGRAPHIC_FAILURE, why))?
         }
     };
     Ok((stream, tls))
@@ -103,7 +197,7 @@ async fn open(
 ///
 /// # Errors
 /// Why it has failed, for people.
-async fn secure(peer: &Peer, outbound: &Outbound, stream: TcpStream) -> Result<Stream, String> {
+async fn secure(peer: &Peer, host: &Host, outbound: &Outbound, stream: TcpStream) -> Result<Stream, String> {
     let limit = ClientTimeouts::default().handshake;
     let secured = tokio::time::timeout(limit, outbound.connect(stream)).await;
     match secured.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
@@ -118,17 +212,18 @@ async fn secure(peer: &Peer, outbound: &Outbound, stream: TcpStream) -> Result<S
             );
             Ok(Stream::Secured(stream))
         }
-        Err(error) => Err(format!("the TLS handshake with {} has failed: {}", peer.address, chain(&error))),
+        Err(error) => Err(format!("the TLS handshake with {} has failed: {}", place(host), chain(&error))),
     }
 }
 
-fn remote(peer: &Peer) -> String {
-    format!("{} ({})", peer.name, peer.address)
+/// What a failure calls the host: by its address, and by what led to it where there may be others.
+fn place(host: &Host) -> String {
+    if host.is_one_of_several { host.words.clone() } else { host.address.to_string() }
 }
 
-async fn connect(peer: &Peer, view: &ChannelView) -> io::Result<TcpStream> {
+async fn connect(host: &Host, view: &ChannelView) -> io::Result<TcpStream> {
     let limit = Duration::from_secs(u64::from(view.channel.connect_timeout_s));
-    let stream = tokio::time::timeout(limit, TcpStream::connect(peer.address.0))
+    let stream = tokio::time::timeout(limit, TcpStream::connect(host.address))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
     stream.set_nodelay(true)?;
@@ -146,7 +241,6 @@ async fn connect(peer: &Peer, view: &ChannelView) -> io::Result<TcpStream> {
 
 /// There is no connection with the peer: one attempt failed; the other Mlists go back untouched.
 fn refused(relay: &Relay, jobs: &PeerJobs, diagnostic: &Diagnostic) {
-    jobs.stands(Standing::Opening, Standing::Over);
     let why = diagnostic.text.clone();
     let attempted = jobs.first().into_iter().collect();
     peer_failed(relay, jobs, &why, attempted, false);
@@ -187,11 +281,14 @@ struct Association<'a> {
     /// The peer as it was configured when the connection was made, and the view in which it was last seen so.
     peer: Peer,
     view: Rc<ChannelView>,
+    host: Host,
+    /// No other host is tried when this one does not let it in.
+    is_last: bool,
+    /// Why the next host is to be tried.
+    fallen: Option<Diagnostic>,
     stream: Stream,
     tls: AssociationTls,
     session: ClientSession,
-    /// For diagnostics.
-    remote: String,
     /// Jobs whose transaction the session has: one, or two when they are chained.
     under_way: Vec<(u64, Job)>,
     /// A job whose message is being read from the store.
@@ -224,9 +321,10 @@ impl<'a> Association<'a> {
         relay: &'a Relay,
         jobs: &'a PeerJobs,
         peer: &Peer,
+        host: &Host,
+        is_last: bool,
         view: &Rc<ChannelView>,
-        stream: Stream,
-        tls: AssociationTls,
+        (stream, tls): (Stream, AssociationTls),
     ) -> Self {
         let protocol = if view.channel.kind == ChannelKind::Lmtp { Protocol::Lmtp } else { Protocol::Smtp };
         let mut policy = ClientPolicy::new(view.node.hostname.clone(), protocol);
@@ -243,10 +341,12 @@ impl<'a> Association<'a> {
             jobs,
             peer: peer.clone(),
             view: Rc::clone(view),
+            host: host.clone(),
+            is_last,
+            fallen: None,
             stream,
             tls,
             session: begin(Instant::now(), policy),
-            remote: remote(peer),
             under_way: Vec::new(),
             next: None,
             transaction_last: 0,
@@ -260,7 +360,8 @@ impl<'a> Association<'a> {
         }
     }
 
-    async fn converse(mut self) {
+    /// Holds the dialogue to its end. Gives the failure of a host after which the next one is to be tried.
+    async fn converse(mut self) -> Option<Diagnostic> {
         let mut buffer = [0; READ_OCTETS];
         loop {
             if self.settle().await.is_err() {
@@ -314,6 +415,7 @@ impl<'a> Association<'a> {
                 self.complete(job);
             }
         }
+        self.fallen
     }
 
     /// Whether it has nothing to do.
@@ -324,6 +426,7 @@ impl<'a> Association<'a> {
     /// Whether a job that waits is for this association.
     fn may_take(&self) -> bool {
         self.next.is_none()
+            && (self.is_last || self.standing == Standing::Admitted)
             && self.session.can_take_transaction()
             && (self.session.is_idle() || !self.jobs.has_idle())
     }
@@ -339,7 +442,7 @@ impl<'a> Association<'a> {
                 self.peer.tls.trust.certificates(&view.trusts).map(<[u8]>::to_vec).collect()
             };
             let believes_the_same = !peer.tls.policy.is_verified() || trusts(&view) == trusts(&self.view);
-            peer.address == self.peer.address && peer.tls == self.peer.tls && believes_the_same
+            peer.next_hop == self.peer.next_hop && peer.tls == self.peer.tls && believes_the_same
         });
         if is_same {
             self.view = view;
@@ -364,6 +467,13 @@ impl<'a> Association<'a> {
                     self.handshake().await;
                 }
                 Output::WakeAt(at) => self.wake_at = Some(at),
+                // Before it is let in it has taken nothing, unless there is no other host.
+                Output::Failed { diagnostic } if !self.is_last && self.standing == Standing::Opening => {
+                    self.stand(Standing::Over);
+                    let text = format!("{}: {diagnostic}", self.host.words);
+                    let text = Diagnostic::one_line(&text);
+                    self.fallen = Some(Diagnostic { remote: self.host.words.clone(), text, ..diagnostic });
+                }
                 Output::Failed { diagnostic } => {
                     self.stand(Standing::Over);
                     let under_way = self.under_way.iter().map(|(_, job)| job.mlist());
@@ -395,7 +505,7 @@ impl<'a> Association<'a> {
     /// STARTTLS was taken.
     async fn handshake(&mut self) {
         let secured = match (self.tls.outbound(), self.stream.take_clear()) {
-            (Ok(Some(outbound)), Ok(stream)) => secure(&self.peer, outbound, stream).await,
+            (Ok(Some(outbound)), Ok(stream)) => secure(&self.peer, &self.host, outbound, stream).await,
             // The session asks for TLS where it can be done, once, in the clear.
             (Ok(_), Ok(_)) => Err("TLS is not to be done".to_owned()),
             (Err(error), _) => Err(chain(error)),
@@ -510,7 +620,7 @@ impl<'a> Association<'a> {
             | Outcome::DeliveredReportOwed(diagnostic)
             | Outcome::RelayedReportOwed(diagnostic)
             | Outcome::Deferred { diagnostic, .. }
-            | Outcome::Failed(diagnostic) => diagnostic.remote.clone_from(&self.remote),
+            | Outcome::Failed(diagnostic) => diagnostic.remote.clone_from(&self.host.words),
             Outcome::DelayReported | Outcome::Reported { .. } | Outcome::Discarded { .. } => {}
         }
         let is_of_the_peer = matches!(outcome, Outcome::Deferred { scope: ErrorScope::Peer, .. });

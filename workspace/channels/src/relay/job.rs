@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::time::Instant;
 use sternpost_link::qmgr::Assignment;
 use sternpost_link::store::MessageDetail;
-use sternpost_message::{MlistId, NullHop, Outcome, PriorityPolicy, RecipientIndex, RecipientState};
+use sternpost_message::{
+    DomainPeer, MlistId, NullHop, Outcome, PriorityPolicy, RecipientIndex, RecipientState,
+};
 use sternpost_smtp::client::{Transaction, TransactionRecipient};
 use tokio::sync::Notify;
 
@@ -115,6 +117,8 @@ pub(crate) struct PeerJobs {
     pub(crate) name: String,
     /// The switch's own probe goes there, and no mail.
     pub(crate) is_null_hop: bool,
+    /// Somebody's mail has named it.
+    pub(crate) is_of_a_domain: bool,
     waiting: RefCell<VecDeque<Job>>,
     associations: Cell<u32>,
     /// Associations that have nothing to do.
@@ -133,6 +137,7 @@ impl PeerJobs {
         Rc::new(Self {
             name: name.to_owned(),
             is_null_hop: NullHop::of_peer(name).is_some(),
+            is_of_a_domain: DomainPeer::of_peer(name).is_some(),
             waiting: RefCell::default(),
             associations: Cell::new(0),
             idle: Cell::new(0),

@@ -5,16 +5,19 @@
 
 mod association;
 mod job;
+mod next_hop;
 mod tls;
 
 use crate::RoleError;
 use crate::channel::{self, Channel, ChannelOptions, Work};
 use crate::signer_client::SignerClient;
 use job::{Job, PeerJobs};
+use next_hop::Lookup;
 use rustc_hash::FxHashMap;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
-use sternpost_config::{ChannelView, Peer, PeerAddress, PeerTls, PeerTlsPolicy};
+use sternpost_config::{ChannelView, NextHop, Peer, PeerAddress, PeerTls, PeerTlsPolicy};
 use sternpost_link::qmgr::Assignment;
 use sternpost_message::{MlistId, NullHop, Outcome, RecipientIndex};
 
@@ -29,6 +32,7 @@ pub fn run(options: &ChannelOptions) -> Result<(), RoleError> {
             signer: SignerClient::start(options.run_directory.join("signer.sock"), channel.hello().clone()),
             channel,
             view: RefCell::default(),
+            lookup: Lookup::default(),
             peers: RefCell::default(),
         })
     })
@@ -40,6 +44,7 @@ struct Relay {
     channel: Rc<Channel>,
     signer: Rc<SignerClient>,
     view: RefCell<Option<Rc<ChannelView>>>,
+    lookup: Lookup,
     peers: RefCell<FxHashMap<String, Rc<PeerJobs>>>,
 }
 
@@ -65,27 +70,27 @@ impl Relay {
     /// An association with the peer has ended, and nothing waits for the next one.
     fn association_ended(&self, jobs: &PeerJobs) {
         jobs.association_ended();
-        // Every null hop has a port of its own, and is not met again.
-        if jobs.is_null_hop && jobs.is_unused() {
+        // Every null hop has a port of its own, and is not met again; the names of domains are anybody's to make.
+        if (jobs.is_null_hop || jobs.is_of_a_domain) && jobs.is_unused() {
             self.peers.borrow_mut().remove(&jobs.name);
         }
     }
 }
 
-/// A peer as it is configured; a null hop has nothing but its address.
+/// A peer as it is configured, or as the one that stands for its domain; a null hop has nothing but its address.
 fn peer(view: &ChannelView, name: &str) -> Option<Peer> {
     match NullHop::of_peer(name) {
         Some(hop) => Some(Peer {
             name: name.to_owned(),
             channel: view.channel.name.clone(),
-            address: PeerAddress(hop.address()),
+            next_hop: NextHop::Address(PeerAddress(hop.address())),
             associations_max: None,
             associations_min: None,
             associations_reserve_urgent: None,
             associations_reserve_normal: None,
             tls: PeerTls { policy: PeerTlsPolicy::None, ..PeerTls::default() },
         }),
-        None => view.peer(name).cloned(),
+        None => view.peer(name).map(Cow::into_owned),
     }
 }
 

@@ -1,5 +1,6 @@
 //! TLS with a peer: its policy and the credentials that are there, made into what an association needs.
 
+use super::next_hop::Host;
 use crate::signer_client::SignerClient;
 use crate::tls::{Unable, trust, version_min};
 use sternpost_config::{ChannelView, Peer, PeerReference, PeerTlsPolicy};
@@ -16,9 +17,9 @@ pub(super) struct AssociationTls {
 }
 
 impl AssociationTls {
-    pub(super) fn new(peer: &Peer, view: &ChannelView, signer: &SignerClient) -> Self {
+    pub(super) fn new(peer: &Peer, host: &Host, view: &ChannelView, signer: &SignerClient) -> Self {
         let policy = peer.tls.policy;
-        let outbound = (policy != PeerTlsPolicy::None).then(|| outbound(peer, view, signer));
+        let outbound = (policy != PeerTlsPolicy::None).then(|| outbound(peer, host, view, signer));
         Self { policy, is_immediate: peer.tls.immediate, outbound }
     }
 
@@ -55,9 +56,13 @@ impl AssociationTls {
     }
 }
 
-fn outbound(peer: &Peer, view: &ChannelView, signer: &SignerClient) -> Result<Outbound, Unable> {
+fn outbound(peer: &Peer, host: &Host, view: &ChannelView, signer: &SignerClient) -> Result<Outbound, Unable> {
     let wanted = &peer.tls;
-    let names: Vec<ServerName<'static>> = wanted.references.iter().filter_map(server_name).collect();
+    let domain = |name: &String| ServerName::try_from(name.clone()).ok();
+    let names: Vec<ServerName<'static>> = match &host.found {
+        Some(found) => found.references.iter().filter_map(domain).collect(),
+        None => wanted.references.iter().filter_map(server_name).collect(),
+    };
     let credential = match wanted.policy {
         PeerTlsPolicy::Mutual => Some(signer.credential(&wanted.credential)?),
         _ => None,
@@ -71,8 +76,9 @@ fn outbound(peer: &Peer, view: &ChannelView, signer: &SignerClient) -> Result<Ou
     } else {
         Authentication::Anybody
     };
-    let address = ServerName::IpAddress(peer.address.0.ip().into());
-    let told = names.into_iter().next().unwrap_or(address);
+    let address = ServerName::IpAddress(host.address.ip().into());
+    let own_name = host.found.as_ref().and_then(|found| found.name.as_ref()).and_then(domain);
+    let told = own_name.or_else(|| names.into_iter().next()).unwrap_or(address);
     let credential = credential.as_ref().map(|credential| (credential, &signatures));
     Ok(Outbound::new(told, authentication, version_min(wanted.version_min), credential)?)
 }

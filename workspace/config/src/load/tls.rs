@@ -3,7 +3,8 @@
 //! Two rules decide: what restricts and cannot be kept restricts (mail waits rather than go in clear), and what somebody wrote in
 //! the belief that it protects, though it does not, is a problem that says so. A default is nobody's mistake.
 
-use crate::load::{Effect, Hostname, PeerAddress};
+use crate::load::{Effect, Hostname};
+use crate::model::NextHop;
 use crate::reader::{Reader, is_name, shown};
 use crate::tls::{
     ClientCertificates, ListenerTls, ListenerTlsPolicy, PeerReference, PeerTls, PeerTlsPolicy, TlsVersion,
@@ -70,18 +71,29 @@ pub(super) fn listener(reader: &mut Reader<'_>, trusts: &BTreeMap<String, Trust>
     tls
 }
 
-/// Reads the attributes of a peer. Its address, if it can be read, is the name that it must have where no other is given.
+/// Reads the attributes of a peer. Its addresses, if they can be read, are the names of which it must have one where no other is given.
 pub(super) fn peer(
     reader: &mut Reader<'_>,
-    address: Option<PeerAddress>,
+    next_hop: Option<&NextHop>,
     trusts: &BTreeMap<String, Trust>,
 ) -> PeerTls {
     const NAMES: &str = "Give a domain name, such as mx.example.org: no wildcard and no address (without the attribute the peer's own address counts).";
     let names: Option<Vec<ReferenceDomain>> = reader.many_if_any("peer_tls_names", NAMES);
+    let is_by_dns = matches!(next_hop, Some(NextHop::Dns(_)));
     let references = match names {
+        Some(_) if is_by_dns => {
+            reader.note_key(
+                "peer_tls_names",
+                "the names of this peer are those of the domains, or of the hosts that the DNS names".into(),
+                "Leave it out.",
+                Effect::Ignored,
+            );
+            Vec::new()
+        }
         Some(names) => names.into_iter().map(|ReferenceDomain(name)| PeerReference::Domain(name)).collect(),
         None => {
-            address.map(|address| PeerReference::Address(address.0.ip().to_canonical())).into_iter().collect()
+            let addresses = next_hop.into_iter().flat_map(NextHop::addresses);
+            addresses.map(|address| PeerReference::Address(address.0.ip().to_canonical())).collect()
         }
     };
     let mut tls = PeerTls {
@@ -106,7 +118,10 @@ pub(super) fn peer(
         tls.policy = PeerTlsPolicy::Required;
     }
     note_what_protects_nothing(reader, &tls);
-    if tls.policy.is_verified() && tls.references.is_empty() && address.is_some() {
+    if tls.policy.is_verified()
+        && tls.references.is_empty()
+        && next_hop.is_some_and(|next_hop| next_hop.addresses().next().is_some())
+    {
         reader.note(
             Some("sternpostPeerTlsNames"),
             "no value can be read, so no certificate has the peer's name and no mail goes there".into(),

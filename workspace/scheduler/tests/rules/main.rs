@@ -3,6 +3,7 @@
 mod balance;
 mod delays;
 mod drain;
+mod families;
 mod flow;
 mod governor;
 mod leaving;

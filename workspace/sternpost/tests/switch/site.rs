@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
     client_networks: &'static str,
+    node: String,
     listener: String,
     channel: String,
     qmgr: String,
@@ -19,6 +20,7 @@ impl Site {
     pub(crate) fn new() -> Self {
         Self {
             client_networks: "client_networks = [\"127.0.0.0/8\"]\n",
+            node: String::new(),
             listener: String::new(),
             channel: String::new(),
             qmgr: "retry_step_s = 1\nretry_max_s = 1\n".into(),
@@ -44,6 +46,35 @@ impl Site {
         write!(
             self.peers,
             "\n[[peer]]\nname = \"{name}\"\nchannel = \"{channel}\"\naddress = \"{address}\"\n{lines}\n\
+             [[route]]\npeer = \"{name}\"\ndomain = {domains:?}\n"
+        )
+        .expect("a String takes every text");
+        self
+    }
+
+    /// Adds a peer that stands for domains, whose hosts this name server names, and the routes to it.
+    pub(crate) fn peer_by_dns(
+        mut self,
+        name: &str,
+        name_server: SocketAddr,
+        domains: &[&str],
+        lines: &str,
+    ) -> Self {
+        self.node = format!("name_servers = [\"{name_server}\"]\ndns_timeout_s = 1\n");
+        write!(
+            self.peers,
+            "\n[[peer]]\nname = \"{name}\"\nchannel = \"smtp\"\nnext_hop = \"dns\"\n{lines}\n\
+             [[route]]\npeer = \"{name}\"\ndomain = {domains:?}\n"
+        )
+        .expect("a String takes every text");
+        self
+    }
+
+    /// Adds a peer that is a group of hosts, and the routes to it.
+    pub(crate) fn group(mut self, name: &str, domains: &[&str], hosts: &[String]) -> Self {
+        write!(
+            self.peers,
+            "\n[[peer]]\nname = \"{name}\"\nchannel = \"smtp\"\nnext_hop = \"group\"\ngroup_hosts = {hosts:?}\n\n\
              [[route]]\npeer = \"{name}\"\ndomain = {domains:?}\n"
         )
         .expect("a String takes every text");
@@ -84,9 +115,9 @@ impl Site {
 
     /// The tables.
     pub(crate) fn tables(&self) -> String {
-        let Self { client_networks, listener, channel, qmgr, reports, peers } = self;
+        let Self { client_networks, node, listener, channel, qmgr, reports, peers } = self;
         format!(
-            "[node]\nhostname = \"switch.test\"\npostmaster = \"postmaster@sender.test\"\n\n\
+            "[node]\nhostname = \"switch.test\"\npostmaster = \"postmaster@sender.test\"\n{node}\n\
              [[listener]]\nname = \"inbound\"\naddresses = [\"127.0.0.1:0\"]\n{client_networks}{listener}\n\
              [[channel]]\nname = \"smtp\"\nkind = \"smtp\"\n{channel}\n\
              [[channel]]\nname = \"lmtp\"\nkind = \"lmtp\"\n{channel}\n[qmgr]\n{qmgr}\n[reports]\n{reports}\n{peers}"

@@ -118,7 +118,7 @@ mod tests {
             content_octets: 4_096,
             delay_reported: false,
             mlists: vec![mlist(0, "a", vec![range(5, 1)], 7), mlist(1, "b", vec![range(0, 2)], 3)],
-            failed: vec![range(3, 1)],
+            report_owed: vec![range(3, 1)],
         };
         let line = Listed::of_facts(&facts).row();
         let wanted = [
