@@ -1,9 +1,11 @@
 //! A connection to somebody else: in the clear, or inside TLS.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use sternpost_tls::TlsStream;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 const END_MAX: Duration = Duration::from_secs(1);
@@ -65,6 +67,20 @@ impl Stream {
         match std::mem::replace(self, Self::Lost) {
             Self::Clear(stream) => Ok(stream),
             Self::Secured(_) | Self::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Secured(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Lost => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! submission library and the store.
 
 use super::authentication::reply;
+use super::reading::Unread;
 use super::upload::Upload;
 use super::{Prepared, Server};
 use crate::stream::Stream;
@@ -25,8 +26,6 @@ use sternpost_submission::{
 };
 use tokio::net::TcpStream;
 
-/// Octets read at a time. A message of 4 KiB comes in one read, a large one in pieces that the cache holds.
-const READ_OCTETS: usize = 32 << 10;
 /// An envelope with more octets of recipients does not fit a datagram to the store beside its first content: further
 /// recipients are asked to come in another transaction.
 const RECIPIENTS_OCTETS_MAX: usize = 40 << 10;
@@ -163,9 +162,8 @@ impl Connection {
             self.offer_mechanisms();
         }
         let mut stopping = self.server.stopping.subscribe();
-        let mut buffer = vec![0; READ_OCTETS];
-        // Octets of `buffer` that the session has not taken yet.
-        let mut rest = 0..0;
+        let server = Rc::clone(&self.server);
+        let mut unread: Option<Unread<'_>> = None;
         let mut is_told = false;
         loop {
             if self.settle().await.is_err() {
@@ -185,19 +183,20 @@ impl Connection {
                 let _ = self.settle().await;
                 return;
             }
-            if !rest.is_empty() {
-                rest.start += self.session.handle(Instant::now(), Input::Octets(&buffer[rest.clone()]));
+            if let Some(mut octets) = unread.take() {
+                let count = self.session.handle(Instant::now(), Input::Octets(octets.octets()));
+                unread = octets.took(count).then_some(octets);
                 continue;
             }
             let wake_at = self.wake_at;
             let input = tokio::select! {
                 biased;
-                count = self.stream.read(&mut buffer) => match count {
-                    Ok(count) if count > 0 => {
-                        rest = 0..count;
+                read = server.rooms.read(&mut self.stream) => match read {
+                    Ok(octets) => {
+                        unread = Some(octets);
                         continue;
                     }
-                    Ok(_) | Err(_) => Input::PeerClosed,
+                    Err(_) => Input::PeerClosed,
                 },
                 () = sleep_until(wake_at) => {
                     // A wake rings once; the session asks for the next one when it wants one.

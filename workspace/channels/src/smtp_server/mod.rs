@@ -9,6 +9,7 @@
 mod admission;
 mod authentication;
 mod connection;
+mod reading;
 mod tls;
 mod upload;
 
@@ -18,6 +19,7 @@ use crate::store_client::StoreClient;
 use admission::Admission;
 use authentication::{Gate, UserTable};
 use connection::Connection;
+use reading::Rooms;
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -86,6 +88,7 @@ pub(crate) struct Server {
     signer: Rc<SignerClient>,
     pub(crate) clock: Clock,
     gate: Gate,
+    rooms: Rooms,
     view: RefCell<Option<Rc<View>>>,
     view_changed: Notify,
     admission: RefCell<Admission>,
@@ -229,6 +232,7 @@ async fn serve(options: Options) -> Result<(), RoleError> {
         signer: SignerClient::start(options.run_directory.join("signer.sock"), hello.clone()),
         clock: Clock::default(),
         gate: Gate::default(),
+        rooms: Rooms::default(),
         view: RefCell::default(),
         view_changed: Notify::new(),
         admission: RefCell::default(),
