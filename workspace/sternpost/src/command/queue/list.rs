@@ -160,7 +160,7 @@ impl Row {
             self.id.to_string(),
             cell(|listed| when(listed.accepted_at)),
             cell(|listed| listed.content_octets.to_string()),
-            cell(|listed| (listed.recipients_pending + listed.recipients_failed).to_string()),
+            cell(|listed| (listed.recipients_pending + listed.recipients_unreported).to_string()),
             cell(|listed| listed.routes.join(", ")),
             self.why.clone(),
         ]

@@ -29,7 +29,8 @@ pub(super) struct Listed {
     pub(super) precedence: &'static str,
     pub(super) content_octets: u64,
     pub(super) recipients_pending: u64,
-    pub(super) recipients_failed: u64,
+    /// Those of which a report is still to be made, or a word why there is none.
+    pub(super) recipients_unreported: u64,
     pub(super) attempts: u16,
     /// `channel/peer`, of the routes on which recipients wait.
     pub(super) routes: Vec<String>,
@@ -48,7 +49,7 @@ impl Listed {
             precedence: facts.precedence.name(),
             content_octets: facts.content_octets,
             recipients_pending: facts.mlists.iter().map(|mlist| recipients_count(&mlist.pending)).sum(),
-            recipients_failed: recipients_count(&facts.report_owed),
+            recipients_unreported: recipients_count(&facts.report_owed),
             attempts: facts.mlists.iter().map(|mlist| mlist.attempts).max().unwrap_or(0),
             routes: facts.mlists.iter().map(|mlist| format!("{}/{}", mlist.channel, mlist.peer)).collect(),
         }
@@ -62,7 +63,7 @@ impl Listed {
             "precedence": self.precedence,
             "content_octets": self.content_octets,
             "recipients_pending": self.recipients_pending,
-            "recipients_failed": self.recipients_failed,
+            "recipients_unreported": self.recipients_unreported,
             "attempts": self.attempts,
             "routes": self.routes,
         })
@@ -75,7 +76,7 @@ impl Listed {
             self.precedence.to_owned(),
             self.content_octets.to_string(),
             self.recipients_pending.to_string(),
-            self.recipients_failed.to_string(),
+            self.recipients_unreported.to_string(),
             self.attempts.to_string(),
             self.routes.join(", "),
         ]
@@ -83,7 +84,7 @@ impl Listed {
 }
 
 const HEADER: [&str; 8] =
-    ["ID", "ACCEPTED", "PRECEDENCE", "OCTETS", "PENDING", "FAILED", "ATTEMPTS", "CHANNEL/PEER"];
+    ["ID", "ACCEPTED", "PRECEDENCE", "OCTETS", "PENDING", "UNREPORTED", "ATTEMPTS", "CHANNEL/PEER"];
 
 pub(super) fn print_list(messages: &[Listed], json: bool) {
     if json {
